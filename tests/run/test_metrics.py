@@ -1,0 +1,110 @@
+"""Metrics are whole lines, exact, and cut back to a checkpoint to the byte."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+
+import pytest
+
+from zofo.errors import BadInput, ZofoError
+from zofo.run.errors import Corrupt
+from zofo.run.metrics import Metrics, cut_metrics, read_metrics
+
+ROWS = [{"kind": "step", "step": k, "A": 1 / (k + 3), "text": "é\n"} for k in range(6)]
+
+
+def written(path, rows=ROWS):
+    metrics = Metrics(path)
+    for row in rows:
+        metrics.append(row)
+    metrics.sync()
+    metrics.close()
+    metrics.close()
+
+
+def test_rows_come_back_exactly(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written(path, [*ROWS, {"step": 9, "A": math.nan, "B": [-math.inf], "p": {"loss": math.inf}}])
+    assert read_metrics(path) == [*ROWS, {"step": 9, "A": "nan", "B": ["-inf"], "p": {"loss": "inf"}}]
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_readers_see_each_row_whole_as_soon_as_it_is_appended(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    metrics = Metrics(path)
+    for count, row in enumerate(ROWS):
+        assert read_metrics(path) == ROWS[:count]
+        metrics.append(row)
+    metrics.close()
+
+
+def test_a_tail_torn_at_any_byte_is_left_out_and_cut_when_writing_goes_on(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written(path)
+    data = path.read_bytes()
+    start = data.rindex(b"\n", 0, -1) + 1
+    for cut in range(start, len(data)):
+        for tail in (b"", bytes(len(data) - cut), b"\0\n\0\n"):
+            path.write_bytes(data[:cut] + tail)
+            assert read_metrics(path) == ROWS[:-1]
+            if tail or cut % 9 == 0:
+                Metrics(path).close()
+                assert path.read_bytes() == data[:start]
+        written(path, ROWS[-1:])
+        assert path.read_bytes() == data if cut % 9 == 0 or tail else True
+
+
+def test_damage_before_a_good_line_is_told(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for bad in (b"{\n", b"\xff\n", b"3\n", b"[" * 100_000 + b"\n"):
+        path.write_bytes(b"".join([*lines[:2], bad, *lines[3:]]))
+        with pytest.raises(Corrupt, match="line 3 is damaged"):
+            read_metrics(path)
+        with pytest.raises(Corrupt):
+            cut_metrics(path, 9)
+
+
+def test_cut_keeps_the_bytes_of_rows_up_to_a_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    cut_metrics(path, 3)
+    assert not path.exists()
+    written(path, [{"kind": "note", "text": "no step"}, *ROWS, {"kind": "validation", "step": 3}])
+    lines = path.read_bytes().splitlines(keepends=True)
+    cut_metrics(path, 3)
+    assert path.read_bytes() == b"".join([*lines[:5], lines[7]])
+    written(path, ROWS[4:])
+    assert [row.get("step") for row in read_metrics(path)] == [None, 0, 1, 2, 3, 3, 4, 5]
+
+
+def test_a_missing_file_is_bad_input(tmp_path):
+    with pytest.raises(BadInput, match="no such file"):
+        read_metrics(tmp_path / "none")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
+def test_an_error_at_every_operation_of_a_cut_keeps_old_or_new(tmp_path, failing, number):
+    path = tmp_path / "metrics.jsonl"
+    for n in range(1, 7):
+        failing(0, 0)
+        path.unlink(missing_ok=True)
+        written(path)
+        failing(n, number)
+        with pytest.raises(ZofoError):
+            cut_metrics(path, 2)
+        assert read_metrics(path) in (ROWS, ROWS[:3])
+
+
+def test_a_row_that_cannot_be_written_whole_is_told_and_left_out(tmp_path, failing):
+    path = tmp_path / "metrics.jsonl"
+    written(path)
+    failing(2, errno.ENOSPC)
+    metrics = Metrics(path)
+    with pytest.raises(ZofoError, match="bytes needed"):
+        metrics.append({"step": 7})
+    failing(0, 0)
+    metrics.close()
+    assert read_metrics(path) == ROWS

@@ -1,0 +1,1 @@
+"""Adapters through peft: two named copies, p and s, on any causal model that peft supports."""

@@ -1,0 +1,141 @@
+"""Slots: the named adapters p and s on one base model, over peft.
+
+peft keeps both copies in one model and switches between them. Here a slot is used by name, its
+parameters are read and written by names without the slot in them, and p and s start from streams
+of the run's seed (or from equal values).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from torch import Tensor, nn
+
+from zofo.config import AdapterConfig
+from zofo.core import streams
+from zofo.errors import BadInput
+
+TOKENS = {"prefix": 5, "prompt": 10}  # virtual tokens where the configuration says 0 (the papers' numbers)
+
+
+@dataclass(frozen=True)
+class Slots:
+    """A peft model and, for each slot, its parameters by name (the slot's own name taken out)."""
+
+    model: PeftModel
+    params: dict[str, dict[str, nn.Parameter]]
+
+    def use(self, slot: str) -> None:
+        """Make a slot the active adapter. Cost: a walk over the modules."""
+        if self.model.active_adapter != slot:
+            self.model.set_adapter(slot)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Run a block with the base model alone."""
+        with self.model.disable_adapter():
+            yield
+
+    def list(self, slot: str) -> list[nn.Parameter]:
+        """A slot's parameters, in a fixed order."""
+        return list(self.params[slot].values())
+
+    def tensors(self, slot: str) -> dict[str, Tensor]:
+        """A copy of a slot's parameters by name."""
+        return {name: p.detach().clone() for name, p in self.params[slot].items()}
+
+    @torch.no_grad()
+    def load(self, slot: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write values into a slot. Raises `BadInput` when the names or shapes are not this adapter's."""
+        own = self.params[slot]
+        wrong = sorted(set(own) ^ set(tensors)) or [n for n in own if own[n].shape != tensors[n].shape]
+        if wrong:
+            raise BadInput(f"adapter {slot}", f"tensor {wrong[0]} does not fit this model and adapter", "use the run's own")
+        for name, param in own.items():
+            param.copy_(tensors[name])
+
+    def copy(self, source: str, target: str) -> None:
+        """target <- source."""
+        self.load(target, self.params[source])
+
+
+def peft_config(config: AdapterConfig, model: nn.Module) -> PeftConfig:
+    """Translate our options into peft's."""
+    tokens = config.tokens or TOKENS.get(config.kind, 0)
+    if config.kind == "prefix":
+        return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens)
+    if config.kind == "prompt":
+        return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens, prompt_tuning_init="SAMPLE_VOCAB")
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.r,
+        lora_alpha=cast(int, config.alpha),
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets) or None,
+        fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
+    )
+
+
+def attach(model: nn.Module, config: AdapterConfig | PeftConfig, names: Sequence[str], seed: int, shared: bool = True) -> Slots:
+    """Put adapters on a model (in place) and return them as slots.
+
+    Args: config, ours or any peft configuration; names, the slots, ("p",) or ("p", "s"); seed, the
+    run's; shared, all start from the first one's values (else from streams of their own).
+    A prefix starts from keys and values of real tokens, a prompt from real token embeddings.
+    Raises: BadInput when peft does not know where to put the adapter. Cost: the adapters; a prefix
+    also one forward pass over its few tokens.
+    """
+    chosen = config if isinstance(config, PeftConfig) else peft_config(config, model)
+    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+            with streams.seeded(seed, "adapter", 0):
+                peft = cast(PeftModel, get_peft_model(cast(Any, model), chosen, adapter_name=names[0]))
+            for i, name in enumerate(names[1:], 1):
+                with streams.seeded(seed, "adapter", 0 if shared else i):
+                    peft.add_adapter(name, chosen)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise BadInput("adapter", " ".join(str(error).split())[:200], "name the modules with --adapter.targets") from None
+    peft.to(device)
+    slots = Slots(peft, {name: parameters(peft, name, dtype) for name in names})
+    for i, name in enumerate(names):
+        if chosen.peft_type == "PREFIX_TUNING":
+            start_prefix(slots, name, seed, 0 if shared else i)
+        if shared and i:
+            slots.copy(names[0], name)
+    slots.use(names[0])
+    return slots
+
+
+def parameters(peft: PeftModel, slot: str, dtype: torch.dtype) -> dict[str, nn.Parameter]:
+    """A slot's parameters by name; an fp64 base gets fp64 adapters."""
+    found = {}
+    for name, param in peft.named_parameters():
+        if f".{slot}." in f"{name}." and ("lora_" in name or name.startswith("prompt_encoder.")):
+            if dtype == torch.float64:
+                param.data = param.data.double()
+            found[f"{name}.".replace(f".{slot}.", ".", 1).rstrip(".")] = param
+    return found
+
+
+@torch.no_grad()
+def start_prefix(slots: Slots, slot: str, seed: int, stream: int) -> None:
+    """Set a prefix to the keys and values that the base model computes for random real tokens (as MeZO does)."""
+    peft, (param,) = slots.model, slots.list(slot)
+    base, tokens = peft.get_base_model(), param.shape[0]
+    vocabulary = cast(nn.Embedding, base.get_input_embeddings()).num_embeddings
+    drawn = streams.generator(seed, "prefix", stream).integers(0, vocabulary, tokens)
+    ids = torch.from_numpy(drawn)[None].to(param.device)
+    with slots.off():
+        cache = base(input_ids=ids, use_cache=True).past_key_values
+    layers = [torch.cat([layer.keys, layer.values]) for layer in cache.layers]  # each (2, heads, tokens, width)
+    start = torch.stack(layers).permute(3, 0, 1, 2, 4).reshape(tokens, -1)
+    if start.shape == param.shape:  # models with uneven layers keep peft's own start
+        param.copy_(start)

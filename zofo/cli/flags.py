@@ -1,0 +1,101 @@
+"""The configuration as command line options: one flag a dotted key, typed in `config`, checked there only."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
+
+from cyclopts import Group, Parameter
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from zofo.config import Config
+
+NAMES = {
+    "model.name": ("--model.name", "--model"),
+    "model.dtype": ("--model.dtype", "--dtype"),
+    "data.task": ("--data.task", "--task"),
+    "data.batch": ("--data.batch", "--batch"),
+    "method.lam": ("--method.lam", "--method.lambda"),
+    "run.name": ("--run.name", "--run"),
+    "run.seed": ("--run.seed", "--seed"),
+    "run.steps": ("--run.steps", "--steps"),
+    "run.seconds": ("--run.seconds", "--seconds"),
+}
+"""Keys with more names than `--section.key`."""
+
+WORDS = {"true", "false", "yes", "no", "1", "0"}
+Command = Callable[..., int]
+
+
+def sections() -> dict[str, type[BaseModel]]:
+    """The sections of the configuration, in its order."""
+    return {name: cast("type[BaseModel]", field.annotation) for name, field in Config.model_fields.items()}
+
+
+def shown(value: Any) -> str:
+    """A default as it would be typed."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.3g}" if isinstance(value, float) else " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def option(key: str, field: FieldInfo, group: Group) -> inspect.Parameter:
+    """One option. Its value stays text (a list of texts, a truth value): `config.build` is what checks it."""
+    kind, default = field.annotation, shown(field.default)
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    hint = f" [{' | '.join(choices)}]" if choices else ""
+    metavar = None if kind is bool else getattr(kind, "__name__", "text").upper() if not choices else "CHOICE"
+    shape: Any = bool if kind is bool else tuple[str, ...] if get_origin(kind) is tuple else str
+    told = Parameter(
+        name=NAMES.get(key, f"--{key}"),
+        negative=(f"--no-{key}",) if kind is bool else (),
+        metavar={"STR": "TEXT", "TUPLE": "NAME..."}.get(metavar or "", metavar),
+        help=f"{field.description}{hint}",
+        group=group,
+        show_default=(lambda _: default) if default else False,
+        consume_multiple=True if shape not in (bool, str) else None,
+    )
+    name = key.replace(".", "__")
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[shape | None, told])
+
+
+def options() -> list[inspect.Parameter]:
+    """All options of the configuration, a help section for each of its rooms."""
+    found = []
+    for rank, (name, kind) in enumerate(sections().items(), 1):
+        group = Group(name, help=kind.__doc__ or "", sort_key=rank)
+        found += [option(f"{name}.{key}", field, group) for key, field in kind.model_fields.items()]
+    return found
+
+
+def with_flags(command: Command) -> Command:
+    """Give a command every configuration option; it gets those that were typed as its first argument, a dict by dotted key."""
+
+    def call(*args: Any, **given: Any) -> int:
+        flags = {name.replace("__", ".", 1): given.pop(name) for name in list(given) if "__" in name}
+        typed = {key: value for key, value in flags.items() if value is not None}
+        return command(typed, *args, **given)
+
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    every = [*own, *options()]
+    vars(call).update(
+        __signature__=inspect.Signature(every, return_annotation=int),
+        __annotations__={p.name: p.annotation for p in every} | {"return": int},
+        __doc__=command.__doc__,
+        __name__=command.__name__,
+    )
+    return call
+
+
+def joined(argv: list[str]) -> list[str]:
+    """Let a truth value follow its flag after a space: `--data.hard_prompt false` becomes `--data.hard_prompt=false`."""
+    switches = {f"--{name}.{key}" for name, kind in sections().items() for key, f in kind.model_fields.items() if f.annotation is bool}
+    found: list[str] = []
+    for word in argv:
+        if found and found[-1].replace("-", "_").replace("__", "--", 1) in switches and word.lower() in WORDS:
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found

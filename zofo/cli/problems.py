@@ -1,0 +1,94 @@
+"""Every way a command can end: one line on standard error, and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+
+from cyclopts import App, CycloptsError
+from cyclopts.exceptions import MissingArgumentError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
+
+from zofo.cli.output import plain
+from zofo.errors import BadInput, ZofoError, nearest
+
+
+def guarded(work: Callable[[], object]) -> int:
+    """Run a command to its exit status: 0, 1 failed, 2 bad input, 130 or 143 stopped by a signal."""
+    from zofo.run.signals import Interrupted
+
+    try:
+        result = work()
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except CycloptsError as error:
+        return told(as_input(error))
+    except ZofoError as error:
+        return told(error)
+    except Interrupted as error:
+        complain(f"{error}; the run is safe, go on with `zofo resume RUN`")
+        return error.status
+    except KeyboardInterrupt:
+        complain("stopped")
+        return 130
+    except BrokenPipeError:
+        hush()
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def told(error: ZofoError) -> int:
+    """Write an error's line and return its status."""
+    complain(str(error))
+    return error.status
+
+
+def complain(text: str) -> None:
+    """Write `zofo: TEXT` as one line on standard error."""
+    with suppress(BrokenPipeError):
+        print(f"zofo: {plain(text)}", file=sys.stderr, flush=True)
+
+
+def hush() -> None:
+    """The reader of standard output has gone: keep Python's own flush at exit from complaining."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def as_input(error: CycloptsError) -> BadInput:
+    """Turn a parser's error into asked, found, do."""
+    chain = " ".join(["zofo", *(error.command_chain or ())])
+    look = f"see `{chain} --help`"
+    if isinstance(error, UnknownOptionError):
+        word = (error.token.keyword or error.token.value).split("=", 1)[0]
+        known = {name for argument in error.argument_collection for name in argument.names}
+        return BadInput(word, "no such option", similar(word, known) or look)
+    if isinstance(error, UnknownCommandError):
+        word = (error.unused_tokens or [""])[0]
+        return BadInput(f"{chain} {word}", "no such command", nearest(word, commands(error.app)))
+    if isinstance(error, UnusedCliTokensError):
+        return BadInput(" ".join(error.unused_tokens or ()), "one word too many", look)
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.keyword or error.argument.name
+        return BadInput(f"{chain} {name}", "no value was given", look)
+    error.verbose = False
+    return BadInput(chain, str(error).rstrip("."), look)
+
+
+def similar(word: str, known: set[str]) -> str | None:
+    """A hint at the nearest option, also by its last part (`--lam` for `--method.lam`); None when there is none."""
+    tail = word.lstrip("-").rsplit(".", 1)[-1].replace("-", "_")
+    exact = sorted(name for name in known if name.rsplit(".", 1)[-1] == tail and "." in name)
+    if exact:
+        return f"did you mean '{exact[0]}'?"
+    hint = nearest(word, known)
+    return hint if hint.startswith("did") else None
+
+
+def commands(app: App | None) -> list[str]:
+    """The names of an app's commands."""
+    return [name for name in app if not name.startswith("-")] if app is not None else []

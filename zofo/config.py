@@ -1,0 +1,217 @@
+"""The configuration: frozen, validated, one class a room. An unknown key is an error.
+
+A run's configuration is laid in three layers: a preset, then a YAML file, then flags
+(`resolve`). The keys that a user gave (file and flags, not the preset) are kept beside it, so
+that an option without effect for the chosen method can be refused by name (`methods.table`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zofo.errors import BadInput, nearest
+
+PRESETS = Path(__file__).parent / "presets"
+MAX_FILE = 1 << 20  # bytes; a larger configuration file is refused before it is read
+
+
+class Section(BaseModel):
+    """A frozen group of options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """Which model, and how it computes."""
+
+    name: str = Field("", description="hub id, local folder, .gguf file, or smollm2-135m")
+    dtype: Literal["fp32", "bf16"] = Field("fp32", description="computing dtype over fp32 weights")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute (cuda and mps are untested)")
+    activation_checkpointing: bool = Field(False, description="recompute activations in first-order backward passes")
+
+
+class DataConfig(Section):
+    """Which task, which rows, how they are rendered."""
+
+    task: str = Field("", description="task name or a task's YAML file")
+    hard_prompt: bool = Field(True, description="render with the task's prompt text (false: the prompt-free variant)")
+    train_rows: int = Field(1000, ge=3, description="training rows taken (fewer if the set is smaller; said)")
+    validation_rows: int = Field(500, ge=1, description="validation rows")
+    test_rows: int = Field(1000, ge=1, description="test rows")
+    upper_share: float = Field(1 / 3, gt=0, lt=1, description="share of training rows in D_f (upper level); the rest is D_p")
+    max_length: int = Field(512, ge=8, description="tokens a row; longer rows are cut on the left and counted")
+    batch: int = Field(8, ge=1, description="rows a micro-batch")
+
+
+class AdapterConfig(Section):
+    """The small adapter p and its twin s."""
+
+    kind: Literal["lora", "prefix", "prompt"] = Field("lora", description="adapter family (peft)")
+    r: int = Field(8, ge=1, description="LoRA rank")
+    alpha: float = Field(16.0, gt=0, description="LoRA alpha (scaling alpha / r)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout in lower-level steps")
+    targets: tuple[str, ...] = Field((), description="LoRA target modules (empty: query and value projections)")
+    tokens: int = Field(0, ge=0, description="virtual tokens (0: 5 for prefix, 10 for prompt)")
+
+
+class MethodConfig(Section):
+    """The training method. Which of these a method reads stands in `methods/table.py`."""
+
+    name: Literal["bilevel", "mezo", "first-order"] = Field("bilevel", description="the method")
+    coupling: Literal["both", "outer", "follow"] = Field("both", description="how p is trained beside s")
+    T: int = Field(10, ge=1, description="lower-level steps an outer iteration")
+    lam: float = Field(10.0, ge=0, description="penalty lambda (0: no penalty, s is not trained)")
+    lam_schedule: Literal["constant", "linear", "geometric"] = Field("constant", description="how lambda reaches lam")
+    lam_start: float = Field(1.0, gt=0, description="lambda at step 0 of a linear or geometric schedule")
+    s: Literal["on", "off"] = Field("on", description="off: p alone takes T steps on B, theta sees A")
+    s_start: Literal["warm", "from-p"] = Field("warm", description="s at the start of an outer iteration")
+    init: Literal["shared", "independent"] = Field("shared", description="whether p and s start equal")
+    weighting: Literal["raw", "normalised"] = Field("raw", description="theta's G as it is, or divided by 1 + lambda")
+    lower: Literal["first-order", "zeroth-order"] = Field("first-order", description="how s and p are trained")
+    lower_eps: float = Field(1e-2, gt=0, description="probe size of a zeroth-order lower level")
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="torch optimizer of s and p")
+    lr_s: float = Field(5e-4, ge=0, description="learning rate of s")
+    lr_p: float = Field(5e-4, ge=0, description="learning rate of p")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="rate schedule of s and p after warm-up")
+    warmup: int = Field(0, ge=0, description="warm-up of s's and p's rate, in their own steps")
+    clip: float = Field(1.0, ge=0, description="gradient norm clip of s and p (0: off)")
+    lr_theta: float = Field(1e-6, ge=0, description="learning rate of what zeroth order moves")
+    rule: Literal["sgd", "scalar-adaptive", "adam"] = Field("sgd", description="upper rule (adam: two more copies of the weights)")
+    decay: float = Field(0.0, ge=0, description="decoupled weight decay of theta")
+    estimator: Literal["central", "forward"] = Field("central", description="difference taken of the losses")
+    noise: Literal["gaussian", "rademacher", "sphere"] = Field("gaussian", description="law of z")
+    eps: float = Field(1e-3, gt=0, description="probe size")
+    q: int = Field(1, ge=1, description="probes a step")
+    probe: Literal["scratch", "inplace"] = Field("scratch", description="exact probing, or MeZO's drifting walk for comparison")
+    tune: Literal["full", "adapter"] = Field("full", description="mezo: move all weights, or the adapter's")
+    accumulate_lower: int = Field(1, ge=1, description="micro-batches a lower-level step")
+    accumulate_upper: int = Field(1, ge=1, description="micro-batches a term at the upper level")
+    inference_adapter: Literal["auto", "p", "s"] = Field("auto", description="adapter used at the end (auto: lower validation loss)")
+    max_bad: int = Field(5, ge=1, description="non-finite steps in a row that stop the run")
+
+
+class RunConfig(Section):
+    """The run folder, its budget and its rhythm."""
+
+    name: str = Field("", description="run name (default: made from method, model and task)")
+    dir: str = Field("runs", description="folder that holds runs")
+    seed: int = Field(0, ge=0, lt=2**63, description="the one seed of the run")
+    steps: int = Field(60, ge=1, description="outer iterations")
+    seconds: float = Field(0.0, ge=0, description="stop after this much training time (0: no limit; evaluation and saving not counted)")
+    eval_every: int = Field(10, ge=0, description="validate every so many steps (0: at the end only)")
+    save_every: int = Field(10, ge=1, description="checkpoint every so many steps")
+    keep: int = Field(2, ge=1, description="checkpoints kept beside the best")
+    snapshot_every: int = Field(500, ge=1, description="steps between full copies of theta in checkpoints (bounds replay)")
+    threads: int = Field(0, ge=0, description="CPU threads (0: torch's choice)")
+
+
+class Config(Section):
+    """Everything a run is made from."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    method: MethodConfig = MethodConfig()
+    run: RunConfig = RunConfig()
+
+
+def keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """List every dotted key of the configuration, `method.lam` and so on."""
+    found: list[str] = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        nested = isinstance(kind, type) and issubclass(kind, BaseModel)
+        found += keys(kind, f"{prefix}{name}.") if nested else [prefix + name]
+    return found
+
+
+def flatten(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Turn `{"method": {"lam": 1}}` or `{"method.lam": 1}` into `{"method.lam": 1}`; unknown keys are errors."""
+    known, found = keys(), {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            value = {f"{name}.{k}": v for k, v in value.items()}
+            found |= flatten(value, source) if value else {}
+            continue
+        name = "method.lam" if name == "method.lambda" else name
+        if name not in known:
+            raise BadInput(f"{source} {name}", "no such option", nearest(name, known))
+        found[name] = value
+    return found
+
+
+def read_yaml(path: Path, asked: str) -> dict[str, Any]:
+    """Read a small YAML mapping with `safe_load`. Raises `BadInput` when missing, large or no mapping."""
+    if not path.is_file():
+        raise BadInput(asked, "no such file", "check the path")
+    if path.stat().st_size > MAX_FILE:
+        raise BadInput(asked, f"the file is larger than {MAX_FILE} bytes", "a configuration is a short YAML file")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(asked, f"not readable as YAML ({' '.join(str(error).split())[:160]})", "mend the file") from None
+    if not isinstance(tree, dict):
+        raise BadInput(asked, "the file is not a mapping of keys to values", "write `section: {key: value}` lines")
+    return tree
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship with zofo."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Read a preset as flat keys (its `about` line taken off). Raises `BadInput` with the nearest name."""
+    if name not in presets():
+        raise BadInput(f"--preset {name}", "no such preset", nearest(name, presets()))
+    tree = read_yaml(PRESETS / f"{name}.yaml", f"--preset {name}")
+    tree.pop("about", None)
+    return flatten(tree, f"preset {name}:")
+
+
+def build(flat: Mapping[str, Any]) -> Config:
+    """Validate flat keys into a `Config`. Raises `BadInput` naming the first wrong value."""
+    tree: dict[str, dict[str, Any]] = {}
+    for name, value in flat.items():
+        section, key = name.split(".", 1)
+        tree.setdefault(section, {})[key] = value
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][:2])
+        raise BadInput(f"--{name} {first['input']}", first["msg"].lower(), f"see `zofo train --help` for --{name}") from None
+
+
+def resolve(
+    flags: Mapping[str, Any], preset_name: str | None = None, file: str | None = None
+) -> tuple[Config, frozenset[str]]:
+    """Lay preset, file and flags over the defaults.
+
+    `flags` holds dotted keys or nested mappings. Returns the configuration and the keys that the
+    user gave. Raises `BadInput` for an unknown preset or key, or a value out of range.
+    """
+    given: dict[str, Any] = {}
+    if file is not None:
+        tree = read_yaml(Path(file), f"--config {file}")
+        preset_name = preset_name or tree.pop("preset", None)
+        tree.pop("preset", None)
+        given |= flatten(tree, f"--config {file}:")
+    given |= flatten(flags, "--")
+    base = preset(preset_name) if preset_name else {}
+    return build({**base, **given}), frozenset(given)
+
+
+def dump(config: Config) -> str:
+    """The configuration as YAML text, every key spelled out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def load(path: Path) -> Config:
+    """Read a `config.yaml` that `dump` wrote. Raises `BadInput` when it is missing or damaged."""
+    return build(flatten(read_yaml(path, str(path)), f"{path}:"))

@@ -1,0 +1,1 @@
+"""The weights that zeroth order sees: their canonical names (`leaves`) and the one place that moves them (`move`)."""

@@ -1,0 +1,115 @@
+"""Leaves: the tensors that zeroth order perturbs, under canonical names, ties counted once.
+
+A tensor's noise depends on its name in the unwrapped base model, so peft's, data-parallel's and
+torch.compile's wrappers are taken off a name, and adapters do not change it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zofo.core.noise import Direction, Law, direction, tensor_id
+from zofo.errors import BadInput
+
+WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
+INNER = re.compile(r"\.(base_layer|_orig_mod)(?=\.)")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One tensor: canonical name, 64-bit id, and every (module, attribute) that holds it."""
+
+    name: str
+    tid: int
+    param: nn.Parameter
+    owners: tuple[tuple[nn.Module, str], ...]
+
+    @property
+    def data(self) -> Tensor:
+        """The tensor itself, outside autograd."""
+        return self.param.data
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """All leaves of a model, in the order of its `named_parameters`."""
+
+    items: tuple[Leaf, ...]
+
+    def __iter__(self) -> Iterator[Leaf]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def count(self) -> int:
+        """d, the number of elements in all leaves."""
+        return sum(leaf.param.numel() for leaf in self.items)
+
+    def direction(self, law: Law, key: int) -> Direction:
+        """The z of a key over these leaves (for Sphere: one pass over the noise)."""
+        return direction(law, key, ((leaf.tid, leaf.param.numel()) for leaf in self.items))
+
+
+def canonical(name: str, wrapped: bool = False) -> str:
+    """Return a parameter's name in the unwrapped base model (`wrapped`: the name was read through a peft model)."""
+    name = WRAPPERS.sub("", name)
+    if wrapped:
+        name = re.sub(r"^base_model\.(model\.(?=.*\.)|)", "", name)
+    return INNER.sub("", name)
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """Return the base model inside a peft model, or the model itself."""
+    inner = getattr(model, "get_base_model", None)
+    return inner() if callable(inner) and hasattr(model, "peft_config") else model
+
+
+def find(model: nn.Module, keep: Callable[[nn.Parameter], bool] | None = None) -> Leaves:
+    """Collect the floating-point parameters of a model (those that `keep` accepts) as leaves.
+
+    A tied parameter is one leaf, named by its first name, with all its owners. The names are those
+    of the base model inside a peft wrapper. Raises `BadInput` when nothing is left or two names
+    collide in 64 bits. Cost: no copy of any weight.
+    """
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    named: dict[int, tuple[str, nn.Parameter]] = {}
+    for path, module in base_of(model).named_modules(remove_duplicate=True):
+        for attr, param in module.named_parameters(recurse=False):
+            if not param.is_floating_point() or (keep is not None and not keep(param)):
+                continue
+            owners.setdefault(id(param), []).append((module, attr))
+            named.setdefault(id(param), (canonical(f"{path}.{attr}" if path else attr), param))
+    return collect((name, param, tuple(owners[id(param)])) for name, param in named.values())
+
+
+def collect(named: Iterable[tuple[str, nn.Parameter, tuple[tuple[nn.Module, str], ...]]]) -> Leaves:
+    """Give each (name, parameter, owners) its id; refuse an empty list, a collision, or a tensor without weights."""
+    items = tuple(Leaf(name, tensor_id(name), param, owners) for name, param, owners in named)
+    if not items:
+        raise BadInput("zeroth-order weights", "no floating-point parameter was found", "pass a model that has some")
+    seen: dict[int, str] = {}
+    for leaf in items:
+        if leaf.tid in seen:
+            raise BadInput(leaf.name, f"its noise id equals that of {seen[leaf.tid]}", "rename one of the two modules")
+        if leaf.param.device.type == "meta":
+            raise BadInput(leaf.name, "the tensor has no weights (meta device)", "load the weights first")
+        seen[leaf.tid] = leaf.name
+    return Leaves(items)
+
+
+def positional(params: Iterable[nn.Parameter]) -> Leaves:
+    """Make leaves of bare parameters, named by position: no module, so no hooks, so only the `inplace` policy."""
+    return collect((f"parameter.{i}", p, ()) for i, p in enumerate(params))
+
+
+@torch.no_grad()
+def snapshot(leaves: Leaves) -> dict[str, Tensor]:
+    """Return a copy of every leaf by name. Cost: one copy of the weights; tests and small models only."""
+    return {leaf.name: leaf.data.clone() for leaf in leaves}

@@ -1,0 +1,79 @@
+"""The only writer of theta: theta <- (1 - d) theta + sum_i a_i z_i, applied now or replayed from a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zofo.core import noise
+from zofo.core.noise import Direction, Law
+from zofo.core.seedgrad import SeedGrad
+from zofo.core.weights.leaves import Leaf, Leaves
+
+
+@dataclass(frozen=True)
+class LeafUpdate:
+    """An update that is computed leaf by leaf (Adam): `direction(leaf)` is called once for each leaf."""
+
+    grad: SeedGrad
+    direction: Callable[[Leaf], Tensor]
+
+
+Update = SeedGrad | LeafUpdate
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A step as it was applied, in fp32 bits: terms (key, a), decay d, and whether they alone replay it."""
+
+    law: Law
+    terms: tuple[tuple[int, float], ...]
+    decay: float
+    replay: bool
+
+
+def apply(leaves: Leaves, update: Update, lr: float, decay: float = 0.0) -> Moved:
+    """theta <- (1 - lr decay) theta - lr update, and say what was applied.
+
+    Args: lr >= 0; decay, decoupled weight decay a unit of lr (>= 0). Every a = -lr c is rounded to
+    fp32 first, so that a journal of the returned terms replays to the same bits.
+    Cost: one pass over the weights for each term; no memory for a `SeedGrad`.
+    """
+    shrink = float(np.float32(lr * decay))
+    if isinstance(update, SeedGrad):
+        terms = tuple((key, float(np.float32(-lr * c))) for key, c in update.terms)
+        replay(leaves, update.law, terms, shrink)
+        return Moved(update.law, terms, shrink, True)
+    with torch.no_grad():
+        for leaf in leaves:
+            direction = update.direction(leaf)
+            shrunk(leaf, shrink).add_(direction.to(leaf.data.dtype), alpha=-lr)
+    return Moved(update.grad.law, tuple((key, float(np.float32(c))) for key, c in update.grad.terms), shrink, False)
+
+
+@torch.no_grad()
+def replay(leaves: Leaves, law: Law, terms: Sequence[tuple[int, float]], decay: float = 0.0) -> None:
+    """theta <- (1 - decay) theta + sum_i a_i z_i, terms added in order, each rounded once."""
+    directions = [(leaves.direction(law, key), a) for key, a in terms]
+    for leaf in leaves:
+        shrunk(leaf, decay)
+        for z, a in directions:
+            add(leaf, z, a)
+
+
+def shrunk(leaf: Leaf, decay: float) -> Tensor:
+    """Multiply a leaf by 1 - decay in place (nothing at 0) and return it."""
+    return leaf.data.mul_(1.0 - decay) if decay else leaf.data
+
+
+def add(leaf: Leaf, z: Direction, a: float) -> None:
+    """leaf <- leaf + a z in place; a leaf that is not contiguous goes through a contiguous copy."""
+    if leaf.data.is_contiguous():
+        noise.perturb(leaf.data, leaf.data, z, a, leaf.tid)
+    else:
+        whole = leaf.data.contiguous()
+        leaf.data.copy_(noise.perturb(whole, whole, z, a, leaf.tid))

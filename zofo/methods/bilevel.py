@@ -1,0 +1,216 @@
+"""Bilevel-ZOFO (arXiv 2502.03604): all weights theta by zeroth order, an adapter p by backpropagation.
+
+    min over theta, p, max over s of   G = A + lambda (B - C)
+    A = F(theta, p; D_f)    B = F(theta, p; D_p)    C = F(theta, s; D_p)
+
+An outer iteration: T first-order steps below (s descends C; p as `coupling` says), then one
+zeroth-order step of theta on G, one z for all terms. theta goes down A, down lambda B, up lambda C.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from zofo.config import MethodConfig
+from zofo.core.estimate import ESTIMATORS, Estimate
+from zofo.core.rules import RULES
+from zofo.core.weights import move
+from zofo.methods import losses
+from zofo.methods.learner import Learner
+from zofo.methods.losses import Slope, mean_loss
+from zofo.methods.state import Micro, Problem, Report, Source, State, tally
+from zofo.methods.undo import whole
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of G: its name, the slot and the rows it reads ("f" or "p"), and its weight in G."""
+
+    name: str
+    slot: str
+    rows: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an iteration does: the slots trained below, whether p follows s or steps above, and the terms of G."""
+
+    below: tuple[str, ...]
+    follow: bool
+    p_above: bool
+    terms: tuple[Term, ...]
+
+
+Lower = Sequence[tuple[Micro, Micro | None]]
+"""T pairs: the batch of D_p for s (for p, with s off), and p's mixed batch (coupling `both`)."""
+
+
+def lam_at(config: MethodConfig, k: int, steps: int) -> float:
+    """lambda of outer iteration k: constant, or from lam_start to lam over the run, linearly or geometrically."""
+    if config.lam_schedule == "constant" or config.lam == 0:
+        return config.lam
+    done = min(1.0, k / max(1, steps - 1))
+    if config.lam_schedule == "linear":
+        return config.lam_start + done * (config.lam - config.lam_start)
+    return config.lam_start * (config.lam / config.lam_start) ** done
+
+
+def plan(config: MethodConfig, lam: float) -> Plan:
+    """Read the table of DESIGN section 2: which slots learn below, and what theta sees."""
+    a = Term("A", "p", "f", 1.0)
+    if config.s == "off":
+        return Plan(("p",), False, False, (a,))
+    if config.coupling == "follow":
+        return Plan(("s",), True, False, (a,))
+    both = config.coupling == "both"
+    if lam == 0:
+        return Plan(("p",) if both else (), False, not both, (a,))
+    scale = 1 / (1 + lam) if config.weighting == "normalised" else 1.0
+    terms = (replace(a, weight=scale), Term("B", "p", "p", lam * scale), Term("C", "s", "p", -lam * scale))
+    return Plan(("s", "p") if both else ("s",), False, not both, terms)
+
+
+def slots(config: MethodConfig) -> tuple[str, ...]:
+    """The adapters that a configuration needs."""
+    return ("p",) if config.s == "off" or config.lam == 0 else ("p", "s")
+
+
+def init(problem: Problem) -> State:
+    """The state before the first iteration. Memory: the rule's (Adam: two copies of theta), the learners' moments."""
+    config, learners = problem.config, {}
+    assert problem.slots is not None and problem.leaves is not None
+    trained = plan(config, lam_at(config, problem.steps, problem.steps))
+    for slot in slots(config):
+        per_iteration = config.T if slot in trained.below else 1
+        learners[slot] = Learner(
+            problem.slots.list(slot),
+            config.optimizer,
+            config.lr_s if slot == "s" else config.lr_p,
+            config.schedule,
+            config.warmup,
+            problem.steps * per_iteration,
+            config.clip,
+        )
+    return State(rule=RULES[config.rule].init(problem.leaves), learners=learners)
+
+
+def draw(problem: Problem, state: State, source: Source) -> tuple[Lower, tuple[Micro, Micro]]:
+    """Take an iteration's batches from the source; every stream is a function of (seed, its name, step)."""
+    config, k = problem.config, state.k
+    lam = lam_at(config, k, problem.steps)
+    todo = plan(config, lam)
+    lower: list[tuple[Micro, Micro | None]] = []
+    for t in range(config.T if todo.below else 0):
+        at, n = k * config.T + t, config.accumulate_lower
+        first = source.batch("p", "lower", at, n)
+        lower.append((first, source.mixed("mixed", at, n, 1 / (1 + lam)) if config.s == "on" else None))
+    n = config.accumulate_upper
+    return lower, (source.batch("f", "upper-f", k, n), source.batch("p", "upper-p", k, n))
+
+
+def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]:
+    """One outer iteration on batches drawn from a source (see `iterate`)."""
+    lower, upper = draw(problem, state, source)
+    return iterate(problem, state, lower, upper)
+
+
+def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Micro]) -> tuple[State, Report]:
+    """One outer iteration; it happens whole, or (on any exception) not at all.
+
+        for t < T:   s <- s - lr_s grad_s C          (both: and p <- p - lr_p grad_p of its mixed batch)
+        c   = [ G(theta + eps z) - G(theta - eps z) ] / (2 eps)
+        g_p = ( grad_p A + lambda grad_p B ) / (1 + lambda)                    (outer only)
+        theta <- theta - lr_theta rule(c z);   p <- p - lr_p g_p               (outer only)
+
+    Args: lower, T pairs of batches; upper, the batches of D_f and of D_p (B and C share the latter).
+    Raises: NotFinite after `max_bad` non-finite steps in a row.
+    Cost: T (both: 2 T) forward and backward passes below; 6 q forward passes above (A alone: 2 q), and
+    with `outer` two more forward and backward passes. Memory: the larger of a probe's and an adapter's
+    backward pass. Reference: arXiv 2502.03604, algorithm 2 and equations 5 to 9.
+    """
+    config = problem.config
+    assert problem.slots is not None and problem.leaves is not None
+    lam = lam_at(config, state.k, problem.steps)
+    todo = plan(config, lam)
+    numbers: dict[str, float] = {"lam": lam}
+    with whole(problem, state):
+        if "s" in todo.below and config.s_start == "from-p":
+            problem.slots.copy("p", "s")
+            state.learners["s"].restart()
+        for t, (batch_s, batch_p) in enumerate(lower):
+            for slot in todo.below:
+                batch = batch_p if slot == "p" and batch_p is not None else batch_s
+                state, slope = descend(problem, state, slot, batch, t)
+                numbers[f"loss_{slot}"] = slope.loss
+        if todo.follow:
+            problem.slots.copy("s", "p")
+        above = upper_slope(problem, todo, lam, upper) if todo.p_above else None
+        estimate = look(problem, state, todo, upper)
+        numbers |= told(todo, estimate) | {f"lr_{slot}": state.learners[slot].rate for slot in todo.below}
+        finite = estimate.finite and (above is None or math.isfinite(above.loss))
+        moved = None
+        if finite and above is not None:
+            numbers |= {"loss_p": above.loss, "lr_p": state.learners["p"].rate}
+            finite = state.learners["p"].step(above.grads)
+        state = tally(problem, state, finite, "a loss or gradient of the upper level")
+        if finite:
+            rule, update = RULES[config.rule].step(state.rule, estimate.grad, problem.leaves)
+            moved = move.apply(problem.leaves, update, config.lr_theta, config.decay)
+            state = replace(state, rule=rule)
+    state = replace(state, k=state.k + 1)
+    numbers |= {"lr_theta": config.lr_theta, "bad": state.bad}
+    return state, Report(numbers, moved, *passes(config, todo, len(lower), estimate))
+
+
+def descend(problem: Problem, state: State, slot: str, batch: Micro, t: int) -> tuple[State, Slope]:
+    """One lower-level step of a slot: slot <- slot - rate * optimizer(grad F(theta_k, slot; batch))."""
+    first_order = problem.config.lower == "first-order"
+    slope = (losses.gradient if first_order else losses.estimated_gradient)(problem, batch, slot, state.k, t)
+    finite = math.isfinite(slope.loss) and state.learners[slot].step(slope.grads)
+    return tally(problem, state, finite, f"the lower level's loss or gradient of {slot}"), slope
+
+
+def look(problem: Problem, state: State, todo: Plan, upper: tuple[Micro, Micro]) -> Estimate:
+    """Estimate G's gradient in theta: all terms at the same points, so with one z."""
+    config, rows = problem.config, {"f": upper[0], "p": upper[1]}
+    assert problem.probe is not None
+
+    def terms() -> Tensor:
+        return torch.stack([mean_loss(problem, rows[term.rows], term.slot) for term in todo.terms])
+
+    problem.model.eval()
+    weights = [term.weight for term in todo.terms]
+    return ESTIMATORS[config.estimator](problem.probe, terms, problem.directions(state.k), config.eps, weights)
+
+
+def upper_slope(problem: Problem, todo: Plan, lam: float, upper: tuple[Micro, Micro]) -> Slope:
+    """g_p = (grad_p A + lambda grad_p B) / (1 + lambda), exact, at theta_k (lambda = 0: grad_p A)."""
+    slope = losses.gradient if problem.config.lower == "first-order" else losses.estimated_gradient
+    parts = [(1 / (1 + lam), slope(problem, upper[0], "p"))]
+    if len(todo.terms) > 1:
+        parts.append((lam / (1 + lam), slope(problem, upper[1], "p")))
+    return Slope(sum(w * part.loss for w, part in parts), losses.weighted(parts))
+
+
+def told(todo: Plan, estimate: Estimate) -> dict[str, float]:
+    """Losses and projected gradients by term, the gap B - C, and c itself."""
+    names = [term.name for term in todo.terms]
+    values = dict(zip(names, estimate.terms, strict=True))
+    slopes = {f"c_{name}": c for name, c in zip(names, estimate.by_term, strict=True)}
+    gap = {"gap": values["B"] - values["C"]} if "C" in values else {}
+    return values | gap | slopes | {"c": sum(estimate.grad.coefficients)}
+
+
+def passes(config: MethodConfig, todo: Plan, T: int, estimate: Estimate) -> tuple[int, int]:
+    """Forward and backward passes of an iteration, a pass being over one micro-batch."""
+    forwards = estimate.calls * len(todo.terms) * config.accumulate_upper
+    each = 1 if config.lower == "first-order" else 2
+    learned = T * len(todo.below) * config.accumulate_lower
+    learned += len(todo.terms[:2]) * config.accumulate_upper if todo.p_above else 0
+    return forwards + each * learned, learned if each == 1 else 0

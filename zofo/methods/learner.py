@@ -1,0 +1,85 @@
+"""First-order learning of an adapter: a torch optimizer with clipping and a rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+def rate(t: int, lr: float, schedule: Literal["constant", "linear", "cosine"], warmup: int, total: int) -> float:
+    """Return the learning rate of step t (from 0): linear warm-up, then constant, linear or cosine decay to 0.
+
+    Args: t in [0, total); warmup, total, in steps of this learner.
+    """
+    if t < warmup:
+        return lr * (t + 1) / warmup
+    if schedule == "constant":
+        return lr
+    done = min(1.0, (t - warmup) / max(1, total - warmup))
+    return lr * (1 - done if schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
+
+
+class Learner:
+    """A slot's optimizer: `step(grads)` clips, sets the rate, and moves the parameters (torch.optim's Adam or SGD).
+
+    Memory: Adam keeps two tensors a parameter of the adapter.
+    """
+
+    def __init__(
+        self, params: Sequence[nn.Parameter], optimizer: str, lr: float, schedule: Any, warmup: int, total: int, clip: float
+    ) -> None:
+        self.params, self.lr, self.schedule = list(params), lr, schedule
+        self.warmup, self.total, self.clip, self.t = warmup, total, clip, 0
+        self.make = lambda: OPTIMIZERS[optimizer](self.params, lr=lr)
+        self.optimizer = self.make()
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return rate(self.t, self.lr, self.schedule, self.warmup, self.total)
+
+    def restart(self) -> None:
+        """Forget the optimizer's moments (the rate schedule goes on)."""
+        self.optimizer = self.make()
+
+    @torch.no_grad()
+    def step(self, grads: Sequence[Tensor]) -> bool:
+        """p <- p - rate * optimizer(clip(grads)). Returns False, and moves nothing, when a gradient is not finite."""
+        norm = torch.nn.utils.get_total_norm(list(grads))
+        if not torch.isfinite(norm):
+            self.t += 1
+            return False
+        for param, grad in zip(self.params, grads, strict=True):
+            param.grad = grad.clone()
+        if self.clip:
+            torch.nn.utils.clip_grads_with_norm_(self.params, self.clip, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self.optimizer.step()
+        for param in self.params:
+            param.grad = None
+        self.t += 1
+        return True
+
+    def to_checkpoint(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Split into JSON numbers and tensors (copies)."""
+        moments = {}
+        for i, held in self.optimizer.state_dict()["state"].items():
+            moments |= {f"{i}.{name}": value.clone() for name, value in held.items() if isinstance(value, Tensor)}
+        return {"t": self.t}, moments
+
+    def from_checkpoint(self, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `to_checkpoint` split."""
+        self.t = numbers["t"]
+        self.restart()
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            i, key = name.split(".", 1)
+            state.setdefault(int(i), {})[key] = value.clone()
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})

@@ -1,0 +1,50 @@
+"""MeZO (Malladi et al. 2023, arXiv 2305.17333) made exact: zeroth-order SGD on all weights, or on an adapter's.
+
+    theta <- theta - lr_theta * rule( sum_i c_i z_i ),   c_i from the losses at theta +- eps z_i
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from zofo.config import MethodConfig
+from zofo.core.estimate import ESTIMATORS
+from zofo.core.rules import RULES
+from zofo.core.weights import move
+from zofo.methods.losses import mean_loss
+from zofo.methods.state import Problem, Report, Source, State, tally
+
+
+def slots(config: MethodConfig) -> tuple[str, ...]:
+    """p when the adapter is tuned, none when all weights are."""
+    return ("p",) if config.tune == "adapter" else ()
+
+
+def init(problem: Problem) -> State:
+    """The state before the first step. Memory: the rule's (Adam: two copies of what is tuned)."""
+    assert problem.leaves is not None
+    return State(rule=RULES[problem.config.rule].init(problem.leaves))
+
+
+def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]:
+    """One zeroth-order step on a batch of all training rows.
+
+    Cost: 2 q forward passes (estimator `forward`: q + 1); memory of inference and a module's scratch.
+    Raises: NotFinite after `max_bad` non-finite steps in a row. Reference: MeZO, algorithm 1.
+    """
+    config = problem.config
+    assert problem.leaves is not None and problem.probe is not None
+    batch = source.batch("all", "train", state.k, config.accumulate_upper)
+    slot = "p" if config.tune == "adapter" else None
+    problem.model.eval()
+    directions = problem.directions(state.k)
+    estimator = ESTIMATORS[config.estimator]
+    estimate = estimator(problem.probe, lambda: mean_loss(problem, batch, slot), directions, config.eps, (1.0,))
+    state, moved = tally(problem, state, estimate.finite, "the loss"), None
+    if estimate.finite:
+        rule, update = RULES[config.rule].step(state.rule, estimate.grad, problem.leaves)
+        moved = move.apply(problem.leaves, update, config.lr_theta, config.decay)
+        state = replace(state, rule=rule)
+    state = replace(state, k=state.k + 1)
+    numbers = {"A": estimate.terms[0], "c": sum(estimate.grad.coefficients), "lr_theta": config.lr_theta, "bad": state.bad}
+    return state, Report(numbers, moved, estimate.calls * config.accumulate_upper)

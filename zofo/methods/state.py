@@ -1,0 +1,114 @@
+"""What every method shares: the problem it works on, its state, and the report of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from zofo.adapters.slots import Slots
+from zofo.config import MethodConfig
+from zofo.core import rules
+from zofo.core.noise import Direction
+from zofo.core.probe import Probe
+from zofo.core.rules import RuleState
+from zofo.core.streams import key
+from zofo.core.weights.leaves import Leaves
+from zofo.core.weights.move import Moved
+from zofo.errors import NotFinite
+from zofo.methods.learner import Learner
+
+Micro = Sequence[Any]
+"""A batch: a sequence of micro-batches, in whatever form the loss takes them. The mean is over all their rows."""
+
+
+class Source(Protocol):
+    """Where a method's batches come from: pure functions of (seed, stream, step)."""
+
+    def batch(self, part: str, stream: str, step: int, micro: int) -> Micro:
+        """Return `micro` micro-batches of a part of the training rows: "f", "p" or "all"."""
+        ...
+
+    def mixed(self, stream: str, step: int, micro: int, share: float) -> Micro:
+        """Return micro-batches whose rows come from D_f with probability `share`, else from D_p, with replacement."""
+        ...
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The fixed things: model, loss a row, adapters, zeroth-order weights and how they are probed, options, seed."""
+
+    model: nn.Module
+    loss: Callable[[nn.Module, Any], Tensor]
+    config: MethodConfig
+    seed: int
+    steps: int
+    leaves: Leaves | None = None
+    probe: Probe | None = None
+    slots: Slots | None = None
+    train_mode: bool = False  # lower-level steps in train mode: dropout or activation checkpointing asked for
+
+    def directions(self, step: int, *, stream: str = "noise") -> list[Direction]:
+        """The q directions of a step."""
+        assert self.leaves is not None
+        return [self.leaves.direction(self.config.noise, key(self.seed, stream, step, i)) for i in range(self.config.q)]
+
+
+@dataclass(frozen=True)
+class State:
+    """Steps done, non-finite steps (all, and in a row), the rule's state, and the first-order learners by slot."""
+
+    k: int = 0
+    bad: int = 0
+    in_a_row: int = 0
+    rule: RuleState = field(default_factory=RuleState)
+    learners: dict[str, Learner] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step says: numbers for the metrics, and the movement of theta as applied (for the journal)."""
+
+    numbers: Mapping[str, float]
+    moved: Moved | None = None
+    forwards: int = 0
+    backwards: int = 0
+
+
+def tally(problem: Problem, state: State, finite: bool, what: str) -> State:
+    """Count a step's outcome. Raises `NotFinite` after `max_bad` bad ones in a row."""
+    if finite:
+        return replace(state, in_a_row=0)
+    state = replace(state, bad=state.bad + 1, in_a_row=state.in_a_row + 1)
+    if state.in_a_row >= problem.config.max_bad:
+        raise NotFinite(
+            f"step {state.k + 1}",
+            f"{what} was not finite {state.in_a_row} times in a row (seed {problem.seed})",
+            "lower the learning rates, or lambda, or raise --method.max_bad",
+        )
+    return state
+
+
+def to_checkpoint(state: State) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Split a state into JSON numbers and tensors (the adapters and theta themselves are not in it)."""
+    numbers, tensors = rules.to_dict(state.rule)
+    held = {f"rule.{name}": t for name, t in tensors.items()}
+    learners = {}
+    for slot, learner in state.learners.items():
+        learners[slot], moments = learner.to_checkpoint()
+        held |= {f"{slot}.{name}": t for name, t in moments.items()}
+    return {"k": state.k, "bad": state.bad, "in_a_row": state.in_a_row, "rule": numbers, "learners": learners}, held
+
+
+def from_checkpoint(state: State, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> State:
+    """Fill a fresh state (from `init`) with what `to_checkpoint` split."""
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+    for slot, learner in state.learners.items():
+        learner.from_checkpoint(numbers["learners"][slot], part(f"{slot}."))
+    rule = rules.from_dict(numbers["rule"], part("rule."))
+    return replace(state, k=numbers["k"], bad=numbers["bad"], in_a_row=numbers["in_a_row"], rule=rule)

@@ -1,0 +1,119 @@
+"""The one table of methods: name, module, what it does, and which options it reads.
+
+Pure data until `load` is called, so the command line can check options before torch is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from zofo.config import Config
+from zofo.errors import BadInput
+
+LEARNER = {"optimizer", "schedule", "warmup", "clip", "max_bad"}
+ZEROTH = {"lr_theta", "rule", "decay", "estimator", "noise", "eps", "q", "probe", "accumulate_upper", "max_bad"}
+KIND = {"lora": {"kind", "r", "alpha", "dropout", "targets"}, "prefix": {"kind", "tokens"}, "prompt": {"kind", "tokens"}}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row: where the method's `init` and `step` are, a line about it, and its options as a function of the configuration."""
+
+    module: str
+    about: str
+    cost: str
+    options: Callable[[Config], set[str]]
+    uses_adapter: Callable[[Config], bool]
+    zeroth: bool
+
+    def load(self) -> Any:
+        """Import the method's module (`slots`, `init`, `step`)."""
+        return importlib.import_module(self.module)
+
+
+def bilevel_options(config: Config) -> set[str]:
+    """The options that the bilevel solver reads as it is configured."""
+    m = config.method
+    used = LEARNER | ZEROTH | {"s", "lower", "lr_p", "accumulate_lower", "inference_adapter"}
+    used |= {"lower_eps"} if m.lower == "zeroth-order" else set()
+    if m.s == "off":
+        return (used | {"T"}) - {"inference_adapter"}
+    used |= {"coupling", "T"}
+    if m.coupling == "follow":
+        return (used | {"lr_s", "s_start", "init"}) - {"lr_p"}
+    used |= {"lam"}
+    if m.lam == 0:
+        return used - {"inference_adapter"} - ({"T", "accumulate_lower"} if m.coupling == "outer" else set())
+    used |= {"lam_schedule", "weighting", "s_start", "init", "lr_s"}
+    return used | ({"lam_start"} if m.lam_schedule != "constant" else set())
+
+
+def mezo_options(config: Config) -> set[str]:
+    """The options that MeZO reads."""
+    return ZEROTH | {"tune"}
+
+
+def first_order_options(config: Config) -> set[str]:
+    """The options that first-order training reads."""
+    return LEARNER | {"lr_p", "accumulate_lower"}
+
+
+METHODS: dict[str, Method] = {
+    "bilevel": Method(
+        "zofo.methods.bilevel",
+        "Bilevel-ZOFO: all weights by zeroth order above, an adapter by backpropagation below",
+        "T (both: 2 T) forward and backward passes, then 6 q forward passes",
+        bilevel_options,
+        lambda config: True,
+        True,
+    ),
+    "mezo": Method(
+        "zofo.methods.mezo",
+        "MeZO: all weights (or an adapter's) by zeroth order, exact probing",
+        "2 q forward passes",
+        mezo_options,
+        lambda config: config.method.tune == "adapter",
+        True,
+    ),
+    "first-order": Method(
+        "zofo.methods.first_order",
+        "an adapter by backpropagation (peft and torch.optim)",
+        "1 forward and 1 backward pass",
+        first_order_options,
+        lambda config: True,
+        False,
+    ),
+}
+
+
+def effective(config: Config) -> set[str]:
+    """The dotted keys that have an effect with this configuration."""
+    row = METHODS[config.method.name]
+    used = {f"method.{key}" for key in row.options(config) | {"name"}}
+    if row.uses_adapter(config):
+        used |= {f"adapter.{key}" for key in KIND[config.adapter.kind]}
+    used |= {f"model.{key}" for key in type(config.model).model_fields}
+    if row.options(config).isdisjoint(LEARNER - {"max_bad"}):
+        used -= {"model.activation_checkpointing"}
+    used |= {f"data.{key}" for key in type(config.data).model_fields}
+    if config.method.name != "bilevel":
+        used -= {"data.upper_share"}
+    return used | {f"run.{key}" for key in type(config.run).model_fields}
+
+
+def check(config: Config, given: Collection[str]) -> None:
+    """Refuse what cannot work together. Raises `BadInput` for a given option without effect, or a bad pair."""
+    used = effective(config)
+    for key in sorted(given):
+        if key not in used:
+            how = f"method {config.method.name}" + (f" with {config.adapter.kind}" if key.startswith("adapter.") else "")
+            raise BadInput(f"--{key}", f"it has no effect for {how} as it is configured", "leave it out")
+    if config.adapter.kind == "prefix" and config.model.activation_checkpointing:
+        raise BadInput(
+            "--model.activation_checkpointing", "peft refuses it with a prefix", "leave it out, or use lora or prompt"
+        )
+    if config.method.inference_adapter == "s" and config.method.name == "bilevel" and config.method.s == "off":
+        raise BadInput("--method.inference_adapter s", "s is off", "leave it out")

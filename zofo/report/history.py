@@ -1,0 +1,61 @@
+"""A run's metrics rows, asked for what reports and comparisons need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from zofo.report.words import SLOTS, number
+
+Row = Mapping[str, Any]
+LAG = 0.05
+"""How far p's validation accuracy may lie below s's before the run says so."""
+
+
+def steps(rows: Iterable[Row]) -> list[Row]:
+    """The rows of steps."""
+    return [row for row in rows if row.get("kind") == "step"]
+
+
+def validations(rows: Iterable[Row]) -> list[Row]:
+    """The rows of validations."""
+    return [row for row in rows if row.get("kind") == "validation"]
+
+
+def slots(row: Row) -> list[str]:
+    """The slots that a validation row has scores of: p, s, theta."""
+    return [slot for slot in SLOTS if isinstance(row.get(slot), Mapping)]
+
+
+def validation_loss(row: Row) -> float | None:
+    """The loss by which a validation counts: of the slot in use, else the lowest."""
+    found = {slot: number(row[slot].get("loss")) for slot in slots(row)}
+    if found.get(str(row.get("used"))) is not None:
+        return found[str(row["used"])]
+    return min((loss for loss in found.values() if loss is not None), default=None)
+
+
+def best(rows: Iterable[Row]) -> Row | None:
+    """The validation whose checkpoint is the best one: the last that was marked so."""
+    marked = [row for row in validations(rows) if row.get("best")]
+    return marked[-1] if marked else None
+
+
+def series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a number, where rows have it (a non-finite value is a gap in a curve)."""
+    found = [(int(row["step"]), number(row.get(name))) for row in rows]
+    return [k for k, value in found if value is not None], [value for _, value in found if value is not None]
+
+
+def lag(row: Row) -> str | None:
+    """A sentence when p's accuracy lies more than 5 points below s's in a validation, else None."""
+    p, s = row.get("p"), row.get("s")
+    if not isinstance(p, Mapping) or not isinstance(s, Mapping):
+        return None
+    behind = (number(s.get("accuracy")) or 0.0) - (number(p.get("accuracy")) or 0.0)
+    if not behind > LAG:
+        return None
+    return (
+        f"p lags behind s by {100 * behind:.0f} points of validation accuracy at step {row.get('step')}: "
+        "p needs more steps (coupling both, a larger T) or a higher --method.lr_p"
+    )

@@ -1,0 +1,43 @@
+"""JSON files of a run: written whole, read with a limit."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from zofo.errors import BadInput
+from zofo.run import seam
+from zofo.run.errors import Corrupt
+
+MAX_FILE = 64 << 20  # bytes
+
+
+def plain(value: Any) -> Any:
+    """Copy a JSON value with its non-finite floats as the strings "nan", "inf" and "-inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value))
+    if isinstance(value, dict):
+        return {key: plain(held) for key, held in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(held) for held in value]
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically; finite floats are exact, non-finite ones strings. Raises `ZofoError`."""
+    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    seam.write_file(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of at most 64 MiB. Raises `BadInput` (missing, too large) or `Corrupt` (damaged)."""
+    try:
+        if not path.is_file():
+            raise BadInput(f"read {path}", "no such file", "check the path")
+        if path.stat().st_size > MAX_FILE:
+            raise BadInput(f"read {path}", f"the file is larger than {MAX_FILE} bytes", "this is no file of zofo's")
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise Corrupt(f"read {path}", f"not readable as JSON ({str(error)[:120]})", "restore the file") from None

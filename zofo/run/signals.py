@@ -1,0 +1,72 @@
+"""SIGTERM and SIGINT: the step in progress may end, but not for longer than a grace."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(BaseException):
+    """Stop now. No `Exception`, so that nothing on the way mistakes it for a failure and goes on."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+    @property
+    def status(self) -> int:
+        """The exit status: 143 for SIGTERM, 130 for SIGINT."""
+        return 128 + self.signum
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.signum).name}"
+
+
+class Stop:
+    """Catch SIGTERM and SIGINT while a block runs (in the main thread; elsewhere it does nothing).
+
+    After the first signal the step in progress has `grace` seconds to reach `check`; then, or at a
+    second signal at once, `Interrupted` is raised where the program is. (Python raises between
+    bytecodes: a single call into C ends first.)
+    """
+
+    def __init__(self, grace: float = 6.0) -> None:
+        self.grace = grace
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPPING:
+                self._before[number] = signal.signal(number, self._first)
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._late)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _first(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise Interrupted(number)
+        self.signal = number
+        signal.setitimer(signal.ITIMER_REAL, self.grace)
+
+    def _late(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise Interrupted(self.signal)
+
+    def check(self) -> int | None:
+        """At a step's edge: the signal that came, or None; stops the timer, so that a save is not cut short."""
+        if self.signal is not None and self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return self.signal

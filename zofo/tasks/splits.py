@@ -1,0 +1,152 @@
+"""Which rows train, validate and test: a pure function of the run's seed and the task's name.
+
+Test rows come from the test file alone. Validation rows are carved from the training file (or come
+from a file of their own), training rows from what is left, split in D_f (upper level) and D_p (lower
+level). No text stands in two parts. Every shrinking is told in `notes`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zofo.config import DataConfig
+from zofo.core.streams import generator
+from zofo.errors import BadInput
+from zofo.tasks.definition import Task
+from zofo.tasks.files import Row, Source, load
+from zofo.tasks.template import fields
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of a run's parts, what the user should know (`notes`), and the record for splits.json."""
+
+    D_f: list[Row]
+    D_p: list[Row]
+    validation: list[Row]
+    test: list[Row]
+    notes: list[str]
+    record: dict[str, Any]
+
+
+def normalised(task: Task, row: Row) -> str:
+    """The text that says which row it is: the fields of its prompt, white space collapsed, in lower case."""
+    return "\x1f".join(" ".join(str(row.get(field)).split()).lower() for field in fields(task))
+
+
+def _fresh(texts: Sequence[str], taken: set[str]) -> list[int]:
+    """Indices of the texts that are neither `taken` nor a repetition of an earlier one."""
+    seen, kept = set(taken), []
+    for k, text in enumerate(texts):
+        if text not in seen:
+            seen.add(text)
+            kept.append(k)
+    return kept
+
+
+def _sample(indices: Sequence[int], size: int, seed: int, stream: str) -> list[int]:
+    """All of the indices in their order if `size` allows, else a seeded sample of them in that order."""
+    if size >= len(indices):
+        return list(indices)
+    chosen = generator(seed, stream).permutation(len(indices))[:size]
+    return [indices[k] for k in sorted(chosen.tolist())]
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    """SHA-256 of the rows as JSON lines with sorted keys."""
+    lines = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+class _Notes(list[str]):
+    """Sentences for the user."""
+
+    def fewer(self, part: str, wanted: int, taken: int, why: str) -> None:
+        if taken < wanted:
+            self.append(f"{part}: {taken} rows taken where {wanted} were asked for ({why})")
+
+    def dropped(self, part: str, count: int, why: str) -> None:
+        if count:
+            self.append(f"{part}: {count} rows left out ({why})")
+
+
+def split(task: Task, config: DataConfig, seed: int) -> Splits:
+    """Choose the rows of D_f, D_p, validation and test.
+
+    Args: task; config, how many rows of each (train_rows, validation_rows, test_rows) and D_f's share of
+    the training rows (upper_share); seed, the run's. The same arguments give the same rows on any machine;
+    another size of training, validation or test leaves the rows of the others where the data suffices.
+    Raises: BadInput where the data is missing, broken, or too small for its parts. Cost: reads the data once.
+    """
+    source = load(task)
+    notes = _Notes()
+    chosen = _choose(task, source, config, seed, notes)
+    held = {"D_f": source.train, "D_p": source.train, "test": source.test}
+    held["validation"] = source.train if source.validation is None else source.validation
+    parts = {name: [held[name][k] for k in chosen[name]] for name in chosen}
+    record: dict[str, Any] = {"task": task.name, "source": source.name, "seed": seed, "notes": list(notes), "parts": {}}
+    for name, rows in parts.items():
+        split_file = "test" if name == "test" else "validation" if held[name] is source.validation else "train"
+        record["parts"][name] = {
+            "rows": len(rows), "of": split_file, "sha256": _digest(rows), "indices": chosen[name],
+        }  # fmt: skip
+    return Splits(**parts, notes=list(notes), record=record)
+
+
+def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _Notes) -> dict[str, list[int]]:
+    """Indices of each part in its file."""
+    stream = f"splits:{task.name}"
+    train = [normalised(task, row) for row in source.train]
+    tests = [normalised(task, row) for row in source.test]
+    test = _sample(range(len(tests)), config.test_rows, seed, f"{stream}:test")
+    notes.fewer("test", config.test_rows, len(test), "the test set has no more")
+    taken = set(tests)
+    validation = None
+    if source.validation is not None:
+        validation = _own_validation(task, source.validation, config, seed, taken, notes)
+        taken |= {normalised(task, row) for row in source.validation}
+    pool = _fresh(train, set())
+    notes.dropped("train", len(train) - len(pool), "repeated in the training file")
+    clean = _fresh(train, taken)
+    notes.dropped("train", len(pool) - len(clean), "the same text stands in the validation or test file")
+    order = [clean[k] for k in generator(seed, f"{stream}:train").permutation(len(clean)).tolist()]
+    if validation is None:
+        validation, order = _carve(task, order, config, notes)
+    return {**_levels(task, order, config, notes), "validation": validation, "test": test}
+
+
+def _own_validation(
+    task: Task, rows: list[Row], config: DataConfig, seed: int, taken: set[str], notes: _Notes
+) -> list[int]:
+    texts = [normalised(task, row) for row in rows]
+    clean = [k for k, text in enumerate(texts) if text not in taken]
+    notes.dropped("validation", len(texts) - len(clean), "the same text stands in the test file")
+    if not clean:
+        found = "no validation rows are left"
+        raise BadInput(f"--task {task.name}", found, "give validation rows that are not in the test file")
+    chosen = _sample(clean, config.validation_rows, seed, f"splits:{task.name}:validation")
+    notes.fewer("validation", config.validation_rows, len(chosen), "the validation set has no more")
+    return chosen
+
+
+def _carve(task: Task, order: list[int], config: DataConfig, notes: _Notes) -> tuple[list[int], list[int]]:
+    """Validation rows off the front of the shuffled rows (at most a third of them), and the rest from the back."""
+    size = min(config.validation_rows, len(order) // 3)
+    if not size:
+        raise BadInput(f"--task {task.name}", f"{len(order)} training rows are left", "give at least 3 different rows")
+    notes.fewer("validation", config.validation_rows, size, "a third of the training file")
+    return order[:size], order[size:][::-1]
+
+
+def _levels(task: Task, order: list[int], config: DataConfig, notes: _Notes) -> dict[str, list[int]]:
+    """The training rows, the first of `order`, in D_f and D_p."""
+    rows = order[: config.train_rows]
+    notes.fewer("train", config.train_rows, len(rows), "the training file has no more")
+    if len(rows) < 2:
+        raise BadInput(f"--task {task.name}", f"{len(rows)} training rows are left", "give at least 2 different rows")
+    upper = min(max(round(config.upper_share * len(rows)), 1), len(rows) - 1)
+    return {"D_f": rows[:upper], "D_p": rows[upper:]}
