@@ -1,1 +1,34 @@
-__version__="0.1.0"
+"""zofo: fine-tune all the weights of a language model with forward passes, an adapter beside it by backpropagation.
+
+`train` runs what `zofo train` runs; `ZO` is the zeroth-order optimizer for any PyTorch loop;
+`Bilevel` is the bilevel solver for anybody's loop. `zofo.core` holds the parts.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zofo.core.optim import ZO
+    from zofo.errors import BadInput, NotFinite, ZofoError
+    from zofo.loop import train
+    from zofo.methods.solver import Bilevel
+
+__version__ = "0.1.0"
+__all__ = ["ZO", "BadInput", "Bilevel", "NotFinite", "ZofoError", "__version__", "train"]
+PLACES = {
+    "ZO": "zofo.core.optim",
+    "Bilevel": "zofo.methods.solver",
+    "train": "zofo.loop",
+    "ZofoError": "zofo.errors",
+    "BadInput": "zofo.errors",
+    "NotFinite": "zofo.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for (so that `zofo --help` need not import torch)."""
+    if name not in PLACES:
+        raise AttributeError(f"module 'zofo' has no attribute {name!r}")
+    return getattr(importlib.import_module(PLACES[name]), name)

@@ -7,12 +7,13 @@ that an option without effect for the chosen method can be refused by name (`met
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from zofo.errors import BadInput, nearest
 
@@ -94,6 +95,12 @@ class MethodConfig(Section):
     inference_adapter: Literal["auto", "p", "s"] = Field("auto", description="adapter used at the end (auto: lower validation loss)")
     max_bad: int = Field(5, ge=1, description="non-finite steps in a row that stop the run")
 
+    @field_validator("s", mode="before")
+    @classmethod
+    def _on_off(cls, value: object) -> object:
+        """YAML reads a bare `on` or `off` as a truth value."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
 
 class RunConfig(Section):
     """The run folder, its budget and its rhythm."""
@@ -134,10 +141,12 @@ def flatten(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Turn `{"method": {"lam": 1}}` or `{"method.lam": 1}` into `{"method.lam": 1}`; unknown keys are errors."""
     known, found = keys(), {}
     for name, value in tree.items():
-        if isinstance(value, Mapping):
-            value = {f"{name}.{k}": v for k, v in value.items()}
-            found |= flatten(value, source) if value else {}
+        name = str(name)
+        if isinstance(value, Mapping) and name in Config.model_fields:
+            found |= flatten({f"{name}.{k}": v for k, v in value.items()}, source)
             continue
+        if name in Config.model_fields:
+            raise BadInput(f"{source} {name}", "it is a section, not an option", f"write `{name}: {{option: value}}`")
         name = "method.lam" if name == "method.lambda" else name
         if name not in known:
             raise BadInput(f"{source} {name}", "no such option", nearest(name, known))
@@ -153,7 +162,7 @@ def read_yaml(path: Path, asked: str) -> dict[str, Any]:
         raise BadInput(asked, f"the file is larger than {MAX_FILE} bytes", "a configuration is a short YAML file")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise BadInput(asked, f"not readable as YAML ({' '.join(str(error).split())[:160]})", "mend the file") from None
     if not isinstance(tree, dict):
         raise BadInput(asked, "the file is not a mapping of keys to values", "write `section: {key: value}` lines")
@@ -185,7 +194,8 @@ def build(flat: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][:2])
-        raise BadInput(f"--{name} {first['input']}", first["msg"].lower(), f"see `zofo train --help` for --{name}") from None
+        value = first["input"][:80] if isinstance(first["input"], str) else reprlib.repr(first["input"])
+        raise BadInput(f"--{name} {value}", first["msg"].lower(), f"see `zofo train --help` for --{name}") from None
 
 
 def resolve(
@@ -199,10 +209,10 @@ def resolve(
     given: dict[str, Any] = {}
     if file is not None:
         tree = read_yaml(Path(file), f"--config {file}")
-        preset_name = preset_name or tree.pop("preset", None)
-        tree.pop("preset", None)
+        named = tree.pop("preset", None)
+        preset_name = preset_name or (None if named is None else str(named))
         given |= flatten(tree, f"--config {file}:")
-    given |= flatten(flags, "--")
+    given |= flatten(flags, "option")
     base = preset(preset_name) if preset_name else {}
     return build({**base, **given}), frozenset(given)
 

@@ -52,7 +52,7 @@ def test_a_checkpoint_reads_back_exactly_and_lazily(tmp_path):
     with found.open("adapters") as file:
         assert sorted(file.keys()) == ["a", "b", "c"]
         assert torch.equal(file.get_tensor("b"), torch.tensor([123, -1]))
-    with pytest.raises(Corrupt, match="holds no theta.safetensors"):
+    with pytest.raises(Corrupt, match=r"holds no theta\.safetensors"):
         found.load("theta")
     with pytest.raises(Corrupt):
         found.open("../x")
@@ -65,7 +65,16 @@ def test_a_checkpoint_may_hold_no_tensors_or_empty_groups(tmp_path):
 
 def test_listing_sorts_steps_and_passes_over_everything_else(tmp_path):
     assert checkpoint.listing(tmp_path / "none") == []
-    for name in ["step-000010", "step-000002", "step-1234567", "best", "step-000003.tmp-1", "step-x", "other", "step-12"]:
+    for name in [
+        "step-000010",
+        "step-000002",
+        "step-1234567",
+        "best",
+        "step-000003.tmp-1",
+        "step-x",
+        "other",
+        "step-12",
+    ]:
         (tmp_path / name).mkdir()
     assert checkpoint.listing(tmp_path) == [2, 10, 1234567]
 
@@ -182,7 +191,7 @@ def test_a_file_forged_with_its_manifest_is_refused_by_its_own_format(tmp_path):
         (path / manifest.NAME).unlink()
         (path / "adapters.safetensors").write_bytes(content)
         (path / manifest.NAME).write_bytes(manifest.describe(path, 1).text())
-        with pytest.raises(Corrupt, match="adapters.safetensors is not readable"):
+        with pytest.raises(Corrupt, match=r"adapters\.safetensors is not readable"):
             read(path).load("adapters")
         with pytest.raises(Corrupt):
             read(path).open("adapters")
@@ -245,6 +254,7 @@ def test_an_error_at_every_operation_keeps_the_old_or_has_the_new(tmp_path, fail
         if disk.count < n:
             break
         failing(0, 0)
+        assert on or (folder / name).is_dir()
         found = read(folder / name)
         check(found, 2, mark=int(found.load("adapters")["a"][0]) - 2)
         publish_as(folder, name, 2, tensors(3), state(2))
@@ -273,6 +283,7 @@ def test_killed_at_every_operation_a_reader_finds_the_previous_or_the_new(tmp_pa
             break
         found = read(folder / name)
         check(found, 3, mark=int(found.load("adapters")["a"][0]) - 3)
+        assert all(read(folder / checkpoint.step_name(step)) for step in checkpoint.listing(folder))
         newest = checkpoint.newest_good(folder, None, pytest.fail)
         assert newest is not None and newest.step == (2 if name == BEST else 3)
         checkpoint.sweep(folder)

@@ -126,7 +126,9 @@ def test_a_length_inside_a_record_is_refused(tmp_path):
         journal.read(path, positions[-1][0] - 3)
 
 
-@pytest.mark.parametrize("tail", [b"\xff" * 64, struct.pack("<II", 2**32 - 1, 0), struct.pack("<II", 2**19, 0), bytes(64)])
+@pytest.mark.parametrize(
+    "tail", [b"\xff" * 64, struct.pack("<II", 2**32 - 1, 0), struct.pack("<II", 2**19, 0), bytes(64)]
+)
 def test_absurd_record_lengths_are_a_tail(tmp_path, tail):
     path = tmp_path / "journal"
     steps, _ = written(path)

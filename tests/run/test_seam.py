@@ -115,7 +115,14 @@ def test_sweep_spares_other_living_writers_and_files_that_only_look_alike(tmp_pa
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-    for name in [f"a.tmp-{child}", f"b.tmp-{os.getpid()}", f"c.tmp-{os.getppid()}", "d.tmp-", "e.tmp", "f.tmp-9" + "9" * 30]:
+    for name in [
+        f"a.tmp-{child}",
+        f"b.tmp-{os.getpid()}",
+        f"c.tmp-{os.getppid()}",
+        "d.tmp-",
+        "e.tmp",
+        "f.tmp-9" + "9" * 30,
+    ]:
         (tmp_path / name).write_bytes(b"")
     (tmp_path / f"g.tmp-{child}").mkdir()
     (tmp_path / f"g.tmp-{child}" / "link").symlink_to(tmp_path / "e.tmp")
@@ -125,9 +132,9 @@ def test_sweep_spares_other_living_writers_and_files_that_only_look_alike(tmp_pa
 
 
 def test_room_is_asked_before_a_write_begins(tmp_path):
-    with pytest.raises(ZofoError, match=f"the disk is full .{1 << 60} bytes needed, [1-9][0-9]* free"):
-        with seam.told(tmp_path / "x", 1 << 60):
-            seam.room(tmp_path, 1 << 60)
+    full = f"the disk is full .{1 << 60} bytes needed, [1-9][0-9]* free"
+    with pytest.raises(ZofoError, match=full), seam.told(tmp_path / "x", 1 << 60):
+        seam.room(tmp_path, 1 << 60)
 
 
 def test_make_folder_makes_parents_durably_and_leaves_one_alone(tmp_path, failing):

@@ -98,7 +98,7 @@ def greedy(model: nn.Module, text: str, count: int) -> str:
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("kind", MODELS)
-def test_greedy_text_is_that_of_whole_forward_passes(kind: str, adapter: str, remarks: pytest.LogCaptureFixture) -> None:
+def test_greedy_text_is_that_of_whole_passes(kind: str, adapter: str, remarks: pytest.LogCaptureFixture) -> None:
     model = build(kind, adapter)
     assert generate(model, Spelling(), "abc", 8) == greedy(model, "abc", 8)
     assert model.training and not remarks.records

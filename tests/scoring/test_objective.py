@@ -109,8 +109,8 @@ def test_gradients_equal_those_of_a_plain_computation(kind: str, adapter: str) -
     found = torch.autograd.grad(row_losses(model, lm_batch(EXAMPLES, [0, 1, 2], pad=0)).mean(), parameters)
     wanted = -torch.stack([plain_score(model, e.context, e.answers[e.label]) for e in EXAMPLES]).mean()
     assert any(bool(g.abs().max() > 1e-4) for g in found)
-    loose = {"rtol": 1e-4, "atol": 1e-6} if kind == "gemma" else {"rtol": 1e-8, "atol": 1e-11}
-    torch.testing.assert_close(found, torch.autograd.grad(wanted, parameters), **loose)
+    rtol, atol = (1e-4, 1e-6) if kind == "gemma" else (1e-8, 1e-11)
+    torch.testing.assert_close(found, torch.autograd.grad(wanted, parameters), rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -139,8 +139,10 @@ def test_half_precision_weights_are_scored_in_fp32() -> None:
     assert found.dtype == torch.float32
 
 
-def test_only_wanted_positions_reach_the_head_and_the_hook_goes() -> None:
-    model, seen = build("llama"), []
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("kind", MODELS)
+def test_only_wanted_positions_reach_the_head_and_the_hook_goes(kind: str, adapter: str) -> None:
+    model, seen = build(kind, adapter), []
     head = output_head(model)
     assert head is not None
     handle = head.register_forward_hook(lambda _, args, out: seen.append(out.shape))

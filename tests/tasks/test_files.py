@@ -81,7 +81,7 @@ def test_a_missing_file_is_named(data: Path) -> None:
 def test_broken_lines_are_bad_input(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)
-    with pytest.raises(BadInput, match="x.jsonl"):
+    with pytest.raises(BadInput, match=r"x\.jsonl"):
         read_rows(path, "x.jsonl")
 
 
@@ -89,7 +89,7 @@ def test_broken_lines_are_bad_input(tmp_path: Path, content: bytes) -> None:
 def test_a_damaged_archive_is_bad_input(tmp_path: Path, spoil: Any) -> None:
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(spoil(gzip.compress(b'{"a": "some text to pack"}\n' * 50)))
-    with pytest.raises(BadInput, match="cannot be read|no JSON"):
+    with pytest.raises(BadInput, match=r"cannot be read|no JSON"):
         read_rows(path, "x")
 
 

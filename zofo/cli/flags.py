@@ -57,8 +57,8 @@ def option(key: str, field: FieldInfo, group: Group) -> inspect.Parameter:
         show_default=(lambda _: default) if default else False,
         consume_multiple=True if shape not in (bool, str) else None,
     )
-    name = key.replace(".", "__")
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[shape | None, told])
+    kind, name = Annotated[shape | None, told], key.replace(".", "__")
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
 def options() -> list[inspect.Parameter]:
@@ -71,7 +71,7 @@ def options() -> list[inspect.Parameter]:
 
 
 def with_flags(command: Command) -> Command:
-    """Give a command every configuration option; it gets those that were typed as its first argument, a dict by dotted key."""
+    """Give a command every configuration option; those that were typed are its first argument, a dict by dotted key."""
 
     def call(*args: Any, **given: Any) -> int:
         flags = {name.replace("__", ".", 1): given.pop(name) for name in list(given) if "__" in name}
@@ -80,18 +80,18 @@ def with_flags(command: Command) -> Command:
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     every = [*own, *options()]
-    vars(call).update(
-        __signature__=inspect.Signature(every, return_annotation=int),
-        __annotations__={p.name: p.annotation for p in every} | {"return": int},
-        __doc__=command.__doc__,
-        __name__=command.__name__,
-    )
+    call.__annotations__ = {p.name: p.annotation for p in every} | {"return": int}
+    call.__doc__, call.__name__ = command.__doc__, command.__name__
+    vars(call)["__signature__"] = inspect.Signature(every, return_annotation=int)
     return call
 
 
 def joined(argv: list[str]) -> list[str]:
-    """Let a truth value follow its flag after a space: `--data.hard_prompt false` becomes `--data.hard_prompt=false`."""
-    switches = {f"--{name}.{key}" for name, kind in sections().items() for key, f in kind.model_fields.items() if f.annotation is bool}
+    """Let a truth value follow its flag after a space: `--x.flag false` becomes `--x.flag=false`."""
+    fields = [
+        (f"--{name}.{key}", field) for name, kind in sections().items() for key, field in kind.model_fields.items()
+    ]
+    switches = {flag for flag, field in fields if field.annotation is bool}
     found: list[str] = []
     for word in argv:
         if found and found[-1].replace("-", "_").replace("__", "--", 1) in switches and word.lower() in WORDS:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 from cyclopts import App
 
@@ -11,21 +12,27 @@ import zofo
 from zofo.cli import bench, compare, evaluate, export, flags, generate, ls, resume, show, train
 from zofo.cli.problems import guarded
 
-ABOUT = "Fine-tune all weights of a language model for about the memory of running it."
+ABOUT = """Fine-tune all weights of a language model for about the memory of running it.
+
+To begin: zofo train --preset quickstart"""
+COMMANDS: dict[str, Callable[..., int]] = {
+    "train": flags.with_flags(train.train),
+    "resume": resume.resume,
+    "eval": evaluate.evaluate,
+    "generate": generate.generate,
+    "export": export.export,
+    "compare": compare.compare,
+    "ls": ls.ls,
+    "show": show.show,
+}
 
 
 def build() -> App:
     """Make the command line's parser."""
     app = App(name="zofo", help=ABOUT, version=zofo.__version__, help_format="plaintext", result_action="return_value")
-    app.command(flags.with_flags(train.train), name="train")
-    app.command(resume.resume, name="resume")
-    app.command(evaluate.evaluate, name="eval")
-    app.command(generate.generate, name="generate")
-    app.command(export.export, name="export")
-    app.command(compare.compare, name="compare")
-    app.command(ls.ls, name="ls")
-    app.command(show.show, name="show")
-    app.command(bench.build(), name="bench")
+    for rank, (name, command) in enumerate(COMMANDS.items()):
+        app.command(command, name=name, sort_key=rank)
+    app.command(bench.build(len(COMMANDS)))
     return app
 
 
@@ -35,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args: argv, the words after `zofo` (the process's own when None).
     """
     words = flags.joined(list(sys.argv[1:] if argv is None else argv))
-    return guarded(lambda: build()(words, exit_on_error=False, print_error=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # libraries telling each other's authors
+        return guarded(lambda: build()(words, exit_on_error=False, print_error=False))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Literal, get_args, get_origin
 
 from cyclopts import App, CycloptsError
-from cyclopts.exceptions import MissingArgumentError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
+from cyclopts.exceptions import (
+    CoercionError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from zofo.cli.output import plain
 from zofo.errors import BadInput, ZofoError, nearest
@@ -28,7 +37,7 @@ def guarded(work: Callable[[], object]) -> int:
     except ZofoError as error:
         return told(error)
     except Interrupted as error:
-        complain(f"{error}; the run is safe, go on with `zofo resume RUN`")
+        complain(f"{error}; a run that had begun goes on with `zofo resume NAME`")
         return error.status
     except KeyboardInterrupt:
         complain("stopped")
@@ -75,18 +84,34 @@ def as_input(error: CycloptsError) -> BadInput:
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         name = error.keyword or error.argument.name
         return BadInput(f"{chain} {name}", "no value was given", look)
+    if isinstance(error, RepeatArgumentError):
+        return BadInput(str(error.token.keyword), "given more than once", "give it once")
+    if isinstance(error, CoercionError) and error.token is not None and error.msg is None:
+        return mistyped(error, chain)
     error.verbose = False
     return BadInput(chain, str(error).rstrip("."), look)
 
 
+def mistyped(error: CoercionError, chain: str) -> BadInput:
+    """A value that is none of the choices, or no number."""
+    token, kind = error.token, error.target_type
+    assert token is not None
+    asked = f"{token.keyword or chain} {token.value}"
+    if get_origin(kind) is Literal:
+        return BadInput(asked, "no such choice", nearest(token.value, get_args(kind)))
+    what = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind or str, "a value that fits")
+    return BadInput(asked, f"not {what}", f"give {what}")
+
+
 def similar(word: str, known: set[str]) -> str | None:
     """A hint at the nearest option, also by its last part (`--lam` for `--method.lam`); None when there is none."""
-    tail = word.lstrip("-").rsplit(".", 1)[-1].replace("-", "_")
-    exact = sorted(name for name in known if name.rsplit(".", 1)[-1] == tail and "." in name)
+    tail = word.lstrip("-").rsplit(".", 1)[-1].replace("-", "_").lower()
+    ends = sorted(name for name in known if name.rsplit(".", 1)[-1].lower() == tail and "." in name)
+    exact = [name for name in ends if name.lower() == word.lower()] or ends
     if exact:
         return f"did you mean '{exact[0]}'?"
-    hint = nearest(word, known)
-    return hint if hint.startswith("did") else None
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+    return f"did you mean '{close[0]}'?" if close else None
 
 
 def commands(app: App | None) -> list[str]:

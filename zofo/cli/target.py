@@ -12,8 +12,8 @@ from zofo.errors import BadInput, nearest
 from zofo.run import folder
 from zofo.run.folder import RunFolder
 
-Run = Annotated[str, Parameter(help="name of a run (a folder in --dir), or its path")]
-Target = Annotated[str, Parameter(help="a run (name or path), or a model (as --model takes it)")]
+Run = Annotated[str, Parameter(name="RUN", help="name of a run (a folder in --dir), or its path")]
+Target = Annotated[str, Parameter(name="RUN|MODEL", help="a run (name or path), or a model (as --model takes it)")]
 Dir = Annotated[str, Parameter(name="--dir", metavar="FOLDER", help="folder that holds runs")]
 
 

@@ -39,12 +39,16 @@ class Term:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an iteration does: the slots trained below, whether p follows s or steps above, and the terms of G."""
+    """What an iteration does: the slots trained below, whether p follows s or steps above, and the terms of G.
+
+    With `mixed`, p below takes the mixed batch of each pair, else (s off) the batch of D_p.
+    """
 
     below: tuple[str, ...]
     follow: bool
     p_above: bool
     terms: tuple[Term, ...]
+    mixed: bool = False
 
 
 Lower = Sequence[tuple[Micro, Micro | None]]
@@ -70,10 +74,10 @@ def plan(config: MethodConfig, lam: float) -> Plan:
         return Plan(("s",), True, False, (a,))
     both = config.coupling == "both"
     if lam == 0:
-        return Plan(("p",) if both else (), False, not both, (a,))
+        return Plan(("p",) if both else (), False, not both, (a,), mixed=both)
     scale = 1 / (1 + lam) if config.weighting == "normalised" else 1.0
     terms = (replace(a, weight=scale), Term("B", "p", "p", lam * scale), Term("C", "s", "p", -lam * scale))
-    return Plan(("s", "p") if both else ("s",), False, not both, terms)
+    return Plan(("s", "p") if both else ("s",), False, not both, terms, mixed=both)
 
 
 def slots(config: MethodConfig) -> tuple[str, ...]:
@@ -109,7 +113,7 @@ def draw(problem: Problem, state: State, source: Source) -> tuple[Lower, tuple[M
     for t in range(config.T if todo.below else 0):
         at, n = k * config.T + t, config.accumulate_lower
         first = source.batch("p", "lower", at, n)
-        lower.append((first, source.mixed("mixed", at, n, 1 / (1 + lam)) if config.s == "on" else None))
+        lower.append((first, source.mixed("mixed", at, n, 1 / (1 + lam)) if todo.mixed else None))
     n = config.accumulate_upper
     return lower, (source.batch("f", "upper-f", k, n), source.batch("p", "upper-p", k, n))
 
@@ -145,7 +149,8 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
             state.learners["s"].restart()
         for t, (batch_s, batch_p) in enumerate(lower):
             for slot in todo.below:
-                batch = batch_p if slot == "p" and batch_p is not None else batch_s
+                batch = batch_p if slot == "p" and todo.mixed else batch_s
+                assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
                 state, slope = descend(problem, state, slot, batch, t)
                 numbers[f"loss_{slot}"] = slope.loss
         if todo.follow:

@@ -59,3 +59,9 @@ def lag(row: Row) -> str | None:
         f"p lags behind s by {100 * behind:.0f} points of validation accuracy at step {row.get('step')}: "
         "p needs more steps (coupling both, a larger T) or a higher --method.lr_p"
     )
+
+
+def passes(rows: Iterable[Row]) -> tuple[int, int]:
+    """Forward and backward passes so far (a step's row holds the totals)."""
+    last = (steps(rows) or [{}])[-1]
+    return int(last.get("forwards", 0)), int(last.get("backwards", 0))

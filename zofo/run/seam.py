@@ -232,11 +232,10 @@ def retire(path: Path) -> None:
 def alive(pid: int) -> bool:
     """Whether another process of this machine has the number `pid`."""
     try:
-        os.kill(pid, 0)
+        with suppress(PermissionError):
+            os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        pass
     return pid not in (0, os.getpid())
 
 

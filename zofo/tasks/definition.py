@@ -90,7 +90,7 @@ def find(name_or_path: str | Path) -> Task:
 
 
 def read(path: Path, asked: str) -> Task:
-    """Read a task's YAML file. Raises: BadInput when it is missing, large, broken, or has a key or value that is wrong."""
+    """Read a task's YAML file. Raises: BadInput when it is missing, large, broken, or has a wrong key or value."""
     if not path.is_file():
         raise BadInput(asked, "no such file", "check the path")
     if path.stat().st_size > MAX_FILE:

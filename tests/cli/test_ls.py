@@ -1,0 +1,36 @@
+"""`ls` is plain and tab-separated when it is piped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zofo.config import presets
+
+
+def test_tasks_presets_models(zofo) -> None:
+    for what, name in (("tasks", "reviews"), ("presets", "quickstart"), ("models", "smollm2-135m")):
+        status, out, err = zofo("ls", what)
+        assert (status, err) == (0, "")
+        rows = [line.split("\t") for line in out.splitlines()]
+        assert name in [row[0] for row in rows] and all(len(row) == 2 and row[1] for row in rows)
+    assert [line.split("\t")[0] for line in zofo("ls", "presets")[1].splitlines()] == presets()
+
+
+def test_runs(zofo, trained: str, home: Path, tmp_path: Path) -> None:
+    rows = [line.split("\t") for line in zofo("ls", "runs")[1].splitlines()]
+    assert [trained, "bilevel", "reviews"] == rows[0][:3] and "%" in rows[0][4]
+    assert zofo("ls", "runs", "--dir", str(tmp_path))[:2] == (0, "")
+
+
+def test_a_broken_run_does_not_hide_the_others(zofo, tmp_path: Path) -> None:
+    for name, text in (("bad", "- no mapping"), ("good", "{}\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(text, encoding="utf-8")
+    status, out, _ = zofo("ls", "runs", "--dir", str(tmp_path))
+    assert status == 0
+    assert [line.split("\t")[4] for line in out.splitlines()] == ["the file is not a mapping of keys to values", "not evaluated"]
+
+
+def test_piped_output_has_no_escape_codes_or_boxes(process, tmp_path: Path) -> None:
+    done = process("ls", "tasks", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.isascii() and "\x1b" not in done.stdout and "\t" in done.stdout

@@ -1,0 +1,89 @@
+"""Exit statuses, help, version, and what is not imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "transformers", "numba", "matplotlib", "datasets", "peft", "sklearn")
+LIGHT = ["--help", "--version", "train --help", "ls tasks", "ls presets", "ls models", "ls runs", "show reviews", "show mezo"]
+COMMANDS = ["train", "resume", "eval", "generate", "export", "compare", "ls", "show", "bench"]
+
+
+@pytest.mark.parametrize("words", [*LIGHT, "train --method.lam -3", "train --preset mezi", "resume nosuch"])
+def test_light_commands_import_nothing_heavy(process, tmp_path: Path, words: str) -> None:
+    code = (
+        "import sys\nfrom zofo.cli.main import main\n"
+        f"main({words.split()!r})\n"
+        f"assert not set(sys.modules) & set({HEAVY!r}), set(sys.modules) & set({HEAVY!r})"
+    )
+    done = process(code=code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_lists_the_commands(zofo) -> None:
+    status, out, err = zofo("--help")
+    assert status == 0 and not err
+    assert all(f"\u2502 {name} " in out for name in COMMANDS)
+    assert zofo()[1] == out
+
+
+def test_version(zofo) -> None:
+    import zofo as package
+
+    assert zofo("--version") == (0, f"{package.__version__}\n", "")
+
+
+BAD = [
+    ("foo", "no such command"),
+    ("trian --model x", "no such command; did you mean 'train'?"),
+    ("train --metod.lam 3", "--metod.lam: no such option; did you mean '--method.lam'?"),
+    ("train --lam 3", "--lam: no such option; did you mean '--method.lam'?"),
+    ("train --method.t 3", "no such option; did you mean '--method.T'?"),
+    ("train --method.lam", "no value was given"),
+    ("train --method.lam --run x", "--method.lam"),
+    ("train --seed 1 --seed 2", "--seed: given more than once; give it once"),
+    ("train x", "one word too many"),
+    ("train --data.hard_prompt=perhaps", "--data.hard_prompt perhaps: not true or false"),
+    ("ls nothing", "no such choice; choose one of: models, presets, runs, tasks"),
+    ("ls preset", "did you mean 'presets'?"),
+    ("eval", "RUN|MODEL: no value was given"),
+    ("export x", "--out: no value was given"),
+    ("generate x y --seed q", "--seed q: not a whole number"),
+    ("generate x y --temperature -1", "--temperature -1.0: not 0 or more"),
+    ("generate x y --max-new-tokens 0", "not 1 or more"),
+    ("bench step --rows 0", "--rows 0: not 1 or more"),
+    ("resume nosuch", "no such run"),
+    ("compare", "no such run; there is no run in runs yet"),
+    ("show nosuch", "no such run, task or preset"),
+    ("train --preset quikstart", "--preset quikstart: no such preset; did you mean 'quickstart'?"),
+    ("train --config nosuch.yaml", "--config nosuch.yaml: no such file"),
+    ("train --method.lam -3", "--method.lam -3: input should be greater than or equal to 0"),
+    ("train --method.lam -1e3", "--method.lam -1e3: input should be greater"),
+    ("train --method.lam nan", "--method.lam nan: input should be a finite number"),
+    ("train --method.T 2.5", "--method.T 2.5: input should be a valid integer"),
+    ("train --method.name mezzo", "--method.name mezzo: input should be 'bilevel', 'mezo' or 'first-order'"),
+    ("train --method.tune full", "--method.tune: it has no effect for method bilevel"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), BAD)
+def test_bad_input_is_one_line_and_status_2(zofo, tmp_path, monkeypatch, words: str, told: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = zofo(*words.split())
+    assert (status, out) == (2, "")
+    assert err.startswith("zofo: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert told in err and "; " in err and "\u2502" not in err and "Traceback" not in err
+
+
+def test_bad_input_stays_one_line_whatever_was_typed(zofo) -> None:
+    status, _, err = zofo("train", "--task", "a\nb\x1b[31m", "--model", "smollm2-135m")
+    assert status == 2 and err.count("\n") == 1 and "\x1b" not in err
+
+
+@pytest.mark.parametrize(("words", "status"), [("--version", 0), ("ls nothing", 2), ("resume nosuch", 2), ("--nosuch", 2)])
+def test_the_process_ends_with_the_status(process, tmp_path: Path, words: str, status: int) -> None:
+    done = process(*words.split(), cwd=tmp_path)
+    assert done.returncode == status
+    assert len(done.stderr.splitlines()) == (1 if status else 0)

@@ -1,0 +1,48 @@
+"""`show` tells about a run, a task or a preset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zofo.cli import show
+from zofo.config import preset, resolve
+from zofo.tasks import definition
+
+
+def cells(out: str) -> dict[str, str]:
+    return {line.split("\t")[0]: line.split("\t")[1] for line in out.splitlines() if "\t" in line}
+
+
+def test_a_task(zofo) -> None:
+    status, out, _ = zofo("show", "sst2")
+    assert status == 0
+    told = cells(out)
+    assert told["choices, in label order"] == "terrible, great" and told["metric"] == "accuracy"
+    assert told["data"] == "$ZOFO_DATA/sst2; else hub nyu-mll/glue (sst2)" and "{{" in told["template"]
+    assert show.places(definition.find("reviews")) == ["in the package"]
+
+
+def test_a_preset(zofo) -> None:
+    status, out, _ = zofo("show", "mezo-lora")
+    assert status == 0 and out.startswith("preset mezo-lora: ")
+    assert set(cells(out)) == set(preset("mezo-lora"))
+
+
+def test_a_run(zofo, trained: str, home: Path) -> None:
+    status, out, err = zofo("show", trained)
+    assert status == 0, err
+    told = cells(out)
+    assert told["method.T"] == "1" and told["run.steps"] == "2" and "method.eps" not in told
+    assert {"zero-shot", "p", "s", "gap", "loss_p"} <= set(told)
+    assert zofo("show", str(home / "runs" / trained))[:2] == (0, out.replace("in runs/", f"in {home}/runs/"))
+
+
+def test_differences_are_from_the_defaults() -> None:
+    config, _ = resolve({"method.lam": 3})
+    assert show.differences(config) == [("method.lam", "3.0", "10.0")]
+
+
+def test_nearest_of_all_names(zofo, trained: str) -> None:
+    for word, meant in (("sst3", "sst2"), ("mezzo", "mezo"), ("tiny-rum", trained)):
+        status, _, err = zofo("show", word)
+        assert status == 2 and f"did you mean '{meant}'?" in err

@@ -1,0 +1,33 @@
+"""RUN|MODEL is a run when there is one, else a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zofo.cli.target import find
+from zofo.errors import BadInput
+
+
+def test_a_run_comes_first(at_home, tmp_path: Path, model: str) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "config.yaml").write_text("{}\n", encoding="utf-8")
+    assert find("x", str(tmp_path)).run is not None
+    found = find(model, str(tmp_path))
+    assert found.run is None and found.source.kind == "folder"
+
+
+def test_neither(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no run in .*, and as a model: no such folder"):
+        find("./nosuch", str(tmp_path))
+    with pytest.raises(BadInput, match="no model was named"):
+        find("", str(tmp_path))
+
+
+def test_a_run_behind_a_link_says_so(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "config.yaml").write_text("{}\n", encoding="utf-8")
+    (tmp_path / "y").symlink_to(tmp_path / "x")
+    with pytest.raises(BadInput, match="symbolic link"):
+        find("y", str(tmp_path))

@@ -1,0 +1,79 @@
+"""`train` hands over what was typed; --dry-run tells everything and writes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zofo.cli import train
+from zofo.config import Config, build
+
+SMALL = "--data.train_rows 12 --data.validation_rows 6 --data.test_rows 8".split()
+
+
+def test_it_makes_a_run(trained: str, home: Path) -> None:
+    run = home / "runs" / trained
+    for name in ("config.yaml", "environment.json", "splits.json", "metrics.jsonl", "journal", "eval.json"):
+        assert (run / name).is_file()
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "README.md").read_text(encoding="utf-8").startswith("---\n")
+
+
+def test_the_configuration_and_the_typed_keys_reach_the_loop(zofo, monkeypatch) -> None:
+    import zofo.loop
+
+    seen: dict[str, Any] = {}
+
+    def start(config: Config, given: frozenset[str], show: object) -> dict[str, Any]:
+        seen.update(config=config, given=given, show=show)
+        return {}
+
+    monkeypatch.setattr(zofo.loop, "start", start)
+    status, _, err = train_words(zofo, "--method.T", "3", "--steps", "4")
+    assert status == 0, err
+    assert seen["config"].method.T == 3 and seen["config"].run.steps == 4
+    assert seen["given"] == {"model.name", "data.task", "method.T", "run.steps"}
+    assert all(hasattr(seen["show"], name) for name in ("note", "phase", "step", "validation", "done"))
+
+
+def train_words(zofo, *more: str) -> tuple[int, str, str]:
+    return zofo("train", "--preset", "bilevel-lora", "--model", "m", "--task", "reviews", *more)
+
+
+def test_a_run_that_exists_is_not_begun_again(zofo, trained: str, model: str) -> None:
+    status, _, err = zofo("train", "--model", model, "--task", "reviews", "--run", trained)
+    assert status == 2 and f"zofo resume {trained}" in err
+
+
+def test_dry_run_tells_and_writes_nothing(zofo, model: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = zofo("train", "--preset", "bilevel-lora", "--model", model, "--task", "reviews", *SMALL, "--dry-run")
+    assert status == 0, err
+    assert list(tmp_path.iterdir()) == []
+    told = out.split("\n# ")
+    assert [part.split("\n", 1)[0].split(",")[0] for part in told] == [
+        "# configuration", "splits", "3 training examples", "memory (sizes known without running)",
+    ]  # fmt: skip
+    assert build(flat(yaml.safe_load(told[0]))).method.warmup == 10
+    assert "D_f\t4\ttrain file" in told[1] and "D_p\t8\ttrain file" in told[1] and "test\t8\ttest file" in told[1]
+    assert "note: " in told[1]  # fewer rows are there than the defaults ask for, or were left out
+    examples = told[2].splitlines()[1:]
+    assert len([line for line in examples if line.endswith(("[[ great]]", "[[ terrible]]"))]) == 3
+    assert "weights (fp32): " in told[3] and "activations: not estimated yet" in told[3]
+
+
+def flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, held in tree.items() for key, value in held.items()}
+
+
+def test_an_example_that_was_cut_says_so() -> None:
+    class Tokens:
+        def decode(self, ids: tuple[int, ...]) -> str:
+            return "".join(map(chr, ids))
+
+    class Example:
+        context, answers, label, cut = (97, 98), ((99,), (100,)), 1, True
+
+    assert train.marked(Example(), Tokens()) == "ab[[d]] (cut on the left)"

@@ -1,0 +1,69 @@
+"""Tiny models of many architectures, made from their configurations: nothing is downloaded, nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from torch import nn
+
+VOCAB = 96
+COMMON: dict[str, Any] = {
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.3,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+GPT2 = {
+    "vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.3,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+OPT = {
+    "vocab_size": VOCAB, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "max_position_embeddings": 64, "init_std": 0.3, "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+NEO = {key: value for key, value in COMMON.items() if key != "num_key_value_heads"}
+
+MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "gpt2": (hf.GPT2Config, GPT2),
+    "opt": (hf.OPTConfig, OPT),
+    "llama": (hf.LlamaConfig, COMMON),
+    "llama-tied": (hf.LlamaConfig, COMMON | {"tie_word_embeddings": True}),
+    "qwen2": (hf.Qwen2Config, COMMON | {"tie_word_embeddings": True}),
+    "mistral": (hf.MistralConfig, COMMON),
+    "gemma": (hf.GemmaConfig, COMMON | {"head_dim": 8}),
+    "phi": (hf.PhiConfig, COMMON),
+    "gpt-neox": (hf.GPTNeoXConfig, NEO),
+}
+
+Tiny = Callable[..., nn.Module]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Tiny:
+    """Make a tiny causal model by name, in eval mode, the same weights each time: `tiny("gpt2")`."""
+
+    def make(name: str, **options: Any) -> nn.Module:
+        kind, config = MODELS[name]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(11)
+            return hf.AutoModelForCausalLM.from_config(kind(**(config | options))).eval()
+
+    return make
+
+
+@pytest.fixture(params=sorted(MODELS))
+def arch(request: pytest.FixtureRequest) -> str:
+    """Each architecture by name."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def rows() -> torch.Tensor:
+    """Token ids, (3, 7): some repeat, and one row is padded with id 0."""
+    ids = torch.randint(1, VOCAB, (3, 7), generator=torch.Generator().manual_seed(3))
+    ids[1, 4:] = 0
+    return ids

@@ -1,0 +1,427 @@
+"""The bilevel solver against a plain reference, and on a convex problem whose bilevel optimum is known."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+from torch.func import functional_call
+from transformers import OPTConfig, OPTForCausalLM
+
+from zofo.config import MethodConfig
+from zofo.core import noise, streams
+from zofo.core.probe.scratch import Scratch
+from zofo.core.weights import leaves as tree
+from zofo.errors import NotFinite
+from zofo.methods import bilevel
+from zofo.methods.solver import Bilevel
+from zofo.methods.state import Problem
+
+R, ALPHA, TARGETS = 2, 4, ("q_proj", "v_proj")
+LORA = LoraConfig(r=R, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM")
+
+
+def tiny(dtype: torch.dtype) -> OPTForCausalLM:
+    torch.manual_seed(0)
+    config = OPTConfig(  # not Llama, whose norms round an fp64 model's activations to fp32
+        vocab_size=50, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=32, dropout=0.0, init_std=0.2,
+    )  # fmt: skip
+    return OPTForCausalLM(config).to(dtype).eval().requires_grad_(False)
+
+
+def batches(n: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(0, 50, (3, 6), generator=generator) for _ in range(n)]
+
+
+def row_loss(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    logits = model(input_ids=ids, use_cache=False).logits
+    return -logits[:, -2].log_softmax(-1).gather(1, ids[:, -1:]).squeeze(1)
+
+
+# ---- the reference: autograd, explicit z, no peft, no hooks, no zofo but the noise itself ----------------
+
+
+class Reference:
+    """theta and two LoRA copies as plain dictionaries of tensors; one iteration in the open."""
+
+    def __init__(self, model: OPTForCausalLM, start_p: dict, start_s: dict, **o: Any) -> None:
+        self.model, self.theta = model, {n: w.clone() for n, w in model.named_parameters()}
+        self.q = {"p": {n: w.clone() for n, w in start_p.items()}, "s": {n: w.clone() for n, w in start_s.items()}}
+        self.m = {slot: {n: [torch.zeros_like(w), torch.zeros_like(w)] for n, w in self.q[slot].items()} for slot in "ps"}
+        self.t, self.k, self.o = {"p": 0, "s": 0}, 0, o
+
+    def F(self, theta: dict, q: dict, ids: torch.Tensor) -> torch.Tensor:
+        merged = dict(theta)
+        for name in theta:
+            key = "base_model.model." + name.removesuffix(".weight")
+            if f"{key}.lora_A.weight" in q:
+                merged[name] = theta[name] + ALPHA / R * q[f"{key}.lora_B.weight"] @ q[f"{key}.lora_A.weight"]
+        return row_loss(lambda **kw: functional_call(self.model, merged, (), kw), ids).mean()
+
+    def grad(self, slot: str, *parts: tuple[float, torch.Tensor]) -> dict:
+        q = {n: w.clone().requires_grad_() for n, w in self.q[slot].items()}
+        loss = sum(w * self.F(self.theta, q, ids) for w, ids in parts)
+        return dict(zip(q, torch.autograd.grad(loss, list(q.values())), strict=True))
+
+    def adam(self, slot: str, grad: dict, lr: float) -> None:
+        self.t[slot] += 1
+        norm = torch.stack([g.norm() for g in grad.values()]).norm()
+        for n, g in grad.items():
+            g = g * torch.clamp(1.0 / (norm + 1e-6), max=1.0)
+            m, v = self.m[slot][n]
+            m.mul_(0.9).add_(0.1 * g)
+            v.mul_(0.999).add_(0.001 * g * g)
+            hat_m, hat_v = m / (1 - 0.9 ** self.t[slot]), v / (1 - 0.999 ** self.t[slot])
+            self.q[slot][n] -= lr * hat_m / (hat_v.sqrt() + 1e-8)
+
+    def step(self, lower: list, upper: tuple) -> None:
+        o, lam = self.o, self.o["lam"]
+        for batch_s, batch_p in lower:
+            if o["s"] == "off":
+                self.adam("p", self.grad("p", (1.0, batch_s)), o["lr_p"])
+                continue
+            if lam > 0 or o["coupling"] == "follow":
+                self.adam("s", self.grad("s", (1.0, batch_s)), o["lr_s"])
+            if o["coupling"] == "both":
+                self.adam("p", self.grad("p", (1.0, batch_p)), o["lr_p"])
+        if o["coupling"] == "follow" and o["s"] == "on":
+            self.q["p"] = {n: w.clone() for n, w in self.q["s"].items()}
+        alone = lam == 0 or o["s"] == "off" or o["coupling"] == "follow"
+        key = streams.key(0, "noise", self.k, 0)
+        z = {n: self.z(n, key).view_as(w) for n, w in self.theta.items()}
+
+        def G(a: float) -> torch.Tensor:
+            theta = {n: w + a * z[n] for n, w in self.theta.items()}
+            A, B = self.F(theta, self.q["p"], upper[0]), self.F(theta, self.q["p"], upper[1])
+            return A if alone else A + lam * (B - self.F(theta, self.q["s"], upper[1]))
+
+        eps = o["eps"]
+        c = (G(eps) - G(-eps)) / (2 * eps) if o["estimator"] == "central" else (G(eps) - G(0.0)) / eps
+        g_p = None
+        if o["coupling"] == "outer" and o["s"] == "on":
+            parts = ((1.0, upper[0]),) if lam == 0 else ((1 / (1 + lam), upper[0]), (lam / (1 + lam), upper[1]))
+            g_p = self.grad("p", *parts)
+        scale = 1 / (1 + lam) if o["weighting"] == "normalised" and not alone else 1.0
+        a = float(np.float32(-o["lr_theta"] * scale * float(c)))  # the journal's fp32 bits are what is applied
+        self.theta = {n: w + a * z[n] for n, w in self.theta.items()}
+        if g_p is not None:
+            self.adam("p", g_p, o["lr_p"])
+        self.k += 1
+
+    def z(self, name: str, key: int) -> torch.Tensor:
+        w = self.theta[name]
+        return noise.draw(noise.Direction("gaussian", key), noise.tensor_id(name), w.numel(), w.dtype)
+
+
+CASES = [
+    *[dict(coupling=c, estimator=e) for c in ("both", "outer", "follow") for e in ("central", "forward")],
+    *[dict(s="off", estimator=e) for e in ("central", "forward")],
+    *[dict(coupling=c, lam=0.0) for c in ("both", "outer")],
+    *[dict(coupling=c, weighting="normalised") for c in ("both", "outer")],
+    dict(coupling="outer", lam=100.0),
+]
+
+
+def both(dtype: torch.dtype, iterations: int, **case: Any) -> tuple[Bilevel, Reference]:
+    options = dict(lam=3.0, coupling="both", s="on", estimator="central", weighting="raw", eps=1e-3, init="independent")
+    options |= dict(lr_s=1e-2, lr_p=2e-2, lr_theta=1e-4, T=2) | case
+    if options["s"] == "off" or options["lam"] == 0:
+        options.pop("init")
+    model = tiny(dtype)
+    solver = Bilevel(copy.deepcopy(model), LORA, row_loss, **options)
+    slots = solver.slots
+    for slot in slots.params:  # LoRA starts with B = 0: give it values, so that every gradient counts
+        generator = torch.Generator().manual_seed(ord(slot))
+        values = {n: 0.1 * torch.randn(w.shape, generator=generator, dtype=dtype) for n, w in slots.params[slot].items()}
+        slots.load(slot, values)
+    start = slots.tensors("p"), slots.tensors("s" if "s" in slots.params else "p")
+    reference = Reference(model, *start, **options)
+    data = iter(batches(iterations * 6))
+    for _ in range(iterations):
+        lower = [(next(data), next(data)) for _ in range(2)]
+        upper = (next(data), next(data))
+        idle = options["lam"] == 0 and options["coupling"] == "outer"
+        solver.step([] if idle else lower, upper)
+        reference.step([] if idle else lower, upper)
+    return solver, reference
+
+
+def worst(solver: Bilevel, reference: Reference) -> tuple[float, float]:
+    """The largest difference in theta and in the adapters."""
+    leaves = solver.problem.leaves
+    assert leaves is not None
+    theta = max(float((leaf.data - reference.theta[leaf.name]).abs().max()) for leaf in leaves)
+    adapters = max(
+        float((w - reference.q[slot][n]).abs().max()) for slot in solver.slots.params for n, w in solver.slots.tensors(slot).items()
+    )
+    return theta, adapters
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_iterations_equal_the_reference_in_fp64(case: dict) -> None:
+    theta, adapters = worst(*both(torch.float64, 3, **case))
+    assert theta < 1e-9 and adapters < 1e-9
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_iterations_equal_the_reference_in_fp32(case: dict) -> None:
+    """To stated rounding: a loss near 4 is right to 5e-7; over 2 eps that is 5e-4 of c a term, lambda of it for
+    B and C; times lr_theta and |z| <= 4.3, over 3 iterations. Adam turns a gradient's rounding near zero
+    into up to a few thousandths of a step of size lr."""
+    theta, adapters = worst(*both(torch.float32, 3, **case))
+    lam = case.get("lam", 3.0)
+    assert theta < 3 * 1e-4 * 4.33 * (1 + 2 * lam) * 5e-4 / 1.0 * (2 if case.get("estimator") == "forward" else 1)
+    assert adapters < 2e-3
+
+
+def test_theta_moves_by_less_than_the_bound_of_the_fp64_test_only_if_it_moves() -> None:
+    """The reference test could pass if nothing moved: it does move, by far more than the bound."""
+    solver, reference = both(torch.float64, 3, coupling="both")
+    base = dict(tiny(torch.float64).named_parameters())
+    assert max(float((w - base[n]).abs().max()) for n, w in reference.theta.items()) > 1e-5
+
+
+# ---- a convex bilevel problem with a known solution --------------------------------------------------------
+
+
+class ToySlots:
+    """Two vectors p and s, with the interface of `zofo.adapters.slots.Slots`."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.params = {slot: {"q": getattr(model, slot)} for slot in ("p", "s")}
+
+    def use(self, slot: str) -> None:
+        self.model.active_adapter = slot
+
+    def list(self, slot: str) -> list[torch.nn.Parameter]:
+        return list(self.params[slot].values())
+
+    def tensors(self, slot: str) -> dict[str, torch.Tensor]:
+        return {n: w.detach().clone() for n, w in self.params[slot].items()}
+
+    @torch.no_grad()
+    def load(self, slot: str, tensors: dict[str, torch.Tensor]) -> None:
+        for n, w in self.params[slot].items():
+            w.copy_(tensors[n])
+
+    def copy(self, source: str, target: str) -> None:
+        self.load(target, self.params[source])
+
+
+M = torch.tensor([[1.0, 0.5], [-0.3, 0.8]], dtype=torch.float64)
+SHIFT, GOAL, HOME, MU = torch.tensor([0.2, -0.1]).double(), torch.tensor([1.0, -2.0]).double(), torch.zeros(2).double(), 0.5
+
+
+class Toy(torch.nn.Module):
+    """f_p(theta, q) = |q - M theta - m|^2 / 2, so p*(theta) = M theta + m; f_f = |p - a|^2 / 2 + mu |theta - t|^2 / 2."""
+
+    active_adapter = "p"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = torch.nn.Parameter(torch.tensor([0.5, 0.5]).double())
+        self.p, self.s = (torch.nn.Parameter(torch.zeros(2).double()) for _ in range(2))
+
+    def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
+        q = getattr(self, self.active_adapter)
+        upper = ((q - GOAL) ** 2).sum() / 2 + MU * ((self.theta - HOME) ** 2).sum() / 2
+        return upper, ((q - M @ self.theta - SHIFT) ** 2).sum() / 2
+
+
+def toy_loss(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+    upper, lower = model()
+    share = batch if isinstance(batch, float) else float(batch == "f")  # a mixed batch: the share of D_f
+    return (share * upper + (1 - share) * lower)[None]
+
+
+def optimum(lam: float) -> torch.Tensor:
+    """theta of the penalised problem; at lambda = infinity, of the bilevel problem."""
+    w = 1.0 if math.isinf(lam) else lam / (1 + lam)
+    return torch.linalg.solve(w * M.T @ M + MU * torch.eye(2).double(), w * M.T @ (GOAL - SHIFT) + MU * HOME)
+
+
+def solve(lam: float, coupling: str, steps: int = 1500) -> torch.Tensor:
+    toy = Toy()
+    leaves = tree.find(toy, keep=lambda p: p is toy.theta)
+    config = MethodConfig(
+        lam=lam, coupling=coupling, T=10, optimizer="sgd", lr_s=0.3, lr_p=0.3, lr_theta=0.1 / (1 + lam) ** 0.5, clip=0.0,
+        noise="rademacher",
+    )  # fmt: skip
+    problem = Problem(toy, toy_loss, config, 0, steps, leaves, Scratch(toy, leaves), ToySlots(toy))  # type: ignore[arg-type]
+    state = bilevel.init(problem)
+    for _ in range(steps):
+        lower = [(["p"], [1 / (1 + lam)])] * config.T
+        state, _ = bilevel.iterate(problem, state, lower, (["f"], ["p"]))
+    return toy.theta.detach()
+
+
+@pytest.mark.parametrize("coupling", ["both", "outer"])
+def test_converges_to_the_bilevel_optimum_as_lambda_grows(coupling: str) -> None:
+    bilevel_optimum = optimum(math.inf)
+    distances = []
+    for lam in (1.0, 4.0, 16.0):
+        found = solve(lam, coupling)
+        torch.testing.assert_close(found, optimum(lam), atol=1e-4, rtol=0)
+        distances.append(float((found - bilevel_optimum).norm()))
+    assert distances[0] > 2 * distances[1] > 4 * distances[2]
+
+
+# ---- schedules, counts, faults -----------------------------------------------------------------------------
+
+
+def test_lambda_schedules() -> None:
+    linear = MethodConfig(lam=9.0, lam_start=1.0, lam_schedule="linear")
+    geometric = MethodConfig(lam=100.0, lam_start=1.0, lam_schedule="geometric")
+    assert [bilevel.lam_at(linear, k, 5) for k in range(6)] == [1, 3, 5, 7, 9, 9]
+    assert [round(bilevel.lam_at(geometric, k, 3), 9) for k in range(3)] == [1, 10, 100]
+    assert bilevel.lam_at(MethodConfig(lam=7.0), 3, 5) == 7
+
+
+def solver_with(**options: Any) -> Bilevel:
+    return Bilevel(tiny(torch.float32), LORA, row_loss, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "forwards", "backwards"),
+    [
+        (dict(coupling="both", T=2), 4 + 6, 4),
+        (dict(coupling="outer", T=2), 2 + 6 + 2, 2 + 2),
+        (dict(coupling="follow", T=2), 2 + 2, 2),
+        (dict(s="off", T=2), 2 + 2, 2),
+        (dict(coupling="both", T=2, q=3, estimator="forward"), 4 + 12, 4),
+        (dict(coupling="both", T=2, lower="zeroth-order"), 8 + 6, 0),
+    ],
+)
+def test_passes_are_counted_as_they_are_made(options: dict, forwards: int, backwards: int) -> None:
+    made = {"forward": 0, "backward": 0}
+
+    def counted(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        made["forward"] += 1
+        made["backward"] += torch.is_grad_enabled()
+        return row_loss(model, ids)
+
+    solver = Bilevel(tiny(torch.float32), LORA, counted, **options)
+    data = batches(6)
+    report = solver.step([(data[0], data[1]), (data[2], data[3])], (data[4], data[5]))
+    assert (made["forward"], made["backward"]) == (forwards, backwards) == (report.forwards, report.backwards)
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch() -> None:
+    """Accumulation at both levels: halves of a batch move everything as the whole batch does (fp64)."""
+    data = batches(6)
+    results = []
+    for cut in (lambda b: b, lambda b: [b[:1], b[1:]]):
+        solver = Bilevel(tiny(torch.float64), LORA, row_loss, T=2, lr_theta=1e-3)
+        solver.step([(cut(data[0]), cut(data[1])), (cut(data[2]), cut(data[3]))], (cut(data[4]), cut(data[5])))
+        leaves = solver.problem.leaves
+        assert leaves is not None
+        results.append([*(leaf.data.clone() for leaf in leaves), *solver.slots.tensors("p").values()])
+    for whole, halves in zip(*results, strict=True):
+        torch.testing.assert_close(whole, halves, atol=1e-9, rtol=0)
+
+
+def everything(solver: Bilevel) -> dict[str, torch.Tensor]:
+    """Every parameter, buffer and moment of a solver."""
+    held = dict(solver.model.state_dict()) | dict(solver.model.named_parameters())
+    held |= {f"moment.{n}": w for n, w in solver.state_dict()["tensors"].items()}
+    return {n: w.detach().clone() for n, w in held.items()}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("coupling", ["both", "outer", "follow"])
+def test_an_exception_at_any_forward_of_an_iteration_leaves_every_bit(coupling: str, error: type[BaseException]) -> None:
+    calls = {"n": 0, "fail": -1}
+
+    def failing(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        calls["n"] += 1
+        rows = row_loss(model, ids)
+        if calls["n"] == calls["fail"]:
+            raise error("injected")
+        return rows
+
+    solver = Bilevel(tiny(torch.float32), LORA, failing, coupling=coupling, T=2, lr_theta=1e-3)
+    data = batches(6)
+    args = [(data[0], data[1]), (data[2], data[3])], (data[4], data[5])
+    forwards = solver.step(*args).forwards
+    before = everything(solver)
+    for n in range(1, forwards + 1):
+        calls.update(n=0, fail=n)
+        with pytest.raises(error, match="injected"):
+            solver.step(*args)
+        after = everything(solver)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before), n
+        assert not any("forward" in m.__dict__ or m._forward_pre_hooks for m in solver.model.modules())
+    calls.update(fail=-1)
+    solver.step(*args)  # and it still works
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_non_finite_upper_loss_moves_nothing_above_and_stops_after_a_bounded_number(value: float) -> None:
+    bad = {"on": False}
+
+    def spoilt(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        rows = row_loss(model, ids)
+        return rows if torch.is_grad_enabled() or not bad["on"] else rows * value
+
+    solver = Bilevel(tiny(torch.float32), LORA, spoilt, T=1, max_bad=3, lr_theta=1e-3)
+    data = batches(4)
+    args = [(data[0], data[1])], (data[2], data[3])
+    leaves = solver.problem.leaves
+    assert leaves is not None
+    bad["on"] = True
+    before = tree.snapshot(leaves)
+    assert solver.step(*args).moved is None
+    assert solver.step(*args).numbers["bad"] >= 1
+    assert all(torch.equal(before[leaf.name], leaf.data) for leaf in leaves)
+
+
+def test_non_finite_steps_in_a_row_raise() -> None:
+    solver = Bilevel(tiny(torch.float32), LORA, lambda m, b: row_loss(m, b) * float("nan"), T=2, max_bad=3)
+    data = batches(6)
+    with pytest.raises(NotFinite, match="3 times in a row"):
+        solver.step([(data[0], data[1]), (data[2], data[3])], (data[4], data[5]))
+
+
+def test_s_from_p_starts_each_iteration_at_p_with_fresh_moments() -> None:
+    solver = solver_with(s_start="from-p", coupling="outer", T=1, lr_s=0.0, lr_p=1e-2)
+    data = batches(8)
+    solver.step([(data[0], None)], (data[1], data[2]))
+    p = solver.slots.tensors("p")
+    solver.step([(data[3], None)], (data[4], data[5]))
+    s = solver.slots.tensors("s")
+    assert all(torch.equal(p[name], s[name]) for name in p)
+
+
+def test_a_zeroth_order_lower_level_lowers_the_loss_without_any_backward() -> None:
+    solver = solver_with(lower="zeroth-order", s="off", T=60, lr_p=3e-3, lr_theta=0.0, lower_eps=1e-3)
+    (batch,) = batches(1)
+    first = float(row_loss(solver.model, batch).mean())
+    solver.step([(batch, None)] * 60, (batch, batch))
+    assert float(row_loss(solver.model, batch).mean()) < first - 0.05
+
+
+def test_state_dict_round_trip_goes_on_with_the_same_bits() -> None:
+    data = batches(12)
+    args = [[(data[i], data[i + 1])] for i in (0, 4, 8)], [(data[i + 2], data[i + 3]) for i in (0, 4, 8)]
+    one = solver_with(T=1, lr_theta=1e-3, rule="scalar-adaptive")
+    one.step(args[0][0], args[1][0])
+    saved, theta = copy.deepcopy(one.state_dict()), {n: w.clone() for n, w in one.model.named_parameters()}
+    two = solver_with(T=1, lr_theta=1e-3, rule="scalar-adaptive")
+    with torch.no_grad():
+        for n, w in two.model.named_parameters():
+            w.copy_(theta[n])
+    two.load_state_dict(saved)
+    for solver in (one, two):
+        for k in (1, 2):
+            solver.step(args[0][k], args[1][k])
+    a, b = everything(one), everything(two)
+    assert all(torch.equal(a[n], b[n]) for n in a)

@@ -1,0 +1,170 @@
+"""Rows of a run: chosen by seed and name alone, disjoint by text, every shrinking told."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zofo.config import DataConfig
+from zofo.errors import BadInput
+from zofo.tasks import splits
+from zofo.tasks.definition import Task, find
+from zofo.tasks.files import Source
+from zofo.tasks.splits import Splits, normalised, split
+
+TASK = Task(name="t", about="", template="{{ text }} is", template_free="{{ text }}", choices=("a", "b"))
+Lay = Callable[..., None]
+
+
+def rows(start: int, stop: int) -> list[dict[str, Any]]:
+    return [{"text": f"Row {k}", "label": k % 2} for k in range(start, stop)]
+
+
+@pytest.fixture
+def lay(monkeypatch: pytest.MonkeyPatch) -> Lay:
+    """Put rows in the place of a task's files."""
+
+    def put(train: list[Any], test: list[Any], validation: list[Any] | None = None) -> None:
+        monkeypatch.setattr(splits, "load", lambda task: Source("here", train, validation, test))
+
+    return put
+
+
+def config(**sizes: Any) -> DataConfig:
+    return DataConfig(task="t", **sizes)
+
+
+def texts(part: list[dict[str, Any]]) -> list[str]:
+    return [row["text"] for row in part]
+
+
+def parts(found: Splits) -> dict[str, list[dict[str, Any]]]:
+    return {"D_f": found.D_f, "D_p": found.D_p, "validation": found.validation, "test": found.test}
+
+
+def test_sizes_and_the_share_of_the_upper_level(lay: Lay) -> None:
+    lay(rows(0, 3000), rows(3000, 5000))
+    found = split(TASK, config(), 0)
+    assert [len(part) for part in parts(found).values()] == [333, 667, 500, 1000]
+    assert found.notes == []
+    half = split(TASK, config(train_rows=10, upper_share=0.5), 0)
+    assert (len(half.D_f), len(half.D_p)) == (5, 5)
+
+
+def test_no_text_stands_in_two_parts_whatever_its_case_and_spaces(lay: Lay) -> None:
+    again = [{"text": f"  ROW\t{k}  ", "label": 0} for k in range(100, 130)]
+    twice = [{"text": f"row  {k}", "label": 0} for k in range(40)]
+    lay(rows(0, 90) + twice + again, rows(100, 160))
+    found = split(TASK, config(train_rows=500, validation_rows=20, test_rows=50), 0)
+    seen = [normalised(TASK, row) for part in parts(found).values() for row in part]
+    assert len(set(seen)) == len(seen)
+    assert not {normalised(TASK, row) for row in found.D_f + found.D_p} & {f"row {k}" for k in range(100, 160)}
+    assert "train: 40 rows left out (repeated in the training file)" in found.notes
+    assert "train: 30 rows left out (the same text stands in the validation or test file)" in found.notes
+    assert len(found.D_f) + len(found.D_p) == 90 - 20
+
+
+def test_a_validation_file_of_its_own_is_used_and_cleared_of_test_rows(lay: Lay) -> None:
+    lay(rows(0, 50), rows(100, 110), rows(105, 125) + rows(0, 2))
+    found = split(TASK, config(train_rows=500, validation_rows=100), 0)
+    assert texts(found.validation) == texts(rows(110, 125) + rows(0, 2))
+    assert len(found.D_f) + len(found.D_p) == 48
+    assert "validation: 5 rows left out (the same text stands in the test file)" in found.notes
+    assert found.record["parts"]["validation"]["of"] == "validation"
+
+
+def test_a_small_set_gives_a_third_to_validation_and_says_so(lay: Lay) -> None:
+    lay(rows(0, 99), rows(100, 120))
+    found = split(TASK, config(), 0)
+    assert [len(part) for part in parts(found).values()] == [22, 44, 33, 20]
+    assert found.notes == [
+        "test: 20 rows taken where 1000 were asked for (the test set has no more)",
+        "validation: 33 rows taken where 500 were asked for (a third of the training file)",
+        "train: 66 rows taken where 1000 were asked for (the training file has no more)",
+    ]
+
+
+def test_the_choice_is_a_function_of_seed_and_name(lay: Lay) -> None:
+    lay(rows(0, 400), rows(400, 600))
+    sizes = config(train_rows=30, validation_rows=30, test_rows=30)
+    first = split(TASK, sizes, 0)
+    assert split(TASK, sizes, 0) == first
+    for other in (split(TASK, sizes, 1), split(TASK.model_copy(update={"name": "u"}), sizes, 0)):
+        assert all(texts(a) != texts(b) for a, b in zip(parts(other).values(), parts(first).values(), strict=True))
+    pinned = {name: part["indices"][:3] for name, part in first.record["parts"].items()}
+    known = {"D_f": [5, 67, 314], "D_p": [252, 28, 115], "validation": [396, 39, 109], "test": [3, 6, 19]}
+    assert pinned == known, "the same seed chooses other rows than it did: old runs could not be compared"
+
+
+def test_another_size_of_one_part_leaves_the_others(lay: Lay) -> None:
+    lay(rows(0, 400), rows(400, 600))
+    base = split(TASK, config(train_rows=30, validation_rows=30, test_rows=30), 0)
+    wider = split(TASK, config(train_rows=60, validation_rows=30, test_rows=30), 0)
+    assert (wider.validation, wider.test) == (base.validation, base.test)
+    assert set(texts(base.D_f + base.D_p)) < set(texts(wider.D_f + wider.D_p))
+    checked = split(TASK, config(train_rows=30, validation_rows=60, test_rows=100), 0)
+    assert (checked.D_f, checked.D_p) == (base.D_f, base.D_p)
+
+
+def test_test_rows_keep_their_order(lay: Lay) -> None:
+    lay(rows(0, 40), rows(100, 200))
+    assert texts(split(TASK, config(test_rows=100), 0).test) == texts(rows(100, 200))
+    some = [int(text.split()[1]) for text in texts(split(TASK, config(test_rows=20), 0).test)]
+    assert some == sorted(some) and len(set(some)) == 20 and some != list(range(100, 120))
+
+
+def test_the_record_is_json_that_finds_the_rows_again(lay: Lay) -> None:
+    train, test = rows(0, 90), rows(100, 130)
+    lay(train, test)
+    found = split(TASK, config(train_rows=20, validation_rows=10, test_rows=10), 4)
+    record = json.loads(json.dumps(found.record))
+    assert record == found.record and record["seed"] == 4 and record["source"] == "here"
+    for name, part in parts(found).items():
+        entry, file = record["parts"][name], test if name == "test" else train
+        assert [file[k] for k in entry["indices"]] == part and entry["rows"] == len(part)
+    digests = {entry["sha256"] for entry in record["parts"].values()}
+    assert len(digests) == 4 and all(len(digest) == 64 for digest in digests)
+
+
+def test_the_digest_sees_every_field(lay: Lay) -> None:
+    def digest(label: int) -> str:
+        lay([*rows(0, 20), {"text": "last", "label": label}], rows(100, 102))
+        return str(split(TASK, config(train_rows=21, validation_rows=1), 0).record["parts"])
+
+    assert digest(0) != digest(1)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_rows_are_bad_input(lay: Lay, count: int) -> None:
+    lay(rows(0, count), rows(100, 110))
+    with pytest.raises(BadInput, match="at least 3"):
+        split(TASK, config(), 0)
+    lay(rows(0, 1), rows(100, 110), rows(50, 60))
+    with pytest.raises(BadInput, match="at least 2"):
+        split(TASK, config(), 0)
+    lay(rows(0, 10), rows(100, 110), rows(100, 105))
+    with pytest.raises(BadInput, match="no validation rows"):
+        split(TASK, config(), 0)
+
+
+def test_the_packaged_reviews_are_disjoint_balanced_and_large_enough() -> None:
+    found = split(find("reviews"), config(train_rows=10**6, validation_rows=10**6, test_rows=10**6), 0)
+    assert not [note for note in found.notes if "left out" in note], "written to share no sentence"
+    assert len(found.D_f) + len(found.D_p) >= 600 and len(found.test) >= 200
+    for part in (found.D_f + found.D_p, found.validation, found.test):
+        assert 0.45 < sum(row["label"] for row in part) / len(part) < 0.55
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get("ZOFO_DATA", "/nowhere")) / "sst2").is_dir(), reason="ZOFO_DATA holds no folder sst2"
+)
+def test_sst2_keeps_its_872_test_rows_and_says_so() -> None:
+    found = split(find("sst2"), config(), 0)
+    assert [len(part) for part in parts(found).values()] == [333, 667, 500, 872]
+    assert found.notes == ["test: 872 rows taken where 1000 were asked for (the test set has no more)"]
+    assert found.record["parts"]["test"]["indices"] == list(range(872))

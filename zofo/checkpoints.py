@@ -1,0 +1,189 @@
+"""A job's checkpoints: what they hold, and how exactly the same bits come back.
+
+A checkpoint holds the adapters, the learners' moments and the counts. theta comes back from the
+newest full copy at or before it (or the base) and the journal's steps since; a full copy is made
+every `run.snapshot_every` steps, and at every one when the rule is not replayable (Adam). The best
+checkpoint holds theta whole. The journal's length and SHA-256 stand in the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zofo.core.noise import Law
+from zofo.core.weights import move
+from zofo.core.weights.leaves import Leaves
+from zofo.job import Job
+from zofo.methods.state import State, from_checkpoint, to_checkpoint
+from zofo.run import checkpoint as files
+from zofo.run import journal as journals
+from zofo.run import seam
+from zofo.run.checkpoint import Checkpoint
+from zofo.run.folder import RunFolder
+from zofo.run.journal import Journal
+from zofo.run.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the loop knows beside the method's state, and a resumed run takes up."""
+
+    seconds: float = 0.0  # of training
+    forwards: int = 0
+    backwards: int = 0
+    snapshots: tuple[int, ...] = ()  # steps whose checkpoints hold theta whole; before the first, the base does
+    best: dict[str, Any] | None = None  # step, used, loss, rest of the best validation
+    validated: int = 0  # last validated step
+
+
+def theta_tensors(leaves: Leaves) -> dict[str, Tensor]:
+    """theta by canonical names (the tensors themselves, on CPU)."""
+    return {leaf.name: leaf.data.cpu().contiguous() for leaf in leaves}
+
+
+def contents(job: Job, state: State, progress: Progress) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The tensor groups and JSON state that every checkpoint holds."""
+    numbers, moments = to_checkpoint(state)
+    groups: dict[str, dict[str, Tensor]] = {"optimizer": moments} if moments else {}
+    if job.slots is not None:
+        groups |= {f"adapter-{slot}": job.slots.tensors(slot) for slot in job.slots.params}
+    return groups, {"method": numbers, "progress": vars(progress)}
+
+
+def save(job: Job, run: RunFolder, state: State, progress: Progress, journal: Journal, metrics: Metrics) -> Progress:
+    """Publish the checkpoint of a step; returns the progress with its snapshot step. Cost: see `contents`."""
+    always = job.config.method.rule == "adam"
+    full = job.moves_theta and (always or state.k - last(progress) >= job.config.run.snapshot_every)
+    if full:
+        progress = replace(progress, snapshots=needed(run, progress, job.config.run.keep) + (state.k,))
+    groups, numbers = contents(job, state, progress)
+    if full:
+        groups["theta"] = theta_tensors(job.leaves)
+    journal.sync()
+    metrics.sync()
+    length, sha256 = journal.position()
+    held = {"journal": {"length": length, "sha256": sha256}, "metrics": {"length": run.metrics.stat().st_size}}
+    files.publish(run.checkpoints, state.k, groups, {**numbers, **held})
+    files.prune(run.checkpoints, job.config.run.keep, needed(run, progress, job.config.run.keep))
+    return progress
+
+
+def last(progress: Progress) -> int:
+    """The step of the newest full copy of theta; 0 is the base."""
+    return progress.snapshots[-1] if progress.snapshots else 0
+
+
+def needed(run: RunFolder, progress: Progress, keep: int) -> tuple[int, ...]:
+    """The full copies that the newest `keep` checkpoints build on: those since the one before the oldest kept."""
+    kept = files.listing(run.checkpoints)[-keep:]
+    before = [step for step in progress.snapshots if kept and step <= kept[0]]
+    return tuple(step for step in progress.snapshots if not before or step >= before[-1])
+
+
+def save_best(job: Job, run: RunFolder, state: State, progress: Progress) -> None:
+    """Publish the best checkpoint, theta whole where the method moves it."""
+    groups, numbers = contents(job, state, progress)
+    if job.moves_theta:
+        groups["theta"] = theta_tensors(job.leaves)
+    files.publish_as(run.checkpoints, files.BEST, state.k, groups, numbers)
+
+
+def newest(run: RunFolder, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that is whole with its part of the journal and its copy of theta; rejected ones are told."""
+
+    def journal_fits(found: Checkpoint) -> None:
+        held = found.state["journal"]
+        journals.read(run.journal, held["length"], held["sha256"])
+        for step in found.state["progress"]["snapshots"][-1:]:
+            if step != found.step:
+                files.read(run.checkpoints / files.step_name(step))
+
+    return files.newest_good(run.checkpoints, journal_fits, say)
+
+
+def cut_back(run: RunFolder, found: Checkpoint | None) -> None:
+    """Cut the journal and the metrics back to a checkpoint (None: to nothing), to the byte."""
+    if run.journal.exists():
+        journals.truncate(run.journal, found.state["journal"]["length"] if found else journals.START)
+    if run.metrics.exists():
+        length = found.state["metrics"]["length"] if found else 0
+        if run.metrics.stat().st_size > length:
+            seam.cut_file(run.metrics, length)
+
+
+def restore(job: Job, run: RunFolder, found: Checkpoint) -> tuple[State, Progress]:
+    """Bring a fresh job to a checkpoint: adapters, learners, and theta to the bit.
+
+    Cost: reads the checkpoint and at most one full copy of theta; a noise pass a step replayed.
+    """
+    adapters(job, found)
+    held = found.state["progress"]
+    progress = Progress(**{**held, "snapshots": tuple(held["snapshots"])})
+    theta(job, run, found, progress)
+    moments = found.load("optimizer") if "optimizer" in found.names else {}
+    return from_checkpoint(job.begin(), found.state["method"], moments), progress
+
+
+def adapters(job: Job, found: Checkpoint) -> None:
+    """Load every adapter of a checkpoint."""
+    for slot in job.slots.params if job.slots is not None else ():
+        job.slots.load(slot, found.load(f"adapter-{slot}"))  # type: ignore[union-attr]
+
+
+def theta(job: Job, run: RunFolder, found: Checkpoint, progress: Progress) -> None:
+    """Bring theta from the base (where it stands now) to a checkpoint's step."""
+    if not job.moves_theta:
+        return
+    if "theta" in found.names:
+        return copy_theta(job.leaves, found)
+    if last(progress):
+        copy_theta(job.leaves, files.read(run.checkpoints / files.step_name(last(progress))))
+    held = found.state["journal"]
+    for step in journals.read(run.journal, held["length"], held["sha256"]):
+        if step.step > last(progress):
+            law: Law = step.law  # type: ignore[assignment]
+            move.replay(job.leaves, law, step.terms, step.decay)
+    return None
+
+
+@torch.no_grad()
+def copy_theta(leaves: Leaves, found: Checkpoint) -> None:
+    """Write a checkpoint's full copy of theta into the leaves, tensor by tensor."""
+    with found.open("theta") as file:
+        for leaf in leaves:
+            leaf.data.copy_(file.get_tensor(leaf.name))
+
+
+def load_for_use(job: Job, run: RunFolder, which: str, say: Callable[[str], None]) -> tuple[int, str, str]:
+    """Bring a fresh job to the best (or last) checkpoint; returns its step, which it was, and the adapter chosen.
+
+    The choice is that of the best validation; before any, s where it is trained, for it has had more steps.
+    Where there is no best checkpoint, the last is taken, and it is said.
+    """
+    best = run.checkpoints / files.BEST
+    found: Checkpoint | None = None
+    if which == "best" and exists(best):
+        found = files.read(best)
+        adapters(job, found)
+        if job.moves_theta:
+            copy_theta(job.leaves, found)
+    else:
+        if which == "best":
+            say("no best checkpoint is there (no validation yet): the last one is used")
+        found, which = newest(run, say), "last"
+        if found is not None:
+            restore(job, run, found)
+    chosen = found.state["progress"]["best"] if found is not None else None
+    slots = list(job.slots.params) if job.slots is not None else ["theta"]
+    return (found.step if found else 0), which, chosen["used"] if chosen else slots[-1]
+
+
+def exists(path: Path) -> bool:
+    """Whether a checkpoint stands under a name (also one that a dying writer set aside)."""
+    return path.name in files.standing(path.parent)

@@ -1,0 +1,52 @@
+"""`zofo generate`: text from a run or a model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from zofo.cli.evaluate import Slot, Which
+from zofo.cli.output import line
+from zofo.cli.problems import complain
+from zofo.cli.target import Dir, Found, Target, find
+from zofo.config import build
+from zofo.errors import BadInput
+
+
+def generate(
+    target: Target,
+    text: Annotated[str, Parameter(help="what to continue", allow_leading_hyphen=True)],
+    /,
+    *,
+    max_new_tokens: Annotated[int, Parameter(help="tokens at most")] = 40,
+    temperature: Annotated[float, Parameter(help="0: always the likeliest token")] = 0.0,
+    seed: Annotated[int, Parameter(help="seed, for a temperature above 0")] = 0,
+    which: Which = "best",
+    slot: Slot = None,
+    dir: Dir = "runs",
+) -> int:
+    """Continue a text; the text itself is not printed again."""
+    if max_new_tokens < 1:
+        raise BadInput(f"--max-new-tokens {max_new_tokens}", "not 1 or more", "give a number of tokens")
+    if not 0 <= temperature < float("inf"):
+        raise BadInput(f"--temperature {temperature}", "not 0 or more", "give 0, or 0.7, say")
+    model, tokenizer = loaded(find(target, dir), target, which, slot)
+    from zofo.scoring.generation import generate as write
+
+    line(write(model, tokenizer, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed))
+    return 0
+
+
+def loaded(found: Found, name: str, which: Any, slot: str | None) -> tuple[Any, Any]:
+    """The model (with the adapter in use) and tokenizer of a run or a model."""
+    if found.run is None:
+        from zofo import models
+
+        if slot is not None:
+            raise BadInput(f"--slot {slot}", f"{name} is a model, it has no adapters", "leave it out")
+        return models.load(found.source, build({"model.name": name}).model), models.load_tokenizer(found.source)
+    from zofo import saved
+
+    held = saved.open_run(found.run, which, slot, complain)
+    return held.model, held.tokenizer

@@ -1,0 +1,76 @@
+"""`zofo ls`: tasks, presets, models, runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from zofo.cli.output import table
+from zofo.cli.target import Dir
+from zofo.config import PRESETS, load, presets, read_yaml
+from zofo.errors import ZofoError
+
+Row = tuple[str, ...]
+
+
+def ls(
+    what: Annotated[Literal["tasks", "presets", "models", "runs"], Parameter(help="what to list")],
+    /,
+    *,
+    dir: Dir = "runs",
+) -> int:
+    """List tasks, presets, models or runs; tab-separated when standard output is no terminal."""
+    columns, rows = LISTS[what](dir)
+    table(columns, rows, header=False)
+    return 0
+
+
+def tasks(_: str) -> tuple[Row, list[Row]]:
+    """Tasks that ship with zofo."""
+    from zofo.tasks import definition
+
+    found = [definition.find(name) for name in definition.names()]
+    return ("task", "about"), [(task.name, task.about) for task in found]
+
+
+def presets_(_: str) -> tuple[Row, list[Row]]:
+    """Presets that ship with zofo."""
+    found = [(name, str(read_yaml(PRESETS / f"{name}.yaml", f"preset {name}").get("about", ""))) for name in presets()]
+    return ("preset", "about"), list(found)
+
+
+def models(_: str) -> tuple[Row, list[Row]]:
+    """Models that zofo knows by name (any folder, .gguf file or hub id works too)."""
+    from zofo.models import known
+
+    return ("model", "about"), list(known().items())
+
+
+def runs(dir: str) -> tuple[Row, list[Row]]:
+    """Runs of a folder; one that cannot be read says why."""
+    from zofo.run import folder
+
+    return ("run", "method", "task", "model", "score"), [about_run(dir, name) for name in folder.names(dir)]
+
+
+def about_run(dir: str, name: str) -> Row:
+    """A run's line: its method, task, model, and the test score of what it uses."""
+    from zofo.report.words import score
+    from zofo.run import folder
+    from zofo.run.jsonfile import read_json
+
+    try:
+        run = folder.find(name, dir)
+        config = load(run.config)
+        found = read_json(run.eval) if run.eval.exists() else {}
+    except ZofoError as error:
+        return (name, "-", "-", "-", error.found)
+    result = found.get("results", {}).get(found.get("used"))
+    return (name, config.method.name, config.data.task, config.model.name, score(result) if result else "not evaluated")
+
+
+LISTS: dict[str, Callable[[str], tuple[Row, list[Row]]]] = {
+    "tasks": tasks, "presets": presets_, "models": models, "runs": runs,
+}  # fmt: skip

@@ -1,0 +1,103 @@
+"""`zofo show`: one run, task or preset."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from zofo.cli.output import line, plain, table
+from zofo.cli.target import Dir
+from zofo.config import PRESETS, Config, flatten, load, preset, presets, read_yaml
+from zofo.errors import BadInput, nearest
+from zofo.report import history
+from zofo.report.words import duration, figure, score
+from zofo.run import folder
+from zofo.run.folder import RunFolder
+from zofo.run.jsonfile import read_json
+from zofo.run.metrics import read_metrics
+from zofo.tasks import definition
+from zofo.tasks.definition import Task
+
+Name = Annotated[str, Parameter(name="RUN|TASK|PRESET", help="a run, a task (or its YAML file) or a preset")]
+
+
+def show(name: Name, /, *, dir: Dir = "runs") -> int:
+    """Show a run (what differs from the defaults, results, last metrics), a task or a preset."""
+    if name in folder.names(dir):
+        return of_run(folder.find(name, dir))
+    if name in definition.names() or name.endswith((".yaml", ".yml")):
+        return of_task(definition.find(name))
+    if name in presets():
+        return of_preset(name)
+    try:
+        return of_run(folder.find(name, dir))
+    except BadInput as error:
+        if error.found != "no such run":
+            raise
+    known = [*folder.names(dir), *definition.names(), *presets()]
+    raise BadInput(f"zofo show {name}", "no such run, task or preset", nearest(name, known))
+
+
+def of_preset(name: str) -> int:
+    """A preset: its line and its keys."""
+    line(f"preset {name}: {plain(read_yaml(PRESETS / f'{name}.yaml', f'preset {name}').get('about', ''))}")
+    table(("key", "value"), [(key, value) for key, value in preset(name).items()], header=False)
+    return 0
+
+
+def of_task(task: Task) -> int:
+    """A task: prompt, choices, metric, and where its rows come from."""
+    line(f"task {task.name}: {plain(task.about)}")
+    rows = [
+        ("template", task.template),
+        ("template without the hard prompt", task.template_free),
+        ("choices, in label order", ", ".join(task.choices)),
+        ("label", task.label),
+        ("metric", task.metric),
+        ("data", "; else ".join(places(task))),
+        ("validation rows", "a file of their own" if task.validation == "file" else "carved from the training rows"),
+    ]
+    table(("what", "value"), [*rows, *([("note", task.note)] if task.note else [])], header=False)
+    return 0
+
+
+def places(task: Task) -> list[str]:
+    """Where a task's rows are looked for, in order."""
+    found = ["in the package"] if task.packaged else []
+    found += [f"$ZOFO_DATA/{task.folder}"] if task.folder else []
+    return found + ([f"hub {task.hub.id}" + (f" ({task.hub.config})" if task.hub.config else "")] if task.hub else [])
+
+
+def of_run(run: RunFolder) -> int:
+    """A run: differences from the defaults, results, last metrics."""
+    config = load(run.config)
+    line(f"run {run.name} in {plain(run.path)}")
+    table(("key", "value", "default"), differences(config))
+    if run.eval.exists():
+        found = read_json(run.eval)
+        where = f"{found.get('checkpoint')} checkpoint (step {found.get('step')})"
+        line(f"\n{found.get('split')} rows, {where}, uses {found.get('used')}")
+        table(("what", "accuracy", "loss", "rows"), [results(name, r) for name, r in found.get("results", {}).items()])
+    rows = read_metrics(run.metrics) if run.metrics.exists() else []
+    done, checks = history.steps(rows), history.validations(rows)
+    if done:
+        last = done[-1]
+        line(f"\nstep {last['step']} of {config.run.steps}, {duration(last.get('time', {}).get('train'))} of training")
+        numbers = [(key, figure(value)) for key, value in last.items() if isinstance(value, int | float)]
+        table(("metric", "value"), numbers)
+    if checks:
+        line(f"\nlast validation, step {checks[-1]['step']}")
+        table(("what", "accuracy", "loss", "rows"), [results(s, checks[-1][s]) for s in history.slots(checks[-1])])
+    return 0
+
+
+def results(name: str, found: dict[str, Any]) -> tuple[str, ...]:
+    """A line of a table of results."""
+    return (name, score(found), figure(found.get("loss")), str(found.get("n", "-")))
+
+
+def differences(config: Config) -> list[tuple[str, str, str]]:
+    """Keys whose values differ from the defaults: key, value, default."""
+    own, default = flatten(config.model_dump(), ""), flatten(Config().model_dump(), "")
+    return [(key, str(value), str(default[key])) for key, value in own.items() if value != default[key]]

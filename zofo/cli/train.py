@@ -1,0 +1,78 @@
+"""`zofo train`: make a run, or with --dry-run say what it would be."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from zofo.cli.output import line, plain, table
+from zofo.config import Config, dump, resolve
+from zofo.methods.table import check
+
+EXAMPLES = 3
+
+
+def train(
+    flags: Mapping[str, Any],
+    *,
+    preset: Annotated[str | None, Parameter(metavar="NAME", help="preset to begin with (`zofo ls presets`)")] = None,
+    config: Annotated[str | None, Parameter(metavar="FILE", help="YAML file laid over the preset")] = None,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="say what would be done, and stop")
+    ] = False,
+) -> int:
+    """Fine-tune a model on a task. Flags win over the file, the file over the preset."""
+    wanted, given = resolve(flags, preset, config)
+    check(wanted, given)
+    if dry_run:
+        return rehearse(wanted, given)
+    from zofo import loop
+    from zofo.report.terminal import Reporter
+
+    with Reporter(seconds=wanted.run.seconds) as show:
+        loop.start(wanted, given, show)
+    return 0
+
+
+def rehearse(config: Config, given: Collection[str]) -> int:
+    """Print the resolved configuration, the splits, examples and sizes. Loads no weights, writes no run."""
+    from zofo import loop, models
+    from zofo.memory import sizes
+
+    ready = loop.prepare(config, given)
+    line("# configuration")
+    line(dump(config).rstrip())
+    line("\n# splits")
+    carved(ready.splits.record)
+    for note in ready.notes:
+        line(f"note: {plain(note)}")
+    line(f"\n# {EXAMPLES} training examples, as the model reads them; the right answer stands in [[ ]]")
+    for example in ready.encoded["p"][:EXAMPLES]:
+        line(marked(example, ready.tokenizer))
+    line("\n# memory (sizes known without running)")
+    for name, count in sizes(config, models.skeleton(ready.source)):
+        line(f"{name}: {told(count)}")
+    return 0
+
+
+def carved(record: Mapping[str, Any]) -> None:
+    """Print each part of the data: its rows, and the file they were taken from."""
+    line(f"task {record.get('task')} from {record.get('source')}, seed {record.get('seed')}")
+    parts = record.get("parts", {})
+    rows = [(name, part["rows"], f"{part['of']} file", part["sha256"][:12]) for name, part in parts.items()]
+    table(("part", "rows", "of", "sha256"), rows)
+
+
+def marked(example: Any, tokenizer: Any) -> str:
+    """An encoded example as text, its right answer in double brackets, and a word where it was cut."""
+    context, answer = tokenizer.decode(example.context), tokenizer.decode(example.answers[example.label])
+    return f"{context}[[{answer}]]" + (" (cut on the left)" if example.cut else "")
+
+
+def told(count: int) -> str:
+    """A size, or that it is not known."""
+    from zofo.report.words import size
+
+    return size(count) if count >= 0 else "not estimated yet"

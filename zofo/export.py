@@ -1,0 +1,101 @@
+"""Export a run: the adapter with the theta it fits, or merged plain transformers weights (LoRA)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from zofo.errors import BadInput
+from zofo.models import fingerprint
+from zofo.run import seam
+from zofo.run.folder import RunFolder
+from zofo.saved import Saved, open_run
+
+README = """# {name}
+
+Exported by zofo from run `{name}` (step {step}, the {which} checkpoint, adapter {used}).
+
+{what}
+
+theta's SHA-256 (over names, shapes and bytes): `{theta}`
+"""
+MERGED = "Plain transformers weights, the LoRA adapter merged in: `AutoModelForCausalLM.from_pretrained(folder)`."
+PLAIN = "Plain transformers weights, trained without an adapter: `AutoModelForCausalLM.from_pretrained(folder)`."
+BESIDE = (
+    "`base/` holds the trained weights theta, `adapter/` the adapter that fits them and no others: "
+    "`PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder + '/base'), folder + '/adapter')`."
+)
+
+
+def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | None = None, which: str = "best") -> Path:
+    """Write a run's model to a new folder, whole or not at all.
+
+    Args: merge, True for plain weights (LoRA only), False for adapter and base side by side, None for
+    merged where it can be; slot, "p" or "s" instead of the chosen one; which, "best" or "last".
+    Raises: BadInput when merging was asked of a prefix or prompt, or the folder exists.
+    Cost: the weights in memory and on disk.
+    """
+    saved_config = None
+    if out.exists():
+        raise BadInput(f"--out {out}", "it exists", "name a new folder")
+    from zofo import config
+
+    saved_config = config.load(run.config)
+    kind = saved_config.adapter.kind
+    if merge and kind != "lora" and (saved_config.method.name != "mezo" or saved_config.method.tune == "adapter"):
+        raise BadInput("--merge", f"a {kind} cannot be merged into weights (it adds tokens, not weights)", "use --no-merge")
+    saved = open_run(run, which, slot)
+    work = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+    try:
+        text = write(saved, work, merge if merge is not None else kind == "lora")
+        theta = fingerprint(saved.job.leaves)
+        values = {"name": run.name, "step": saved.step, "which": saved.which, "used": saved.used}
+        (work / "README.md").write_text(README.format(what=text, theta=theta, **values), encoding="utf-8")
+        (work / "zofo.json").write_text(json.dumps({**values, "theta_sha256": theta}, indent=1), encoding="utf-8")
+        seam.disk.rename(work, out)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return out
+
+
+def write(saved: Saved, out: Path, merge: bool) -> str:
+    """Write the weights and say what they are."""
+    if saved.slots is None:
+        plain(saved, saved.model, out)
+        return PLAIN
+    peft = cast(Any, saved.slots.model)
+    if merge:
+        plain(saved, peft.merge_and_unload(adapter_names=[saved.used]), out)
+        return MERGED
+    theta = {leaf.name: leaf.data for leaf in saved.job.leaves}
+    base = fresh(saved, theta)
+    plain(saved, base, out / "base")
+    peft.save_pretrained(out / "adapter", selected_adapters=[saved.used])
+    inner = out / "adapter" / saved.used
+    for path in inner.iterdir():
+        path.rename(out / "adapter" / path.name)
+    inner.rmdir()
+    return BESIDE
+
+
+def fresh(saved: Saved, theta: dict[str, Any]) -> nn.Module:
+    """A plain base model that holds the trained theta (a second copy of the weights while it is written)."""
+    from zofo import models
+    from zofo.core.weights import leaves as tree
+
+    base = models.load(saved.job.prepared.source, saved.config.model)
+    for leaf in tree.find(base):
+        leaf.data.copy_(theta[leaf.name])
+    return base
+
+
+def plain(saved: Saved, model: nn.Module, out: Path) -> None:
+    """Write a model and its tokenizer as `save_pretrained` does."""
+    cast(Any, model).save_pretrained(out)
+    saved.tokenizer.save_pretrained(out)

@@ -1,0 +1,174 @@
+"""What a run works on: `prepare` checks everything that needs no model, `assemble` loads and joins the rest."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import nn
+
+from zofo import models
+from zofo.adapters.slots import Slots, attach
+from zofo.config import Config
+from zofo.core.probe.inplace import Inplace
+from zofo.core.probe.scratch import Scratch
+from zofo.core.weights import leaves as tree
+from zofo.core.weights.leaves import Leaves
+from zofo.methods import table
+from zofo.methods.state import Problem, State
+from zofo.models import Base, Source
+from zofo.scoring.batch import Encoded
+from zofo.scoring.objective import row_losses
+from zofo.scoring.tokens import pad_id
+from zofo.tasks import definition
+from zofo.tasks.batches import Batches
+from zofo.tasks.definition import Task
+from zofo.tasks.render import check_choices, encode_rows
+from zofo.tasks.splits import Splits, split
+
+PARTS = {"f": "D_f", "p": "D_p", "validation": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task's rows, encoded by a model's tokenizer, and what the user should be told about them."""
+
+    task: Task
+    splits: Splits
+    tokenizer: Any
+    source: Source
+    encoded: dict[str, tuple[Encoded, ...]]  # by part: "f", "p", "validation", "test"
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run holds in memory. `leaves` are the base's weights, `tuned` those that zeroth order moves."""
+
+    config: Config
+    prepared: Prepared
+    model: nn.Module  # what is called: the peft model where there are adapters
+    leaves: Leaves
+    base: Base
+    digest: str  # of theta_0
+    slots: Slots | None
+    problem: Problem
+    batches: Batches
+    method: Any
+    moves_theta: bool
+
+    def begin(self) -> State:
+        """The method's state before its first step."""
+        state: State = self.method.init(self.problem)
+        return state
+
+
+def prepare(config: Config, given: Collection[str] = ()) -> Prepared:
+    """Check options, model and task, choose the rows and encode them: all that needs no weights.
+
+    Raises `BadInput`. Cost: reads the data once (a GGUF file is converted first, once).
+    """
+    table.check(config, given)
+    source = models.find(config.model.name)
+    if not config.data.task:
+        raise_no_task()
+    task = definition.find(config.data.task)
+    splits = split(task, config.data, config.run.seed)
+    tokenizer = models.load_tokenizer(source)
+    check_choices(task, tokenizer)
+    data = config.data
+    encoded = {
+        key: encode_rows(task, getattr(splits, part), tokenizer, data.hard_prompt, data.max_length)
+        for key, part in PARTS.items()
+    }
+    cut = {PARTS[key]: sum(row.cut for row in rows) for key, rows in encoded.items()}
+    notes = [f"{part}: {n} rows cut on the left to {data.max_length} tokens" for part, n in cut.items() if n]
+    return Prepared(task, splits, tokenizer, source, encoded, [*splits.notes, *notes])
+
+
+def raise_no_task() -> None:
+    """Say that no task was named."""
+    from zofo.errors import BadInput
+
+    raise BadInput("--task", "no task was named", f"name one: {', '.join(definition.names())}, or a YAML file")
+
+
+def assemble(config: Config, prepared: Prepared) -> Job:
+    """Load the model, put the adapters on it, and join method, probe and batches. Cost: the weights in memory."""
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    row = table.METHODS[config.method.name]
+    method, model = row.load(), models.load(prepared.source, config.model)
+    leaves = tree.find(model)
+    digest = models.fingerprint(leaves)
+    base = Base(prepared.source, model, leaves, digest)
+    slots, names = None, method.slots(config.method)
+    if names:
+        slots = attach(model, config.adapter, names, config.run.seed, config.method.init == "shared")
+        model = slots.model
+    adapter_only = config.method.tune == "adapter" and slots is not None
+    tuned = own_leaves(slots) if adapter_only and slots is not None else leaves
+    problem = Problem(
+        model=model,
+        loss=loss_of(config.model.dtype),
+        config=config.method,
+        seed=config.run.seed,
+        steps=config.run.steps,
+        leaves=tuned,
+        probe=Scratch(model, tuned) if config.method.probe == "scratch" and not adapter_only else Inplace(tuned),
+        slots=slots,
+        train_mode=config.adapter.dropout > 0 or config.model.activation_checkpointing,
+    )
+    parts = {key: prepared.encoded[key] for key in ("f", "p")}
+    batches = Batches(
+        {**parts, "all": parts["f"] + parts["p"]}, config.data.batch, pad_id(prepared.tokenizer), config.run.seed
+    )
+    return Job(
+        config, prepared, model, leaves, base, digest, slots, problem, batches, method, row.zeroth and not adapter_only
+    )
+
+
+def own_leaves(slots: Slots) -> Leaves:
+    """The parameters of slot p as zeroth-order leaves, with the modules that own them."""
+    wanted = {id(p) for p in slots.list("p")}
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in slots.model.modules():
+        for attr, param in module.named_parameters(recurse=False):
+            if id(param) in wanted:
+                owners.setdefault(id(param), []).append((module, attr))
+    return tree.collect((name, param, tuple(owners[id(param)])) for name, param in slots.params["p"].items())
+
+
+def loss_of(dtype: str) -> Callable[[nn.Module, Any], torch.Tensor]:
+    """The LM loss a row, computed in a dtype."""
+    return lambda model, batch: row_losses(model, batch, dtype)
+
+
+def environment(job: Job) -> dict[str, Any]:
+    """The versions, threads, machine and base model that a run's bits depend on."""
+    packages = ("zofo", "torch", "transformers", "peft", "numpy", "numba")
+    return {
+        **{name: installed(name) for name in packages},
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": str(next(job.model.parameters()).device),
+        "base": {"name": job.config.model.name, "sha256": job.digest},
+    }
+
+
+def installed(name: str) -> str:
+    """The version of an installed package, or "?"."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "?"
+
+
+def with_steps(job: Job, steps: int) -> Job:
+    """The same job with another number of planned steps."""
+    return replace(job, problem=replace(job.problem, steps=steps))

@@ -1,0 +1,334 @@
+"""THE loop: train, validate, save, and at the end test. `start`, `resume` and `train` enter here."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from zofo import checkpoints, config, models
+from zofo.checkpoints import Progress
+from zofo.config import Config
+from zofo.errors import BadInput
+from zofo.evaluate import evaluate
+from zofo.job import Job, Prepared, assemble, environment, prepare
+from zofo.methods.state import Report, State
+from zofo.methods.table import METHODS
+from zofo.report import card, plots
+from zofo.report.terminal import Quiet
+from zofo.run import checkpoint as files
+from zofo.run import folder, seam
+from zofo.run.folder import RunFolder
+from zofo.run.journal import Applied, Journal
+from zofo.run.jsonfile import read_json, write_json
+from zofo.run.lock import lock
+from zofo.run.metrics import Metrics, read_metrics
+from zofo.run.signals import Interrupted, Stop
+from zofo.scoring.tokens import pad_id
+
+__all__ = ["prepare", "resume", "start", "train"]
+EVAL_ROWS = 16  # rows a forward pass in evaluation
+
+
+class Show(Protocol):
+    """Where a run tells what it does."""
+
+    def note(self, text: str) -> None: ...
+    def phase(self, text: str) -> None: ...
+    def step(self, row: Mapping[str, Any], of: int) -> None: ...
+    def validation(self, row: Mapping[str, Any]) -> None: ...
+    def done(self, summary: Mapping[str, Any]) -> None: ...
+
+
+@dataclass
+class Running:
+    """A job with its open run folder: what the phases of the loop share."""
+
+    job: Job
+    run: RunFolder
+    journal: Journal
+    metrics: Metrics
+    stop: Stop
+    show: Show
+
+    @property
+    def settings(self) -> config.RunConfig:
+        """The run's own section of the configuration."""
+        return self.job.config.run
+
+
+def loop(r: Running, state: State, progress: Progress) -> tuple[State, Progress]:
+    """Train from `state` to the last step or the end of the budget, and return where it ended.
+
+    Raises: NotFinite when a method gives up; Interrupted when a signal stopped the run (state is safe).
+    """
+    saved = state.k
+    while True:
+        signal, last = r.stop.check(), finished(r, state, progress)
+        if signal is None and state.k > progress.validated and due(state.k, r.settings.eval_every, last):
+            progress = validate(r, state, progress)
+            saved = -1
+        if state.k != saved and (signal or due(state.k, r.settings.save_every, last)):
+            progress = checkpoints.save(r.job, r.run, state, progress, r.journal, r.metrics)
+            saved = state.k
+        if signal is not None:
+            raise Interrupted(signal)
+        if last:
+            return state, progress
+        began = time.perf_counter()
+        state, report = r.job.method.step(r.job.problem, state, r.job.batches)
+        progress = spent(progress, report, time.perf_counter() - began)
+        record(r, state, report, progress)
+
+
+def due(k: int, every: int, last: bool) -> bool:
+    """Whether something that happens every so many steps (0: at the end only) happens after step k."""
+    return last or (every > 0 and k % every == 0)
+
+
+def finished(r: Running, state: State, progress: Progress) -> bool:
+    """Whether the steps are done or the seconds are spent."""
+    return state.k >= r.settings.steps or 0 < r.settings.seconds <= progress.seconds
+
+
+def spent(progress: Progress, report: Report, seconds: float) -> Progress:
+    """Add a step's cost to the totals."""
+    return replace(
+        progress,
+        seconds=progress.seconds + seconds,
+        forwards=progress.forwards + report.forwards,
+        backwards=progress.backwards + report.backwards,
+    )
+
+
+def record(r: Running, state: State, report: Report, progress: Progress) -> None:
+    """Write a step to the journal (as applied) and to the metrics, and show it."""
+    moved = report.moved
+    applied = Applied(state.k) if moved is None else Applied(state.k, moved.terms, moved.decay, moved.law, moved.replay)
+    r.journal.append(applied)
+    row = {"kind": "step", "step": state.k, **report.numbers}
+    row |= {"forwards": progress.forwards, "backwards": progress.backwards}
+    row |= {"time": {"train": progress.seconds}, "memory": {"rss_mb": peak_mb()}}
+    r.metrics.append(row)
+    r.show.step(row, r.settings.steps)
+
+
+def peak_mb() -> float:
+    """The process's peak resident memory in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024.0 if sys.platform != "darwin" else 1024.0**2)
+
+
+def contestants(job: Job) -> dict[str, str | None]:
+    """What is evaluated: the adapters by name, or theta alone."""
+    return {slot: slot for slot in job.slots.params} if job.slots is not None else {"theta": None}
+
+
+def score(job: Job, part: str, slot: str | None) -> dict[str, Any]:
+    """Evaluate one adapter (or theta alone) on a part of the rows."""
+    if job.slots is not None and slot is not None:
+        job.slots.use(slot)
+    encoded, pad = job.prepared.encoded[part], pad_id(job.prepared.tokenizer)
+    return evaluate(job.model, encoded, job.prepared.task, EVAL_ROWS, job.config.model.dtype, pad)
+
+
+def validate(r: Running, state: State, progress: Progress) -> Progress:
+    """Score p and s (or theta) on the validation rows; keep the best checkpoint by validation loss.
+
+    Also measures how far theta has moved. Returns the progress with the best so far.
+    """
+    began = time.perf_counter()
+    results = {name: score(r.job, "validation", slot) for name, slot in contestants(r.job).items()}
+    used = choose(r.job, results)
+    loss = results[used]["loss"]
+    better = math.isfinite(loss) and (progress.best is None or loss < progress.best["loss"])
+    row: dict[str, Any] = {"kind": "validation", "step": state.k, **results, "used": used, "best": better}
+    if r.job.moves_theta:
+        row["moved"] = models.moved(r.job.leaves, r.job.base)
+    progress = replace(progress, validated=state.k)
+    if better:
+        progress = replace(progress, best={"step": state.k, "used": used, "loss": loss})
+        checkpoints.save_best(r.job, r.run, state, progress)
+    row["time"] = {"seconds": time.perf_counter() - began, "train": progress.seconds}
+    r.metrics.append(row)
+    r.show.validation(row)
+    return progress
+
+
+def choose(job: Job, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The adapter with the lower validation loss, unless `inference_adapter` fixes it."""
+    fixed = job.config.method.inference_adapter
+    if fixed in results:
+        return fixed
+    return min(results, key=lambda name: (not math.isfinite(results[name]["loss"]), results[name]["loss"], name))
+
+
+def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
+    """Test the best checkpoint, and write eval.json, the curves and the model card."""
+    r.show.phase("testing the best checkpoint")
+    step, which, used = checkpoints.load_for_use(r.job, r.run, "best", r.show.note)
+    results = {"zero-shot": read_json(r.run.eval)["results"]["zero-shot"]}
+    results |= {name: score(r.job, "test", slot) for name, slot in contestants(r.job).items()}
+    summary = evaluation(r.job, results) | {"checkpoint": which, "step": step, "used": used}
+    rows = read_metrics(r.run.metrics)
+    plots.curves(rows, r.run.curves, r.run.name, results["zero-shot"])
+    write_card(r, summary, progress, state)
+    write_json(r.run.eval, summary)
+    return totals(r, summary, state, progress)
+
+
+def totals(r: Running, summary: dict[str, Any], state: State, progress: Progress) -> dict[str, Any]:
+    """A summary with the run's place, steps and training seconds."""
+    return {**summary, "run": str(r.run.path), "steps": state.k, "seconds": progress.seconds}
+
+
+def evaluation(job: Job, results: Mapping[str, Any]) -> dict[str, Any]:
+    """The frame of eval.json."""
+    cut = sum(row.cut for row in job.prepared.encoded["test"])
+    return {"task": job.prepared.task.name, "split": "test", "results": dict(results), "truncated": cut}
+
+
+def write_card(r: Running, summary: dict[str, Any], progress: Progress, state: State) -> None:
+    """Write the model card."""
+    text = card.render(
+        config=r.job.config,
+        environment=read_json(r.run.environment),
+        splits=read_json(r.run.splits),
+        evaluation=summary,
+        metrics=read_metrics(r.run.metrics),
+        totals={"steps": state.k, **vars(progress)},
+        name=r.run.name,
+    )
+    seam.write_file(r.run.card, text.encode())
+
+
+def zero_shot(r: Running) -> None:
+    """Score the untouched base on the test rows, once, and write it to eval.json. Nothing is chosen on it."""
+    if r.run.eval.exists():
+        return
+    r.show.phase("scoring the model before training (test rows)")
+    if r.job.slots is None:
+        result = score(r.job, "test", None)
+    else:
+        with r.job.slots.off():
+            result = score(r.job, "test", None)
+    write_json(r.run.eval, evaluation(r.job, {"zero-shot": result}) | {"checkpoint": "base", "step": 0, "used": "zero-shot"})
+    r.show.note(f"zero-shot test accuracy {100 * result['accuracy']:.1f} % (n = {result['n']})")
+
+
+def named(settings: Config) -> Config:
+    """The configuration with a run name; the default is made of method, adapter, model and task."""
+    if settings.run.name:
+        return settings
+    adapter = METHODS[settings.method.name].uses_adapter(settings)
+    words = [settings.method.name, settings.adapter.kind if adapter else "full"]
+    words += [Path(settings.model.name).name, Path(settings.data.task).stem]
+    return settings.model_copy(update={"run": settings.run.model_copy(update={"name": "-".join(words)})})
+
+
+def start(settings: Config, given: Collection[str] = (), show: Show | None = None) -> dict[str, Any]:
+    """Make a new run folder and train in it; returns the results and where they are.
+
+    Raises: BadInput before anything is written for bad options, model, task or an existing folder.
+    """
+    show = show or Quiet()
+    settings = named(settings)
+    folder.refuse_begun(RunFolder(Path(settings.run.dir) / folder.check_name(settings.run.name)))
+    prepared = prepare(settings, given)
+    for note in prepared.notes:
+        show.note(note)
+    show.phase(f"loading {settings.model.name}")
+    job = assemble(settings, prepared)
+    run = folder.create(settings.run.dir, settings.run.name)
+    with lock(run):
+        folder.refuse_begun(run)  # two starts may have raced to here
+        write_json(run.environment, environment(job))
+        write_json(run.splits, prepared.splits.record)
+        seam.write_file(run.config, config.dump(settings).encode())  # last: a folder with it is a run
+        return work(job, run, job.begin(), Progress(), show)
+
+
+def resume(run: RunFolder, show: Show | None = None) -> dict[str, Any]:
+    """Go on with a run from its newest whole checkpoint; a finished one is left as it is.
+
+    Raises: BadInput when another process works on it; Corrupt when no checkpoint is whole; ZofoError
+    when the base model is not the one that the run was made on.
+    """
+    show = show or Quiet()
+    with lock(run):
+        seam.sweep(run.path)
+        settings = config.load(run.config)
+        prepared = prepare(settings)
+        same_rows(read_json(run.splits), prepared)
+        show.phase(f"loading {settings.model.name}")
+        job = assemble(settings, prepared)
+        differences(read_json(run.environment), environment(job), show)
+        found = checkpoints.newest(run, show.note)
+        step = found.step if found else 0
+        state, progress = checkpoints.restore(job, run, found) if found else (job.begin(), Progress())
+        checkpoints.cut_back(run, found)
+        files.cut(run.checkpoints, step, show.note)
+        show.note(f"resuming run {run.name} after step {step}")
+        return work(job, run, state, progress, show)
+
+
+def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show) -> dict[str, Any]:
+    """Score before, train, test after, with the run's files open and signals caught."""
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        rows, steps = Metrics(run.metrics), Journal(run.journal)
+        stack.callback(rows.close)
+        stack.callback(steps.close)
+        r = Running(job, run, steps, rows, stop, show)
+        zero_shot(r)
+        if finished(r, state, progress) and len(read_json(run.eval)["results"]) > 1:
+            show.note("this run is finished")
+            return totals(r, read_json(run.eval), state, progress)
+        show.phase("training")
+        state, progress = loop(r, state, progress)
+        summary = conclude(r, state, progress)
+        show.done(summary)
+        return summary
+
+
+def same_rows(record: Mapping[str, Any], prepared: Prepared) -> None:
+    """Raise when the data behind a run is no longer the data it was made on."""
+    for part, held in record["parts"].items():
+        now = prepared.splits.record["parts"][part]
+        if now["sha256"] != held["sha256"]:
+            raise BadInput(f"resume with task {record['task']}", f"the rows of {part} are not those of the run", "bring back the data")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], show: Show) -> None:
+    """Tell what changed since the run began (the bits may differ then); refuse another base model."""
+    models.same_base(now["base"]["sha256"], before["base"]["sha256"], before["base"]["name"])
+    for key in before:
+        if key != "base" and before[key] != now.get(key):
+            show.note(f"{key} was {before[key]}, is {now.get(key)}: the result may differ in its last bits")
+
+
+def train(
+    model: str | None = None,
+    task: str | None = None,
+    preset: str | None = None,
+    *,
+    config_file: str | None = None,
+    show: Show | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Fine-tune a model on a task, as `zofo train` does; returns the results and the run's folder.
+
+    Args: model, task, preset, config_file, as on the command line; options, by dotted key with `__` for
+    the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run.
+    Raises: BadInput. Cost: see the method's docstring.
+    """
+    short = {"steps": "run.steps", "seed": "run.seed", "seconds": "run.seconds", "run": "run.name"}
+    short |= {"batch": "data.batch", "dtype": "model.dtype"}
+    flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
+    flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}
+    return start(*config.resolve(flags, preset, config_file), show)

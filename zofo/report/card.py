@@ -1,0 +1,245 @@
+"""The model card, README.md of a run folder: what was made, how, what it scores, how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zofo.config import Config, flatten
+from zofo.methods.table import METHODS, effective
+from zofo.report import history
+from zofo.report.words import duration, figure, score
+
+HUB_IDS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Hub ids of the models that zofo knows by names of its own."""
+
+ROLES = {
+    "D_f": "training, upper level",
+    "D_p": "training, lower level",
+    "validation": "validation (everything is chosen on it)",
+    "test": "test (nothing is chosen on it)",
+}
+
+EQUATIONS = {
+    "bilevel": """\
+Bilevel-ZOFO (arXiv 2502.03604) trains all weights theta of the base by zeroth order and a small adapter p by
+backpropagation, with a second adapter s beside it:
+
+    min over theta, p, max over s of   A + lambda (B - C)
+    A = F(theta, p; D_f)    B = F(theta, p; D_p)    C = F(theta, s; D_p)
+
+F is the mean loss of the right answers' tokens. In words: theta and p should do well on D_f, while p stays as
+good on D_p as the best adapter s that can be found there. Below, s (and p, as the coupling says) take gradient
+steps; above, theta takes one step along a random direction, scaled by the difference of the losses at two points.""",
+    "mezo": """\
+MeZO (arXiv 2305.17333), with exact probing, needs no backpropagation:
+
+    theta <- theta - lr * c z,    c = [ F(theta + eps z) - F(theta - eps z) ] / (2 eps)
+
+F is the mean loss of the right answers' tokens. In words: move along a random direction z as far as the
+losses on its two sides differ.""",
+    "first-order": """\
+An adapter p trained by backpropagation on a frozen base:
+
+    p <- p - lr * optimizer( clip( gradient of F(theta, p) in p ) )
+
+F is the mean loss of the right answers' tokens. In words: ordinary adapter training.""",
+}
+
+VERSIONS = ("zofo", "python", "torch", "transformers", "peft", "numpy", "numba")
+
+LOADED = {
+    True: "What was exported loads with `transformers.AutoModelForCausalLM.from_pretrained(FOLDER)`.",
+    False: "What was exported loads with `AutoModelForCausalLM.from_pretrained(FOLDER/base)` (transformers) and, "
+    "around it, `PeftModel.from_pretrained(base, FOLDER/adapter)` (peft).",
+}
+
+LIMITS = """\
+- One seed, one split: the standard errors are those of the test rows alone, not of other seeds or other data.
+- The model was trained to choose this task's answers; what it writes otherwise may have become worse.
+- What the base model gets wrong, and the biases of its data, are still there.
+- The base model's licence holds for these weights, and the data's licence may restrict their use.
+  Check both before sharing."""
+
+
+def render(
+    config: Config,
+    environment: Mapping[str, Any],
+    splits: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    totals: Mapping[str, Any],
+    name: str,
+) -> str:
+    """Write a run's model card as markdown with the front matter that the hub reads.
+
+    Args: the contents of the run folder's files; totals, steps, seconds of training, forwards and
+    backwards; name, the run's. Returns the text.
+    """
+    parts = [
+        front(config),
+        f"# {name}",
+        opening(config),
+        f"## Base model\n\n{base(environment)}",
+        f"## Data\n\n{data(splits)}",
+        f"## Method\n\n{method(config)}",
+        f"## Training\n\n{training(config, environment, totals)}",
+        f"## Results\n\n{results(evaluation)}",
+        f"## Which adapter is used\n\n{choice(config, evaluation, metrics)}",
+        f"## How to use it\n\n{usage(name, config)}",
+        f"## Limits and licence\n\n{LIMITS}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def adapted(config: Config) -> bool:
+    """Whether the run has an adapter."""
+    return METHODS[config.method.name].uses_adapter(config)
+
+
+def front(config: Config) -> str:
+    """The YAML front matter. `base_model` is left out where the base has no hub id."""
+    hub = HUB_IDS.get(config.model.name) or hub_id(config.model.name)
+    found: dict[str, Any] = {"base_model": hub} if hub else {}
+    found["library_name"] = "peft" if adapted(config) else "transformers"
+    found["pipeline_tag"] = "text-generation"
+    zeroth = ["zeroth-order"] if METHODS[config.method.name].zeroth else []
+    found["tags"] = ["zofo", config.method.name, *zeroth, *([config.adapter.kind] if adapted(config) else [])]
+    return f"---\n{yaml.safe_dump(found, sort_keys=False)}---"
+
+
+def hub_id(name: str) -> str | None:
+    """A model's name if it looks like a hub id and is no file or folder, else None."""
+    local = name.startswith((".", "/", "~")) or name.endswith(".gguf") or Path(name).exists()
+    return None if local or name.count("/") != 1 else name
+
+
+def opening(config: Config) -> str:
+    """What this is, in a sentence."""
+    what = f"a {config.adapter.kind} adapter" if adapted(config) else "no adapter"
+    with_weights = "all weights" if METHODS[config.method.name].zeroth and moves_theta(config) else "the adapter alone"
+    return (
+        f"`{config.model.name}` fine-tuned on `{config.data.task}` by zofo with the method `{config.method.name}` "
+        f"({what}; {with_weights} trained). It was made by one command, and everything needed to repeat it stands here "
+        "and in `config.yaml`."
+    )
+
+
+def moves_theta(config: Config) -> bool:
+    """Whether the base's weights are trained."""
+    return config.method.name == "bilevel" or (config.method.name == "mezo" and config.method.tune == "full")
+
+
+def base(environment: Mapping[str, Any]) -> str:
+    """The base model and its hash."""
+    held = environment.get("base", {})
+    return f"`{held.get('name', '?')}`, SHA-256 over its weights' names, shapes and bytes: `{held.get('sha256', '?')}`."
+
+
+def data(splits: Mapping[str, Any]) -> str:
+    """Task, source, and the sizes of the splits."""
+    parts = splits.get("parts", {}).items()
+    rows = [(ROLES.get(part, part), part, held["rows"], f"{held['of']} file") for part, held in parts]
+    notes = "".join(f"\n- {note}" for note in splits.get("notes", []))
+    source = f"Task `{splits.get('task')}`, rows from {splits.get('source')}, split with seed {splits.get('seed')}"
+    table = grid(("what for", "split", "rows", "taken from"), rows)
+    return f"{source}; no text stands in two splits.\n\n{table}" + (f"\n{notes}" if notes else "")
+
+
+def method(config: Config) -> str:
+    """The equation in words, and the options that had an effect."""
+    row = METHODS[config.method.name]
+    used, default = effective(config), flatten(Config().model_dump(), "")
+    told = [
+        (f"`{key}`", f"`{plain(value)}`", "" if value == default[key] else f"default `{plain(default[key])}`")
+        for key, value in flatten(config.model_dump(), "").items()
+        if key in used and key.split(".")[0] in ("method", "adapter", "data", "model") and key != "model.name"
+    ]
+    text = EQUATIONS.get(config.method.name, row.about)
+    options = grid(("option", "value", ""), told)
+    return f"{text}\n\nCost of a step: {row.cost}.\n\nOptions that had an effect:\n\n{options}"
+
+
+def training(config: Config, environment: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
+    """Seed, steps, time, versions, machine."""
+    versions = ", ".join(f"{key} {environment[key]}" for key in VERSIONS if key in environment)
+    place = [str(environment.get(key, "?")) for key in ("machine", "device", "threads")]
+    rows = [
+        ("seed", config.run.seed),
+        ("steps", f"{totals.get('steps', '?')} of {config.run.steps}"),
+        ("training time", f"{duration(totals.get('seconds'))} (evaluation and saving not counted)"),
+        ("forward and backward passes", f"{totals.get('forwards', '?')} and {totals.get('backwards', '?')}"),
+        ("versions", versions),
+        ("machine", f"{', '.join(place)} threads"),
+    ]
+    return f"{grid(('what', 'value'), rows)}\n\n`curves.png` shows losses, gap and validation scores."
+
+
+def results(evaluation: Mapping[str, Any]) -> str:
+    """Scores on the test rows with their standard errors."""
+    scores = evaluation.get("results", {})
+    f1 = any("f1" in found for found in scores.values())
+    rows = []
+    for name, found in scores.items():
+        mark = " (used)" if name == evaluation.get("used") else ""
+        cells = [f"{name}{mark}", score(found), figure(found.get("loss")), found.get("n", "-")]
+        rows.append([*cells, figure(found.get("f1"))] if f1 else cells)
+    columns = ["what", "accuracy +- standard error", "loss (nats a token)", "rows", *(["macro-F1"] if f1 else [])]
+    where = f"The {evaluation.get('split', 'test')} rows of `{evaluation.get('task')}`"
+    when = f"{evaluation.get('checkpoint')} checkpoint, step {evaluation.get('step')}"
+    cut = evaluation.get("truncated", 0)
+    tail = f"\n\n{cut} of the rows were cut on the left to fit." if cut else ""
+    return f"{where}, {when}; zero-shot is the base before training.\n\n{grid(columns, rows)}{tail}"
+
+
+def choice(config: Config, evaluation: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Which adapter is used and why, by the validation losses."""
+    best = history.best(metrics)
+    if not adapted(config):
+        return "This run has no adapter: the trained weights are used as they are."
+    if best is None:
+        return f"`{evaluation.get('used', '?')}`; no validation chose it."
+    losses = [f"{s} {figure(best[s].get('loss'))} (accuracy {score(best[s])})" for s in history.slots(best)]
+    fixed = config.method.inference_adapter == best.get("used") and "inference_adapter" in METHODS[
+        config.method.name
+    ].options(config)
+    reason = "set by `method.inference_adapter`" if fixed else "the lowest loss on the validation rows"
+    if len(losses) == 1:
+        reason = "the only adapter"
+    behind = history.lag(history.validations(metrics)[-1])
+    text = (
+        f"`{best.get('used')}`: {reason}. At the best step, {best['step']}, the validation losses: {', '.join(losses)}."
+    )
+    return f"{text}\n\nNote: {behind}." if behind else text
+
+
+def usage(name: str, config: Config) -> str:
+    """Commands that load, score, continue and export the run."""
+    merged = config.adapter.kind == "lora" or not adapted(config)
+    flag = f" --dir {config.run.dir}" if config.run.dir != "runs" else ""
+    return f"""\
+    zofo generate {name} "text to continue"{flag}
+    zofo eval {name}{flag}
+    zofo resume {name}{flag}
+    zofo export {name} --out FOLDER{flag}
+
+{LOADED[merged]} An adapter fits the weights of this run and no others."""
+
+
+def plain(value: Any) -> str:
+    """An option's value as it would be typed."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = " ".join(value) if isinstance(value, tuple) else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text or "(empty)"
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A markdown table."""
+    sign, lines = "\\|", [columns, ["---"] * len(columns), *rows]
+    return "\n".join(
+        f"| {' | '.join(' '.join(str(cell).split()).replace('|', sign) for cell in row)} |" for row in lines
+    )
