@@ -67,3 +67,22 @@ def rows() -> torch.Tensor:
     ids = torch.randint(1, VOCAB, (3, 7), generator=torch.Generator().manual_seed(3))
     ids[1, 4:] = 0
     return ids
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny llama (tied head, GQA) in a folder, with a byte-level tokenizer: a model as a user would name it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    place = tmp_path_factory.mktemp("model") / "tiny-llama"
+    vocabulary = {token: i for i, token in enumerate(["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>").save_pretrained(place)
+    shape = COMMON | {"vocab_size": len(vocabulary), "max_position_embeddings": 128, "tie_word_embeddings": True}
+    shape |= {"bos_token_id": None, "eos_token_id": 0, "hidden_size": 16, "intermediate_size": 24}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        hf.LlamaForCausalLM(hf.LlamaConfig(**shape)).save_pretrained(place)
+    return str(place)

@@ -139,7 +139,8 @@ def keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
 
 def flatten(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Turn `{"method": {"lam": 1}}` or `{"method.lam": 1}` into `{"method.lam": 1}`; unknown keys are errors."""
-    known, found = keys(), {}
+    known = keys()
+    found: dict[str, Any] = {}
     for name, value in tree.items():
         name = str(name)
         if isinstance(value, Mapping) and name in Config.model_fields:

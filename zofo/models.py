@@ -82,7 +82,11 @@ def checked_folder(path: Path, asked: str) -> Path:
     """Refuse a folder that holds no model, or whose configuration names code to run."""
     if not (path / "config.json").is_file():
         raise BadInput(asked, "the folder has no config.json", "name a folder that `save_pretrained` wrote")
-    if "auto_map" in json.loads((path / "config.json").read_text(encoding="utf-8")):
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(asked, f"its config.json is not JSON ({error})", "bring the file back") from None
+    if "auto_map" in config:
         raise BadInput(asked, "the model brings code of its own (auto_map)", "zofo runs no remote code; use another model")
     return path
 
@@ -232,12 +236,23 @@ class Base:
 def own_files(place: str) -> list[Path]:
     """The safetensors files of a folder or of a hub model's snapshot in the hub's cache."""
     if Path(place).is_dir():
-        return sorted(Path(place).glob("*.safetensors"))
+        return read_by_transformers(Path(place))
     from huggingface_hub import snapshot_download
 
     with contextlib.suppress(Exception):  # not there as files: a copy is written instead
-        return sorted(Path(snapshot_download(place, local_files_only=True)).glob("*.safetensors"))
+        return read_by_transformers(Path(snapshot_download(place, local_files_only=True)))
     return []
+
+
+def read_by_transformers(folder: Path) -> list[Path]:
+    """The safetensors files that `from_pretrained` reads: one, or those that the index names (others may lie about)."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return sorted(folder / name for name in names)
 
 
 def located(files: list[Path], leaves: Leaves, prefix: str) -> dict[str, tuple[Path, str]] | None:

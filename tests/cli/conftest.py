@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SMALL = "--data.train_rows 12 --data.validation_rows 6 --data.test_rows 8 --batch 2 --data.max_length 64".split()
+SMALL = [
+    "--data.train_rows", "12", "--data.validation_rows", "6", "--data.test_rows", "8", "--batch", "2",
+    "--data.max_length", "64",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +48,17 @@ def model(home: Path) -> str:
     special = ["<end>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     sentences = [json.loads(line)["sentence"] + " It was terrible great" for line in text]
-    tokenizer.train_from_iterator(sentences, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>").save_pretrained(home / "tiny")
+    tokenizer.train_from_iterator(
+        sentences, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>").save_pretrained(
+        home / "tiny"
+    )
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     with seeded(0, "tiny", 0):
-        made = LlamaForCausalLM(LlamaConfig(vocab_size=400, num_key_value_heads=1, max_position_embeddings=128, **shape))
+        made = LlamaForCausalLM(
+            LlamaConfig(vocab_size=400, num_key_value_heads=1, max_position_embeddings=128, **shape)
+        )
     made.save_pretrained(home / "tiny")
     return str(home / "tiny")
 
@@ -58,7 +67,7 @@ Words = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def zofo(at_home: Path, capsys: pytest.CaptureFixture[str]) -> Words:
+def cli(at_home: Path, capsys: pytest.CaptureFixture[str]) -> Words:
     """Run a command line in this process: (exit status, standard output, standard error)."""
     from zofo.cli.main import main
 
@@ -72,12 +81,12 @@ def zofo(at_home: Path, capsys: pytest.CaptureFixture[str]) -> Words:
 
 
 @pytest.fixture
-def trained(zofo: Words, model: str, home: Path) -> str:
+def trained(cli: Words, model: str, home: Path) -> str:
     """The name of a run of two steps, made once a session by the command line."""
     if not (home / "runs" / "tiny-run").exists():
-        status, _, err = zofo(
+        status, _, err = cli(
             *f"train --preset bilevel-lora --model {model} --task reviews --run tiny-run --steps 2".split(),
-            *"--method.T 1 --run.eval_every 1 --run.threads 1".split(),
+            *["--method.T", "1", "--run.eval_every", "1", "--run.threads", "1"],
             *SMALL,
         )
         assert status == 0, err

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 
-def test_table_and_json(zofo, monkeypatch) -> None:
+def test_table_and_json(cli, monkeypatch) -> None:
     from zofo.bench import step
 
     seen: list[dict[str, Any]] = []
@@ -17,8 +17,8 @@ def test_table_and_json(zofo, monkeypatch) -> None:
         return {"model": options["model"], "head": "one position a row", "threads": 1, "results": {"zofo step": times}}
 
     monkeypatch.setattr(step, "main", measured)
-    status, out, err = zofo("bench", "step", "--rows", "2", "--noise", "gaussian", "sphere")
+    status, out, err = cli("bench", "step", "--rows", "2", "--noise", "gaussian", "sphere")
     assert status == 0, err
     assert seen[0]["rows"] == 2 and tuple(seen[0]["noise"]) == ("gaussian", "sphere") and seen[0]["tokens"] == 64
     assert out.splitlines()[-1].split("\t") == ["zofo step", "1.000", "0.900", "1.250", "2.50"]
-    assert json.loads(zofo("bench", "step", "--json")[1])["results"]["zofo step"] == times
+    assert json.loads(cli("bench", "step", "--json")[1])["results"]["zofo step"] == times

@@ -15,8 +15,8 @@ def table(out: str) -> list[dict[str, str]]:
     return [dict(zip(head, row, strict=True)) for row in rows]
 
 
-def test_a_run(zofo, trained: str, home: Path) -> None:
-    status, out, err = zofo("compare", trained)
+def test_a_run(cli, trained: str, home: Path) -> None:
+    status, out, err = cli("compare", trained)
     assert (status, err) == (0, "")
     row = table(out)[0]
     assert (row["run"], row["method"], row["task"], row["steps"]) == (trained, "bilevel lora", "reviews", "2 of 2")
@@ -26,7 +26,7 @@ def test_a_run(zofo, trained: str, home: Path) -> None:
     assert float(row["moved"]) > 0 and best["kind"] == "validation"
 
 
-def test_runs_tested_on_other_rows_are_told(zofo, trained: str, home: Path, tmp_path: Path) -> None:
+def test_runs_tested_on_other_rows_are_told(cli, trained: str, home: Path, tmp_path: Path) -> None:
     other = tmp_path / "runs" / "other"
     shutil.copytree(home / "runs" / trained, other)
     record = json.loads((other / "splits.json").read_text(encoding="utf-8"))
@@ -34,6 +34,6 @@ def test_runs_tested_on_other_rows_are_told(zofo, trained: str, home: Path, tmp_
     (other / "splits.json").write_text(json.dumps(record), encoding="utf-8")
     (other / "eval.json").unlink()
     (other / "metrics.jsonl").unlink()
-    status, out, err = zofo("compare", trained, str(other))
+    status, out, err = cli("compare", trained, str(other))
     assert status == 0 and "not tested on the same rows" in err and err.count("\n") == 1
     assert table(out)[1]["steps"] == "0 of 2" and table(out)[1]["p"] == "-"

@@ -14,10 +14,10 @@ def lines(out: str) -> dict[str, list[str]]:
     return {row.split("\t")[0]: row.split("\t") for row in out.splitlines() if "\t" in row}
 
 
-def test_a_run_scores_as_it_did_at_the_end_of_training(zofo, trained: str, home: Path) -> None:
+def test_a_run_scores_as_it_did_at_the_end_of_training(cli, trained: str, home: Path) -> None:
     file = home / "runs" / trained / "eval.json"
     before = json.loads(file.read_text(encoding="utf-8"))
-    status, out, err = zofo("eval", trained)
+    status, out, err = cli("eval", trained)
     assert status == 0, err
     after = json.loads(file.read_text(encoding="utf-8"))
     assert after == before
@@ -25,32 +25,32 @@ def test_a_run_scores_as_it_did_at_the_end_of_training(zofo, trained: str, home:
     assert lines(out)[f"{used} (used)"][4] == str(before["results"][used]["n"])
 
 
-def test_results_that_are_missing_are_filled_in(zofo, trained: str, home: Path) -> None:
+def test_results_that_are_missing_are_filled_in(cli, trained: str, home: Path) -> None:
     file = home / "runs" / trained / "eval.json"
     before = json.loads(file.read_text(encoding="utf-8"))
     begun = {"task": "reviews", "split": "test", "step": 0, "used": "zero-shot", "checkpoint": "base", "truncated": 0}
     file.write_text(json.dumps({**begun, "results": {"zero-shot": before["results"]["zero-shot"]}}), encoding="utf-8")
-    assert zofo("eval", trained)[0] == 0
+    assert cli("eval", trained)[0] == 0
     assert json.loads(file.read_text(encoding="utf-8")) == before
 
 
 @pytest.mark.parametrize("words", ["--split validation", "--which last"])
-def test_other_rows_or_checkpoints_are_not_recorded(zofo, trained: str, home: Path, words: str) -> None:
+def test_other_rows_or_checkpoints_are_not_recorded(cli, trained: str, home: Path, words: str) -> None:
     file = home / "runs" / trained / "eval.json"
     before = file.read_bytes()
-    status, out, err = zofo("eval", trained, *words.split())
+    status, out, err = cli("eval", trained, *words.split())
     assert status == 0, err
     assert {"p", "s"} <= {name.removesuffix(" (used)") for name in lines(out)}
     assert file.read_bytes() == before
 
 
-def test_a_slot_alone(zofo, trained: str) -> None:
-    status, out, _ = zofo("eval", trained, "--slot", "p")
+def test_a_slot_alone(cli, trained: str) -> None:
+    status, out, _ = cli("eval", trained, "--slot", "p")
     assert status == 0 and [name.removesuffix(" (used)") for name in lines(out)][1:] == ["p"]
 
 
-def test_a_model_is_scored_as_it_is(zofo, model: str, trained: str) -> None:
-    status, out, err = zofo("eval", model, "--task", "reviews", "--split", "validation")
+def test_a_model_is_scored_as_it_is(cli, model: str, trained: str) -> None:
+    status, out, err = cli("eval", model, "--task", "reviews", "--split", "validation")
     assert status == 0, err
     assert "zero-shot" in lines(out) and "%" in lines(out)["zero-shot"][1]
 
@@ -65,8 +65,8 @@ def test_a_model_is_scored_as_it_is(zofo, model: str, trained: str) -> None:
         ("smollm2-135n --task reviews", "did you mean 'smollm2-135m'?"),
     ],
 )
-def test_bad_input(zofo, trained: str, model: str, words: str, told: str) -> None:
-    status, _, err = zofo("eval", *words.format(model=model).split())
+def test_bad_input(cli, trained: str, model: str, words: str, told: str) -> None:
+    status, _, err = cli("eval", *words.format(model=model).split())
     assert status == 2 and told in err and err.count("\n") == 1
 
 

@@ -9,17 +9,17 @@ import pytest
 
 
 @pytest.mark.parametrize(("words", "merge"), [("", None), ("--merge", True), ("--no-merge", False)])
-def test_words_reach_the_export(zofo, trained: str, monkeypatch, words: str, merge: bool | None) -> None:
+def test_words_reach_the_export(cli, trained: str, monkeypatch, words: str, merge: bool | None) -> None:
     import zofo.export
 
     seen: list[Any] = []
     monkeypatch.setattr(zofo.export, "export", lambda *args: seen.append(args) or args[1])
-    status, out, err = zofo("export", trained, "--out", "exported", "--slot", "s", "--which", "last", *words.split())
+    status, out, err = cli("export", trained, "--out", "exported", "--slot", "s", "--which", "last", *words.split())
     assert (status, out) == (0, "exported to exported\n"), err
     run, *rest = seen[0]
     assert run.name == trained and rest == [Path("exported"), merge, "s", "last"]
 
 
-def test_a_folder_that_exists_is_refused(zofo, trained: str, tmp_path: Path) -> None:
-    status, _, err = zofo("export", trained, "--out", str(tmp_path))
+def test_a_folder_that_exists_is_refused(cli, trained: str, tmp_path: Path) -> None:
+    status, _, err = cli("export", trained, "--out", str(tmp_path))
     assert status == 2 and "it exists" in err

@@ -83,10 +83,15 @@ def test_flags_win_over_the_file_over_the_preset(tmp_path: Path) -> None:
     assert given == {"method.T", "method.lam", "adapter.targets"}
 
 
-def test_help_lists_sections_descriptions_choices_and_defaults(zofo) -> None:
-    status, out, _ = zofo("train", "--help")
+def test_help_lists_sections_descriptions_choices_and_defaults(cli) -> None:
+    status, out, _ = cli("train", "--help")
     text = " ".join(out.replace("\u2502", " ").split())
     assert status == 0
     assert all(f" {name} \u2500" in out for name in flags.sections())
-    for part in ("--method.lam --method.lambda FLOAT", "[bilevel | mezo | first-order]", "[default: 10]", "D_f (upper level)"):
+    for part in (
+        "--method.lam --method.lambda FLOAT",
+        "[bilevel | mezo | first-order]",
+        "[default: 10]",
+        "D_f (upper level)",
+    ):
         assert part in text

@@ -7,28 +7,31 @@ from pathlib import Path
 from zofo.config import presets
 
 
-def test_tasks_presets_models(zofo) -> None:
+def test_tasks_presets_models(cli) -> None:
     for what, name in (("tasks", "reviews"), ("presets", "quickstart"), ("models", "smollm2-135m")):
-        status, out, err = zofo("ls", what)
+        status, out, err = cli("ls", what)
         assert (status, err) == (0, "")
         rows = [line.split("\t") for line in out.splitlines()]
         assert name in [row[0] for row in rows] and all(len(row) == 2 and row[1] for row in rows)
-    assert [line.split("\t")[0] for line in zofo("ls", "presets")[1].splitlines()] == presets()
+    assert [line.split("\t")[0] for line in cli("ls", "presets")[1].splitlines()] == presets()
 
 
-def test_runs(zofo, trained: str, home: Path, tmp_path: Path) -> None:
-    rows = [line.split("\t") for line in zofo("ls", "runs")[1].splitlines()]
+def test_runs(cli, trained: str, home: Path, tmp_path: Path) -> None:
+    rows = [line.split("\t") for line in cli("ls", "runs")[1].splitlines()]
     assert [trained, "bilevel", "reviews"] == rows[0][:3] and "%" in rows[0][4]
-    assert zofo("ls", "runs", "--dir", str(tmp_path))[:2] == (0, "")
+    assert cli("ls", "runs", "--dir", str(tmp_path))[:2] == (0, "")
 
 
-def test_a_broken_run_does_not_hide_the_others(zofo, tmp_path: Path) -> None:
+def test_a_broken_run_does_not_hide_the_others(cli, tmp_path: Path) -> None:
     for name, text in (("bad", "- no mapping"), ("good", "{}\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(text, encoding="utf-8")
-    status, out, _ = zofo("ls", "runs", "--dir", str(tmp_path))
+    status, out, _ = cli("ls", "runs", "--dir", str(tmp_path))
     assert status == 0
-    assert [line.split("\t")[4] for line in out.splitlines()] == ["the file is not a mapping of keys to values", "not evaluated"]
+    assert [line.split("\t")[4] for line in out.splitlines()] == [
+        "the file is not a mapping of keys to values",
+        "not evaluated",
+    ]
 
 
 def test_piped_output_has_no_escape_codes_or_boxes(process, tmp_path: Path) -> None:

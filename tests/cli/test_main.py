@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("torch", "transformers", "numba", "matplotlib", "datasets", "peft", "sklearn")
-LIGHT = ["--help", "--version", "train --help", "ls tasks", "ls presets", "ls models", "ls runs", "show reviews", "show mezo"]
+LIGHT = [
+    "--help",
+    "--version",
+    "train --help",
+    "ls tasks",
+    "ls presets",
+    "ls models",
+    "ls runs",
+    "show reviews",
+    "show mezo",
+]
 COMMANDS = ["train", "resume", "eval", "generate", "export", "compare", "ls", "show", "bench"]
 
 
@@ -22,17 +32,17 @@ def test_light_commands_import_nothing_heavy(process, tmp_path: Path, words: str
     assert done.returncode == 0, done.stderr
 
 
-def test_help_lists_the_commands(zofo) -> None:
-    status, out, err = zofo("--help")
+def test_help_lists_the_commands(cli) -> None:
+    status, out, err = cli("--help")
     assert status == 0 and not err
     assert all(f"\u2502 {name} " in out for name in COMMANDS)
-    assert zofo()[1] == out
+    assert cli()[1] == out
 
 
-def test_version(zofo) -> None:
+def test_version(cli) -> None:
     import zofo as package
 
-    assert zofo("--version") == (0, f"{package.__version__}\n", "")
+    assert cli("--version") == (0, f"{package.__version__}\n", "")
 
 
 BAD = [
@@ -69,20 +79,22 @@ BAD = [
 
 
 @pytest.mark.parametrize(("words", "told"), BAD)
-def test_bad_input_is_one_line_and_status_2(zofo, tmp_path, monkeypatch, words: str, told: str) -> None:
+def test_bad_input_is_one_line_and_status_2(cli, tmp_path, monkeypatch, words: str, told: str) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, err = zofo(*words.split())
+    status, out, err = cli(*words.split())
     assert (status, out) == (2, "")
     assert err.startswith("zofo: ") and err.count("\n") == 1 and err.endswith("\n")
     assert told in err and "; " in err and "\u2502" not in err and "Traceback" not in err
 
 
-def test_bad_input_stays_one_line_whatever_was_typed(zofo) -> None:
-    status, _, err = zofo("train", "--task", "a\nb\x1b[31m", "--model", "smollm2-135m")
+def test_bad_input_stays_one_line_whatever_was_typed(cli) -> None:
+    status, _, err = cli("train", "--task", "a\nb\x1b[31m", "--model", "smollm2-135m")
     assert status == 2 and err.count("\n") == 1 and "\x1b" not in err
 
 
-@pytest.mark.parametrize(("words", "status"), [("--version", 0), ("ls nothing", 2), ("resume nosuch", 2), ("--nosuch", 2)])
+@pytest.mark.parametrize(
+    ("words", "status"), [("--version", 0), ("ls nothing", 2), ("resume nosuch", 2), ("--nosuch", 2)]
+)
 def test_the_process_ends_with_the_status(process, tmp_path: Path, words: str, status: int) -> None:
     done = process(*words.split(), cwd=tmp_path)
     assert done.returncode == status

@@ -13,8 +13,8 @@ def cells(out: str) -> dict[str, str]:
     return {line.split("\t")[0]: line.split("\t")[1] for line in out.splitlines() if "\t" in line}
 
 
-def test_a_task(zofo) -> None:
-    status, out, _ = zofo("show", "sst2")
+def test_a_task(cli) -> None:
+    status, out, _ = cli("show", "sst2")
     assert status == 0
     told = cells(out)
     assert told["choices, in label order"] == "terrible, great" and told["metric"] == "accuracy"
@@ -22,19 +22,19 @@ def test_a_task(zofo) -> None:
     assert show.places(definition.find("reviews")) == ["in the package"]
 
 
-def test_a_preset(zofo) -> None:
-    status, out, _ = zofo("show", "mezo-lora")
+def test_a_preset(cli) -> None:
+    status, out, _ = cli("show", "mezo-lora")
     assert status == 0 and out.startswith("preset mezo-lora: ")
     assert set(cells(out)) == set(preset("mezo-lora"))
 
 
-def test_a_run(zofo, trained: str, home: Path) -> None:
-    status, out, err = zofo("show", trained)
+def test_a_run(cli, trained: str, home: Path) -> None:
+    status, out, err = cli("show", trained)
     assert status == 0, err
     told = cells(out)
     assert told["method.T"] == "1" and told["run.steps"] == "2" and "method.eps" not in told
     assert {"zero-shot", "p", "s", "gap", "loss_p"} <= set(told)
-    assert zofo("show", str(home / "runs" / trained))[:2] == (0, out.replace("in runs/", f"in {home}/runs/"))
+    assert cli("show", str(home / "runs" / trained))[:2] == (0, out.replace("in runs/", f"in {home}/runs/"))
 
 
 def test_differences_are_from_the_defaults() -> None:
@@ -42,7 +42,7 @@ def test_differences_are_from_the_defaults() -> None:
     assert show.differences(config) == [("method.lam", "3.0", "10.0")]
 
 
-def test_nearest_of_all_names(zofo, trained: str) -> None:
+def test_nearest_of_all_names(cli, trained: str) -> None:
     for word, meant in (("sst3", "sst2"), ("mezzo", "mezo"), ("tiny-rum", trained)):
-        status, _, err = zofo("show", word)
+        status, _, err = cli("show", word)
         assert status == 2 and f"did you mean '{meant}'?" in err

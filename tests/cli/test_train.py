@@ -10,7 +10,7 @@ import yaml
 from zofo.cli import train
 from zofo.config import Config, build
 
-SMALL = "--data.train_rows 12 --data.validation_rows 6 --data.test_rows 8".split()
+SMALL = ["--data.train_rows", "12", "--data.validation_rows", "6", "--data.test_rows", "8"]
 
 
 def test_it_makes_a_run(trained: str, home: Path) -> None:
@@ -21,7 +21,7 @@ def test_it_makes_a_run(trained: str, home: Path) -> None:
     assert (run / "README.md").read_text(encoding="utf-8").startswith("---\n")
 
 
-def test_the_configuration_and_the_typed_keys_reach_the_loop(zofo, monkeypatch) -> None:
+def test_the_configuration_and_the_typed_keys_reach_the_loop(cli, monkeypatch) -> None:
     import zofo.loop
 
     seen: dict[str, Any] = {}
@@ -31,25 +31,28 @@ def test_the_configuration_and_the_typed_keys_reach_the_loop(zofo, monkeypatch) 
         return {}
 
     monkeypatch.setattr(zofo.loop, "start", start)
-    status, _, err = train_words(zofo, "--method.T", "3", "--steps", "4")
+    status, _, err = train_words(cli, "--method.T", "3", "--steps", "4")
     assert status == 0, err
     assert seen["config"].method.T == 3 and seen["config"].run.steps == 4
     assert seen["given"] == {"model.name", "data.task", "method.T", "run.steps"}
     assert all(hasattr(seen["show"], name) for name in ("note", "phase", "step", "validation", "done"))
 
 
-def train_words(zofo, *more: str) -> tuple[int, str, str]:
-    return zofo("train", "--preset", "bilevel-lora", "--model", "m", "--task", "reviews", *more)
+def train_words(cli, *more: str) -> tuple[int, str, str]:
+    return cli("train", "--preset", "bilevel-lora", "--model", "m", "--task", "reviews", *more)
 
 
-def test_a_run_that_exists_is_not_begun_again(zofo, trained: str, model: str) -> None:
-    status, _, err = zofo("train", "--model", model, "--task", "reviews", "--run", trained)
+def test_a_run_that_exists_is_not_begun_again(cli, trained: str, model: str) -> None:
+    status, _, err = cli("train", "--model", model, "--task", "reviews", "--run", trained)
     assert status == 2 and f"zofo resume {trained}" in err
 
 
-def test_dry_run_tells_and_writes_nothing(zofo, model: str, tmp_path: Path, monkeypatch) -> None:
+def test_dry_run_tells_and_writes_nothing(cli, model: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, err = zofo("train", "--preset", "bilevel-lora", "--model", model, "--task", "reviews", *SMALL, "--dry-run")
+    short = ("--data.max_length", "30")
+    status, out, err = cli(
+        "train", "--preset", "bilevel-lora", "--model", model, "--task", "reviews", *SMALL, *short, "--dry-run"
+    )
     assert status == 0, err
     assert list(tmp_path.iterdir()) == []
     told = out.split("\n# ")
@@ -58,9 +61,9 @@ def test_dry_run_tells_and_writes_nothing(zofo, model: str, tmp_path: Path, monk
     ]  # fmt: skip
     assert build(flat(yaml.safe_load(told[0]))).method.warmup == 10
     assert "D_f\t4\ttrain file" in told[1] and "D_p\t8\ttrain file" in told[1] and "test\t8\ttest file" in told[1]
-    assert "note: " in told[1]  # fewer rows are there than the defaults ask for, or were left out
+    assert "note: D_p: " in told[1] and "cut on the left to 30 tokens" in told[1]
     examples = told[2].splitlines()[1:]
-    assert len([line for line in examples if line.endswith(("[[ great]]", "[[ terrible]]"))]) == 3
+    assert len([line for line in examples if "[[ great]]" in line or "[[ terrible]]" in line]) == 3
     assert "weights (fp32): " in told[3] and "activations: not estimated yet" in told[3]
 
 

@@ -248,12 +248,12 @@ def optimum(lam: float) -> torch.Tensor:
     return torch.linalg.solve(w * M.T @ M + MU * torch.eye(2).double(), w * M.T @ (GOAL - SHIFT) + MU * HOME)
 
 
-def solve(lam: float, coupling: str, steps: int = 1500) -> torch.Tensor:
+def solve(lam: float, coupling: str, steps: int = 300) -> torch.Tensor:
     toy = Toy()
     leaves = tree.find(toy, keep=lambda p: p is toy.theta)
     config = MethodConfig(
-        lam=lam, coupling=coupling, T=10, optimizer="sgd", lr_s=0.3, lr_p=0.3, lr_theta=0.1 / (1 + lam) ** 0.5, clip=0.0,
-        noise="rademacher",
+        lam=lam, coupling=coupling, T=5, optimizer="sgd", lr_s=0.3, lr_p=0.9 if coupling == "outer" else 0.3,
+        lr_theta=0.05 if coupling == "outer" else 0.1, clip=0.0, noise="rademacher",
     )  # fmt: skip
     problem = Problem(toy, toy_loss, config, 0, steps, leaves, Scratch(toy, leaves), ToySlots(toy))  # type: ignore[arg-type]
     state = bilevel.init(problem)
@@ -269,7 +269,7 @@ def test_converges_to_the_bilevel_optimum_as_lambda_grows(coupling: str) -> None
     distances = []
     for lam in (1.0, 4.0, 16.0):
         found = solve(lam, coupling)
-        torch.testing.assert_close(found, optimum(lam), atol=1e-4, rtol=0)
+        torch.testing.assert_close(found, optimum(lam), atol=1e-5, rtol=0)
         distances.append(float((found - bilevel_optimum).norm()))
     assert distances[0] > 2 * distances[1] > 4 * distances[2]
 
@@ -404,9 +404,10 @@ def test_s_from_p_starts_each_iteration_at_p_with_fresh_moments() -> None:
 def test_a_zeroth_order_lower_level_lowers_the_loss_without_any_backward() -> None:
     solver = solver_with(lower="zeroth-order", s="off", T=60, lr_p=3e-3, lr_theta=0.0, lower_eps=1e-3)
     (batch,) = batches(1)
-    first = float(row_loss(solver.model, batch).mean())
-    solver.step([(batch, None)] * 60, (batch, batch))
-    assert float(row_loss(solver.model, batch).mean()) < first - 0.05
+    with torch.no_grad():
+        first = float(row_loss(solver.model, batch).mean())
+        solver.step([(batch, None)] * 60, (batch, batch))
+        assert float(row_loss(solver.model, batch).mean()) < first - 0.05
 
 
 def test_state_dict_round_trip_goes_on_with_the_same_bits() -> None:

@@ -96,6 +96,7 @@ def attach(model: nn.Module, config: AdapterConfig | PeftConfig, names: Sequence
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+            warnings.filterwarnings("ignore", message="Adapter name .* should not be contained in the prefix")
             with streams.seeded(seed, "adapter", 0):
                 peft = cast(PeftModel, get_peft_model(cast(Any, model), chosen, adapter_name=names[0]))
             for i, name in enumerate(names[1:], 1):

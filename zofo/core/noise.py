@@ -48,7 +48,7 @@ def sphere_scale(key: int, tensors: tuple[tuple[int, int], ...]) -> float:
     """
     table = reference.squares().numpy()
     total = sum(cpu.sum_of_squares(key, tid, 0, n, table) for tid, n in tensors)
-    return math.sqrt(sum(n for _, n in tensors) * 2**reference.SQUARE_BITS / total)
+    return math.sqrt(sum(n for _, n in tensors) * 2**reference.SQUARE_BITS / max(total, 1))
 
 
 def direction(law: Law, key: int, tensors: Iterable[tuple[int, int]]) -> Direction:

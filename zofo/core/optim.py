@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -104,9 +105,20 @@ def same_randomness(closure: Callable[[], Any], seed: int, step: int) -> Objecti
 
     def objective() -> Tensor:
         with streams.seeded(seed, "closure", step):
-            return torch.as_tensor(closure())
+            return one_number(closure())
 
     return objective
+
+
+def one_number(value: Any) -> Tensor:
+    """Return a closure's loss as a tensor. Raises `BadInput` when it is not one number."""
+    found = type(value).__name__
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):
+        loss = torch.as_tensor(value)
+        if loss.numel() == 1:
+            return loss
+        found = f"shape {tuple(loss.shape)}"
+    raise BadInput("ZO.step(closure)", f"the closure returned {found}, not one number", "return the mean loss")
 
 
 def policy(params: nn.Module | Iterable[nn.Parameter], probe: str) -> tuple[tree.Leaves, Probe]:
@@ -118,6 +130,10 @@ def policy(params: nn.Module | Iterable[nn.Parameter], probe: str) -> tuple[tree
         return leaves, (Inplace(leaves) if probe == "inplace" else Scratch(params, leaves))
     if probe == "scratch":
         raise BadInput('ZO(params, probe="scratch")', "bare parameters have no module to hook", "pass the module")
+    params = list(params)
+    if wrong := [p for p in params if not isinstance(p, Tensor)]:
+        found = f"{type(wrong[0]).__name__} among the parameters"
+        raise BadInput("ZO(params)", found, "pass a module, or parameters alone (no groups, no names)")
     leaves = tree.positional(params)
     if probe == "auto":
         import warnings

@@ -43,7 +43,7 @@ def bilevel_options(config: Config) -> set[str]:
         return (used | {"T"}) - {"inference_adapter"}
     used |= {"coupling", "T"}
     if m.coupling == "follow":
-        return (used | {"lr_s", "s_start", "init"}) - {"lr_p"}
+        return (used | {"lr_s", "s_start", "init"}) - {"lr_p", "inference_adapter"}
     used |= {"lam"}
     if m.lam == 0:
         return used - {"inference_adapter"} - ({"T", "accumulate_lower"} if m.coupling == "outer" else set())
@@ -53,7 +53,7 @@ def bilevel_options(config: Config) -> set[str]:
 
 def mezo_options(config: Config) -> set[str]:
     """The options that MeZO reads."""
-    return ZEROTH | {"tune"}
+    return ZEROTH - ({"probe"} if config.method.tune == "adapter" else set()) | {"tune"}
 
 
 def first_order_options(config: Config) -> set[str]:
@@ -96,12 +96,25 @@ def effective(config: Config) -> set[str]:
     if row.uses_adapter(config):
         used |= {f"adapter.{key}" for key in KIND[config.adapter.kind]}
     used |= {f"model.{key}" for key in type(config.model).model_fields}
-    if row.options(config).isdisjoint(LEARNER - {"max_bad"}):
-        used -= {"model.activation_checkpointing"}
+    if not learns_below(config):
+        used -= {"model.activation_checkpointing", "adapter.dropout"}
     used |= {f"data.{key}" for key in type(config.data).model_fields}
     if config.method.name != "bilevel":
         used -= {"data.upper_share"}
-    return used | {f"run.{key}" for key in type(config.run).model_fields}
+    used |= {f"run.{key}" for key in type(config.run).model_fields}
+    return used if moves_theta(config) else used - {"run.snapshot_every"}
+
+
+def learns_below(config: Config) -> bool:
+    """Whether there are backward passes in train mode: dropout and activation checkpointing act in no others."""
+    m = config.method
+    alone = m.s == "on" and m.coupling == "outer" and m.lam == 0  # p steps above only, in eval mode
+    return m.name == "first-order" or (m.name == "bilevel" and m.lower == "first-order" and not alone)
+
+
+def moves_theta(config: Config) -> bool:
+    """Whether the base's weights move."""
+    return config.method.name == "bilevel" or (config.method.name == "mezo" and config.method.tune == "full")
 
 
 def check(config: Config, given: Collection[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from zofo.config import Config, flatten
-from zofo.methods.table import METHODS, effective
+from zofo.methods.table import METHODS, effective, moves_theta
 from zofo.report import history
 from zofo.report.words import duration, figure, score
 
@@ -120,17 +120,12 @@ def hub_id(name: str) -> str | None:
 def opening(config: Config) -> str:
     """What this is, in a sentence."""
     what = f"a {config.adapter.kind} adapter" if adapted(config) else "no adapter"
-    with_weights = "all weights" if METHODS[config.method.name].zeroth and moves_theta(config) else "the adapter alone"
+    with_weights = "all weights" if moves_theta(config) else "the adapter alone"
     return (
         f"`{config.model.name}` fine-tuned on `{config.data.task}` by zofo with the method `{config.method.name}` "
         f"({what}; {with_weights} trained). It was made by one command, and everything needed to repeat it stands here "
         "and in `config.yaml`."
     )
-
-
-def moves_theta(config: Config) -> bool:
-    """Whether the base's weights are trained."""
-    return config.method.name == "bilevel" or (config.method.name == "mezo" and config.method.tune == "full")
 
 
 def base(environment: Mapping[str, Any]) -> str:

@@ -51,3 +51,4 @@ class Inplace:
         """theta <- theta + a z."""
         for leaf in self.leaves:
             move.add(leaf, z, a)
+        torch.clear_autocast_cache()  # an autocast block around the caller holds half copies of the old weights

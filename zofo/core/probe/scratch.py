@@ -33,14 +33,20 @@ class Pool:
     free: list[Tensor] = field(default_factory=list)
 
     def take(self, like: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return (buffer, its first elements seen as `shape`), of the type and device of `like`."""
+        """Return (buffer, its first elements seen as `shape`), of the type and device of `like`.
+
+        The smallest buffer that is large enough serves; where none is, the largest gives way to a new one,
+        so that a small tensor does not hold a large buffer while a second one is made.
+        """
         n = torch.Size(shape).numel()
-        for i, buffer in enumerate(self.free):
-            if buffer.dtype == like.dtype and buffer.device == like.device:
-                del self.free[i]
-                if buffer.numel() >= n:
-                    return buffer, buffer[:n].view(shape)
-                break  # too small: let it go, so that the pool never holds more than it must
+        same = [i for i, b in enumerate(self.free) if b.dtype == like.dtype and b.device == like.device]
+        same.sort(key=lambda i: self.free[i].numel())
+        at = next((i for i in same if self.free[i].numel() >= n), None)
+        if at is not None:
+            buffer = self.free.pop(at)
+            return buffer, buffer[:n].view(shape)
+        if same:
+            del self.free[same[-1]]
         buffer = torch.empty(n, dtype=like.dtype, device=like.device)
         return buffer, buffer.view(shape)
 
@@ -61,11 +67,12 @@ class Stand:
     live: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
 
     def perturbed(self, leaf: Leaf, buffers: list[Tensor]) -> Tensor:
-        """Return w + a z of a whole leaf in scratch."""
-        assert self.point.z is not None
+        """Return w + a z of a whole leaf in scratch (at theta itself, a copy)."""
         whole = leaf.data.contiguous()
         buffer, out = self.pool.take(whole, whole.shape)
         buffers.append(buffer)
+        if self.point.z is None:
+            return out.copy_(whole)
         self.reached.add(leaf.tid)
         return noise.perturb(out, whole, self.point.z, self.point.a, leaf.tid)
 
@@ -99,8 +106,8 @@ def enter(stand: Stand, own: Owned, module: nn.Module, args: tuple[Any, ...]) ->
     """Pre-hook: put perturbed parameters in place (an embedding gets its rows, and ids that count them)."""
     if torch.is_grad_enabled():
         raise RuntimeError("zofo probes with gradients off: scratch memory is reused, so gradients would be wrong")
-    if stand.point.z is None:
-        return None
+    if stand.point.z is None and getattr(module, "max_norm", None) is None:
+        return None  # theta itself; an embedding with max_norm writes its weight, so it gets a copy
     buffers = stand.live.setdefault(module, [])
     if "weight" in own and by_rows(module, own["weight"]) and len(args) == 1 and len(own) == 1:
         rows, ids = torch.unique(args[0], return_inverse=True)
@@ -156,7 +163,7 @@ def standing(model: nn.Module, leaves: Leaves, pool: Pool) -> Iterator[Stand]:
     Buffers that a forward pass writes (running means) get their old values back too.
     """
     stand, places = Stand(model, leaves, pool), owned(leaves)
-    before = [(module, name, b, b.clone(), b._version) for module, name, b in buffers_of(model)]
+    before = buffers_of(model)
     padding = {m: m.padding_idx for m in places if isinstance(m, nn.Embedding)}
     handles = []
     try:
@@ -164,7 +171,8 @@ def standing(model: nn.Module, leaves: Leaves, pool: Pool) -> Iterator[Stand]:
             if in_tiles(module, own):
                 module.forward = functools.partial(tiled, stand, own, module)  # type: ignore[method-assign]
                 continue
-            handles.append(module.register_forward_pre_hook(functools.partial(enter, stand, own)))
+            first = not isinstance(module, nn.Embedding)  # others' hooks see perturbed weights, but an embedding's own ids
+            handles.append(module.register_forward_pre_hook(functools.partial(enter, stand, own), prepend=first))
             handles.append(module.register_forward_hook(functools.partial(leave, stand, own, padding.get(module))))
         yield stand
     finally:
@@ -182,21 +190,25 @@ def in_place(module: nn.Module, stand: Stand) -> bool:
     return isinstance(forward, functools.partial) and forward.func is tiled and forward.args[0] is stand
 
 
-def buffers_of(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Yield every buffer with the module that holds it."""
+Held = list[tuple[nn.Module, dict[str, Tensor | None], dict[str, Tensor]]]  # module, its buffers, their copies
+
+
+def buffers_of(model: nn.Module) -> Held:
+    """Return the buffers of every module that has some, and a copy of each. Cost: the buffers' memory."""
+    found: Held = []
     for module in model.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                yield module, name, buffer
+        if module._buffers:
+            copies = {name: buffer.clone() for name, buffer in module._buffers.items() if buffer is not None}
+            found.append((module, dict(module._buffers), copies))
+    return found
 
 
-def restore(before: Sequence[tuple[nn.Module, str, Tensor, Tensor, int]]) -> None:
-    """Put back buffers that were written or replaced."""
-    for module, name, buffer, copy, version in before:
-        if buffer._version != version:
-            buffer.data.copy_(copy)
-        if module._buffers.get(name) is not buffer:
-            module._buffers[name] = buffer
+def restore(before: Held) -> None:
+    """Put back buffers and their values, however they were written (`.data` and inference mode leave no trace)."""
+    for module, held, copies in before:
+        module._buffers.update(held)
+        for name, copy in copies.items():
+            module._buffers[name].data.copy_(copy)  # type: ignore[union-attr]
 
 
 def check_reached(stand: Stand) -> None:

@@ -81,8 +81,8 @@ def find(model: nn.Module, keep: Callable[[nn.Parameter], bool] | None = None) -
     owners: dict[int, list[tuple[nn.Module, str]]] = {}
     named: dict[int, tuple[str, nn.Parameter]] = {}
     for path, module in base_of(model).named_modules(remove_duplicate=True):
-        for attr, param in module.named_parameters(recurse=False):
-            if not param.is_floating_point() or (keep is not None and not keep(param)):
+        for attr, param in module._parameters.items():
+            if param is None or not param.is_floating_point() or (keep is not None and not keep(param)):
                 continue
             owners.setdefault(id(param), []).append((module, attr))
             named.setdefault(id(param), (canonical(f"{path}.{attr}" if path else attr), param))

@@ -52,6 +52,7 @@ def apply(leaves: Leaves, update: Update, lr: float, decay: float = 0.0) -> Move
         for leaf in leaves:
             direction = update.direction(leaf)
             shrunk(leaf, shrink).add_(direction.to(leaf.data.dtype), alpha=-lr)
+    torch.clear_autocast_cache()
     return Moved(update.grad.law, tuple((key, float(np.float32(c))) for key, c in update.grad.terms), shrink, False)
 
 
@@ -63,6 +64,7 @@ def replay(leaves: Leaves, law: Law, terms: Sequence[tuple[int, float]], decay: 
         shrunk(leaf, decay)
         for z, a in directions:
             add(leaf, z, a)
+    torch.clear_autocast_cache()  # an autocast block around the caller holds half copies of the old weights
 
 
 def shrunk(leaf: Leaf, decay: float) -> Tensor:

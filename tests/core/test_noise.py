@@ -1,0 +1,158 @@
+"""z has the law it claims, is one function of (key; tensor, index), and is rounded as the design fixes it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from zofo.adapters.slots import attach
+from zofo.config import AdapterConfig
+from zofo.core import noise
+from zofo.core.kernels import reference
+from zofo.core.noise import LAWS, Direction, Law
+from zofo.core.probe import Point
+from zofo.core.probe.scratch import Scratch
+from zofo.core.weights import leaves as tree
+
+N = 1 << 20
+SIGMAS = 5  # the draws are fixed, so these tests cannot fail now and then
+
+
+def sample(law: Law, key: int = 1, tid: int = 2, n: int = N) -> Tensor:
+    """n elements of z."""
+    return noise.draw(noise.direction(law, key, ((tid, n),)), tid, n)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_moments(law: Law) -> None:
+    z = sample(law)
+    fourth = 1 if law == "rademacher" else 3
+    assert abs(float(z.mean())) < SIGMAS / math.sqrt(N)
+    assert abs(float((z**3).mean())) < SIGMAS * math.sqrt(15 / N)
+    variance = float((z**2).mean())
+    assert abs(variance - 1) <= (SIGMAS * math.sqrt(2 / N) if law == "gaussian" else 1e-6)
+    assert abs(float((z**4).mean()) - fourth) <= (1e-9 if law == "rademacher" else SIGMAS * math.sqrt(96 / N))
+
+
+def test_rademacher_is_plus_or_minus_one() -> None:
+    assert set(sample("rademacher", n=4096).unique().tolist()) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize(
+    "other", [(2, 2, 0), (1, 3, 0), (1 + (1 << 32), 2, 0), (1, 2 + (1 << 32), 0), (1, 2, 1), (1, 2, 8), (1, 2, 128)]
+)
+def test_keys_tensors_and_elements_are_independent(law: Law, other: tuple[int, int, int]) -> None:
+    """Correlation of z, and of its sizes, with that of another key, another tensor, or shifted elements."""
+    key, tid, shift = other
+    a, b = sample(law), sample(law, key, tid)
+    a, b = (a[shift:], b[: N - shift]) if shift else (a, b)
+    assert abs(float((a * b).mean())) < SIGMAS / math.sqrt(N)
+    if law != "rademacher":
+        assert abs(float(((a**2 - 1) * (b**2 - 1)).mean())) < SIGMAS * 2 / math.sqrt(N)
+
+
+@pytest.mark.parametrize("sizes", [(100,), (1000, 1), (257, 4096, 33)])
+def test_a_sphere_has_the_norm_root_d(sizes: tuple[int, ...]) -> None:
+    tensors = [(noise.tensor_id(f"t{i}"), n) for i, n in enumerate(sizes)]
+    for key in range(5):
+        z = noise.direction("sphere", key, tensors)
+        norm = math.sqrt(sum(float((noise.draw(z, tid, n) ** 2).sum()) for tid, n in tensors))
+        assert norm == pytest.approx(math.sqrt(sum(sizes)), rel=1e-6)
+
+
+def test_a_spheres_norm_does_not_depend_on_the_order_of_tensors() -> None:
+    tensors = [(noise.tensor_id(f"t{i}"), 1000 + 37 * i) for i in range(12)]
+    scales = {noise.direction("sphere", 3, order).scale for order in (tensors, tensors[::-1], tensors[5:] + tensors[:5])}
+    assert len(scales) == 1
+
+
+def test_a_sphere_of_one_element_is_finite_for_every_key() -> None:
+    """One z in two thousand is so small that its square is 0 in fixed point: still a finite direction."""
+    for key in range(5000):
+        assert math.isfinite(noise.direction("sphere", key, ((5, 1),)).scale)
+
+
+def test_only_the_sphere_is_scaled() -> None:
+    assert noise.direction("gaussian", 1, iter(())) == Direction("gaussian", 1, 1.0)
+    assert noise.direction("rademacher", 1, iter(())).scale == 1.0
+
+
+def test_a_tensors_id_is_a_hash_of_its_name() -> None:
+    """Fixed for ever: journals depend on it."""
+    assert noise.tensor_id("model.embed_tokens.weight") == 0xF64261A496B5D16A
+    assert noise.tensor_id("a") != noise.tensor_id("b")
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_types_are_rounded_once(law: Law, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp64: a z and the sum in fp64. Half types: a z in fp32, the sum in fp32, one rounding to the type."""
+    monkeypatch.setattr(noise, "CHUNK", 100)
+    w = torch.randn(333, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    z, a, tid, start = noise.direction(law, 5, ((6, 999),)), 0.0123, 6, 13
+    unit = noise.draw(Direction(law, 5), tid, 333, torch.float64, start)
+    if dtype == torch.float64:
+        want = w + unit * (a * z.scale)
+    else:
+        step = unit.float() * torch.tensor(a * z.scale, dtype=torch.float32)
+        want = (w.float() + step).to(dtype)
+    before = w.clone()
+    assert torch.equal(noise.perturb(torch.empty_like(w), w, z, a, tid, start), want)
+    assert torch.equal(w, before)
+    assert torch.equal(noise.perturb(w, w, z, a, tid, start), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("law", LAWS)
+def test_rows_and_tiles_are_pieces_of_the_whole(law: Law, dtype: torch.dtype) -> None:
+    w = torch.randn(41, 13, generator=torch.Generator().manual_seed(1)).to(dtype)
+    z = noise.direction(law, 8, ((9, w.numel()),))
+    whole = noise.perturb(torch.empty_like(w), w, z, 0.01, 9)
+    rows = torch.tensor([0, 3, 3, 40, 17])
+    assert torch.equal(noise.perturb_rows(w.new_empty(5, 13), w, rows, z, 0.01, 9), whole[rows])
+    tile = noise.perturb(w.new_empty(9, 13), w[20:29], z, 0.01, 9, 20 * 13)
+    assert torch.equal(tile, whole[20:29])
+
+
+def test_draw_agrees_with_perturb() -> None:
+    """What tests and Adam draw is what is added to the weights."""
+    for law in LAWS:
+        z = noise.direction(law, 4, ((3, 500),))
+        added = noise.perturb(torch.zeros(500), torch.zeros(500), z, 1.0, 3)
+        assert torch.allclose(added, noise.draw(z, 3, 500, torch.float32), rtol=1e-6, atol=0)
+
+
+def test_the_scaled_table_is_rounded_from_the_exact_product() -> None:
+    a = 1.2345e-3
+    exact = reference.table().double() * float(torch.tensor(a, dtype=torch.float32))
+    assert torch.equal(torch.from_numpy(noise.scaled_table(False, float(torch.tensor(a)))), exact.float())
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+@pytest.mark.parametrize("kind", ["lora", "prefix", "prompt"])
+@pytest.mark.parametrize("name", ["llama-tied", "gpt2"])
+def test_one_z_for_the_plain_model_and_any_adapter(name: str, kind: str, tiny, rows: Tensor) -> None:  # type: ignore[no-untyped-def]
+    """Same names, ids and noise; and with the adapter off the same perturbed outputs, bit for bit."""
+    plain = tiny(name)
+    targets = ("c_attn",) if name == "gpt2" else ("q_proj", "v_proj")
+    config = AdapterConfig(kind=kind, targets=targets if kind == "lora" else ())
+    slots = attach(tiny(name), config, ("p", "s"), seed=0)
+    adapter = {id(p) for slot in slots.params.values() for p in slot.values()}
+    here, there = tree.find(plain), tree.find(slots.model, keep=lambda p: id(p) not in adapter)
+    assert [(leaf.name, leaf.tid, leaf.param.shape) for leaf in here] == [
+        (leaf.name, leaf.tid, leaf.param.shape) for leaf in there
+    ]
+    z = there.direction("sphere", 77)
+    assert z == here.direction("sphere", 77)
+
+    def outputs(model: torch.nn.Module) -> Tensor:
+        return model(input_ids=rows, use_cache=False).logits.reshape(-1)
+
+    want = Scratch(plain, here)(lambda: outputs(plain), [Point(z, 0.01), Point(z, -0.01)])
+    with slots.off():
+        got = Scratch(slots.model, there)(lambda: outputs(slots.model), [Point(z, 0.01), Point(z, -0.01)])
+    assert torch.equal(got, want)

@@ -1,0 +1,124 @@
+"""Kill real training processes with SIGKILL, resume them, and compare with a run that was never stopped.
+
+Run by `tests/test_loop.py` in a process of its own: `python killing.py MODEL FOLDER CASE`. It imports
+zofo once and forks a child for every run, so that a run costs its steps and not its imports. Prints
+one JSON line: the kills made and the differences found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zofo import loop
+from zofo.config import resolve
+from zofo.report.terminal import Quiet
+from zofo.run.folder import RunFolder
+
+STEPS = 12
+COMMON = {
+    "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 6, "data.test_rows": 8, "data.batch": 2,
+    "data.max_length": 48, "run.steps": STEPS, "run.eval_every": 2, "run.save_every": 3, "run.snapshot_every": 5,
+    "run.threads": 1, "run.keep": 2,
+}  # fmt: skip
+CASES: dict[str, dict[str, Any]] = {
+    "bilevel": {"method.T": 2, "method.lr_theta": 1e-4, "method.noise": "rademacher"},
+    "bilevel-outer": {
+        "method.coupling": "outer", "method.T": 1, "method.rule": "adam", "method.lr_theta": 1e-4, "adapter.dropout": 0.2,
+        "method.s_start": "from-p", "method.init": "independent",
+    },
+    "bilevel-prefix": {"adapter.kind": "prefix", "method.T": 1, "method.lr_theta": 1e-4, "method.lr_p": 1e-2},
+    "mezo": {"method.name": "mezo", "method.rule": "scalar-adaptive", "method.lr_theta": 1e-4, "method.decay": 0.1},
+    "mezo-lora": {"method.name": "mezo", "method.tune": "adapter", "method.lr_theta": 1e-3, "method.q": 2},
+    "first-order": {"method.name": "first-order", "adapter.dropout": 0.2, "method.schedule": "cosine", "method.warmup": 3},
+}  # fmt: skip
+
+
+class Killer(Quiet):
+    """Kills its own process after a step's record (`step`) or after its validation (`validation`)."""
+
+    def __init__(self, phase: str, at: int) -> None:
+        super().__init__()
+        self.where, self.at = phase, at
+
+    def step(self, row: Mapping[str, Any], of: int) -> None:
+        if self.where == "step" and row["step"] == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def validation(self, row: Mapping[str, Any]) -> None:
+        if self.where == "validation" and row["step"] == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Run something in a child; returns its wait status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+
+def without_time(tree: Any) -> Any:
+    """A JSON tree without its fields of time and memory."""
+    if isinstance(tree, dict):
+        return {k: without_time(v) for k, v in tree.items() if k not in ("time", "memory", "seconds")}
+    return tree
+
+
+def picture(run: RunFolder) -> dict[str, Any]:
+    """Everything of a run that must not depend on having been killed."""
+    found: dict[str, Any] = {"journal": hashlib.sha256(run.journal.read_bytes()).hexdigest()}
+    found["metrics"] = [without_time(json.loads(line)) for line in run.metrics.read_text().splitlines()]
+    found["eval"] = json.loads(run.eval.read_text())
+    for path in sorted(run.checkpoints.rglob("*")):
+        name = str(path.relative_to(run.checkpoints))
+        if path.suffix == ".safetensors":
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif path.name == "state.json":
+            state = without_time(json.loads(path.read_text()))
+            state["progress"].pop("seconds", None)
+            state.pop("metrics", None)  # bytes: the fields of time vary in length
+            found[name] = state
+    return found
+
+
+def main(model: str, work: Path, case: str) -> None:
+    """Kill at every step, and after every validation; resume; compare."""
+    torch.set_num_threads(1)
+    flags = COMMON | CASES[case] | {"model.name": model, "run.dir": str(work)}
+
+    def started(name: str, show: Quiet) -> Callable[[], object]:
+        return lambda: loop.start(*resolve(flags | {"run.name": name}), show)
+
+    assert forked(started("whole", Quiet())) == 0
+    whole, differ, kills = picture(RunFolder(work / "whole")), [], 0
+    points = [("step", k) for k in range(1, STEPS + 1)] + [("validation", k) for k in range(2, STEPS + 1, 2)]
+    for phase, k in points:
+        name = f"{phase}-{k}"
+        status = forked(started(name, Killer(phase, k)))
+        kills += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        run = RunFolder(work / name)
+        resumed = forked(lambda run=run: loop.resume(run, Quiet()))
+        again = picture(run) if resumed == 0 else {"resumed": resumed}
+        differ += [f"{name}: {key}" for key in whole.keys() | again.keys() if whole.get(key) != again.get(key)]
+    print(json.dumps({"kills": kills, "points": len(points), "differ": differ}))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,100 @@
+"""The model card says how the run was made and what it scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from zofo.config import presets, resolve
+from zofo.methods.table import effective
+from zofo.report.card import EQUATIONS, hub_id, render
+
+ENVIRONMENT = {
+    "zofo": "0.1",
+    "torch": "2.13",
+    "python": "3.11",
+    "machine": "Linux x86_64",
+    "device": "cpu",
+    "threads": 2,
+}
+BASE = {"name": "smollm2-135m", "sha256": "ab" * 32}
+ROWS = {"D_f": 40, "D_p": 80, "validation": 30, "test": 200}
+SPLITS = {
+    "task": "reviews", "source": "packaged reviews", "seed": 3, "notes": ["validation: 30 rows taken"],
+    "parts": {part: {"rows": n, "of": "train", "sha256": "c" * 64} for part, n in ROWS.items()},
+}  # fmt: skip
+
+
+def card(metrics: Any, summary: Any, preset: str = "quickstart", method: str = "bilevel", **flags: Any) -> str:
+    wanted = {"model.name": "smollm2-135m", "data.task": "reviews", "run.seed": 3, "run.name": "x", **flags}
+    return render(
+        config=resolve({key.replace("__", "."): value for key, value in wanted.items()}, preset)[0],
+        environment={**ENVIRONMENT, "base": BASE},
+        splits=SPLITS,
+        evaluation=summary,
+        metrics=metrics(method),
+        totals={"steps": 30, "seconds": 90.0, "forwards": 780, "backwards": 600},
+        name="x",
+    )
+
+
+def test_front_matter(metrics, summary) -> None:
+    _, front, body = card(metrics, summary).split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["zofo", "bilevel", "zeroth-order", "lora"],
+    }
+    assert body.lstrip().startswith("# x\n")
+
+
+def test_all_parts_are_there(metrics, summary) -> None:
+    text = card(metrics, summary)
+    for part in (
+        BASE["sha256"], "| D_p | 80 |", "| D_f | 40 |", "validation: 30 rows taken", "A + lambda (B - C)",
+        "arXiv 2502.03604", "| seed | 3 |", "torch 2.13", "Linux x86_64, cpu, 2 threads", "| steps | 30 of 20 |",
+        "1 min 30 s", "780 and 600", "| zero-shot | 55.0 % +- 1.5 | 0.9 | 500 |", "| p (used) | 87.1 % +- 1.5 |",
+        "`s`: the lowest loss on the validation rows. At the best step, 20", "zofo resume x", "zofo eval x",
+        "zofo export x", "from_pretrained", "licence",
+    ):  # fmt: skip
+        assert part in text, part
+    heads = ["Base model", "Data", "Method", "Training", "Results", "Which adapter is used", "How to use it"]
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [*heads, "Limits and licence"]
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_only_options_with_an_effect_are_listed(metrics, summary, preset: str) -> None:
+    config, _ = resolve({"model.name": "m", "data.task": "reviews"}, preset)
+    method = config.method.name
+    text = card(metrics, summary, preset, method)
+    listed = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
+    used = {key for key in effective(config) if key.split(".")[0] != "run"} - {"model.name"}
+    assert listed == used
+    assert EQUATIONS[method].splitlines()[0] in text
+
+
+def test_changed_options_show_the_default(metrics, summary) -> None:
+    assert "| `method.lam` | `3` | default `10` |" in card(metrics, summary, method__lam=3)
+
+
+def test_which_adapter(metrics, summary) -> None:
+    assert "set by `method.inference_adapter`" in card(metrics, summary, method__inference_adapter="s")
+    assert "This run has no adapter" in card(metrics, summary, "mezo", "mezo")
+    assert "`p`: the only adapter." in card(metrics, summary, "fo-lora", "first-order")
+    lagging = lambda method: [*metrics(method), {**metrics(method)[-1], "p": {"accuracy": 0.5, "loss": 1.0}}]  # noqa: E731
+    assert "Note: p lags behind s" in card(lagging, summary)
+
+
+def test_f1_and_cut_rows_are_told(metrics, summary) -> None:
+    summary["results"]["p"]["f1"], summary["truncated"] = 0.5, 7
+    text = card(metrics, summary)
+    assert "| macro-F1 |" in text and "7 of the rows were cut" in text
+
+
+def test_hub_ids(tmp_path) -> None:
+    assert hub_id("facebook/opt-125m") == "facebook/opt-125m"
+    for name in ("./a", "/a/b", "a", "x/y.gguf", "a/b/c"):
+        assert hub_id(name) is None
