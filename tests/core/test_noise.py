@@ -66,7 +66,9 @@ def test_a_sphere_has_the_norm_root_d(sizes: tuple[int, ...]) -> None:
 
 def test_a_spheres_norm_does_not_depend_on_the_order_of_tensors() -> None:
     tensors = [(noise.tensor_id(f"t{i}"), 1000 + 37 * i) for i in range(12)]
-    scales = {noise.direction("sphere", 3, order).scale for order in (tensors, tensors[::-1], tensors[5:] + tensors[:5])}
+    scales = {
+        noise.direction("sphere", 3, order).scale for order in (tensors, tensors[::-1], tensors[5:] + tensors[:5])
+    }
     assert len(scales) == 1
 
 

@@ -52,7 +52,7 @@ def test_seeded_depends_on_its_arguments_alone() -> None:
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
 def test_seeded_puts_the_generators_back(error: type[BaseException] | None) -> None:
     torch.manual_seed(3)
-    before, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    before, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:
         with streams.seeded(5, "dropout", 1):
             torch.rand(7)
@@ -62,7 +62,7 @@ def test_seeded_puts_the_generators_back(error: type[BaseException] | None) -> N
         assert error is not None and isinstance(raised, error)
     assert torch.equal(torch.get_rng_state(), before)
     assert random.getstate() == python
-    assert (np.random.get_state()[1] == numpy[1]).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == numpy[1]).all()
 
 
 def test_seeded_takes_any_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,9 @@ class Reference:
     def __init__(self, model: OPTForCausalLM, start_p: dict, start_s: dict, **o: Any) -> None:
         self.model, self.theta = model, {n: w.clone() for n, w in model.named_parameters()}
         self.q = {"p": {n: w.clone() for n, w in start_p.items()}, "s": {n: w.clone() for n, w in start_s.items()}}
-        self.m = {slot: {n: [torch.zeros_like(w), torch.zeros_like(w)] for n, w in self.q[slot].items()} for slot in "ps"}
+        self.m = {
+            slot: {n: [torch.zeros_like(w), torch.zeros_like(w)] for n, w in self.q[slot].items()} for slot in "ps"
+        }
         self.t, self.k, self.o = {"p": 0, "s": 0}, 0, o
 
     def F(self, theta: dict, q: dict, ids: torch.Tensor) -> torch.Tensor:
@@ -139,7 +141,9 @@ def both(dtype: torch.dtype, iterations: int, **case: Any) -> tuple[Bilevel, Ref
     slots = solver.slots
     for slot in slots.params:  # LoRA starts with B = 0: give it values, so that every gradient counts
         generator = torch.Generator().manual_seed(ord(slot))
-        values = {n: 0.1 * torch.randn(w.shape, generator=generator, dtype=dtype) for n, w in slots.params[slot].items()}
+        values = {
+            n: 0.1 * torch.randn(w.shape, generator=generator, dtype=dtype) for n, w in slots.params[slot].items()
+        }
         slots.load(slot, values)
     start = slots.tensors("p"), slots.tensors("s" if "s" in slots.params else "p")
     reference = Reference(model, *start, **options)
@@ -159,7 +163,9 @@ def worst(solver: Bilevel, reference: Reference) -> tuple[float, float]:
     assert leaves is not None
     theta = max(float((leaf.data - reference.theta[leaf.name]).abs().max()) for leaf in leaves)
     adapters = max(
-        float((w - reference.q[slot][n]).abs().max()) for slot in solver.slots.params for n, w in solver.slots.tensors(slot).items()
+        float((w - reference.q[slot][n]).abs().max())
+        for slot in solver.slots.params
+        for n, w in solver.slots.tensors(slot).items()
     )
     return theta, adapters
 
@@ -183,7 +189,7 @@ def test_iterations_equal_the_reference_in_fp32(case: dict) -> None:
 
 def test_theta_moves_by_less_than_the_bound_of_the_fp64_test_only_if_it_moves() -> None:
     """The reference test could pass if nothing moved: it does move, by far more than the bound."""
-    solver, reference = both(torch.float64, 3, coupling="both")
+    _, reference = both(torch.float64, 3, coupling="both")
     base = dict(tiny(torch.float64).named_parameters())
     assert max(float((w - base[n]).abs().max()) for n, w in reference.theta.items()) > 1e-5
 
@@ -217,7 +223,12 @@ class ToySlots:
 
 
 M = torch.tensor([[1.0, 0.5], [-0.3, 0.8]], dtype=torch.float64)
-SHIFT, GOAL, HOME, MU = torch.tensor([0.2, -0.1]).double(), torch.tensor([1.0, -2.0]).double(), torch.zeros(2).double(), 0.5
+SHIFT, GOAL, HOME, MU = (
+    torch.tensor([0.2, -0.1]).double(),
+    torch.tensor([1.0, -2.0]).double(),
+    torch.zeros(2).double(),
+    0.5,
+)
 
 
 class Toy(torch.nn.Module):
@@ -337,7 +348,9 @@ def everything(solver: Bilevel) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("coupling", ["both", "outer", "follow"])
-def test_an_exception_at_any_forward_of_an_iteration_leaves_every_bit(coupling: str, error: type[BaseException]) -> None:
+def test_an_exception_at_any_forward_of_an_iteration_leaves_every_bit(
+    coupling: str, error: type[BaseException]
+) -> None:
     calls = {"n": 0, "fail": -1}
 
     def failing(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:

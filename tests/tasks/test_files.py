@@ -75,9 +75,7 @@ def test_a_missing_file_is_named(data: Path) -> None:
         load(TASK)
 
 
-@pytest.mark.parametrize(
-    "content", [b"{", b"[1]\n", b"\xff\xfe\n", b'{"a": 1}\n' + b"[" * 100000, b'{"a": 1}\nnull\n']
-)
+@pytest.mark.parametrize("content", [b"{", b"[1]\n", b"\xff\xfe\n", b'{"a": 1}\n' + b"[" * 100000, b'{"a": 1}\nnull\n'])
 def test_broken_lines_are_bad_input(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)

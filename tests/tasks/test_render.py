@@ -21,9 +21,7 @@ def trained(pre: Any, post: str | None = None, corpus: list[str] = CORPUS) -> Pr
     if pre is not None:
         tokenizer.pre_tokenizer = pre
     bytes_ = pre_tokenizers.ByteLevel.alphabet() if isinstance(pre, pre_tokenizers.ByteLevel) else []
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=bytes_, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=bytes_, show_progress=False)
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.decoder = decoders.ByteLevel()
     if post is not None:

@@ -56,7 +56,9 @@ class Slots:
         own = self.params[slot]
         wrong = sorted(set(own) ^ set(tensors)) or [n for n in own if own[n].shape != tensors[n].shape]
         if wrong:
-            raise BadInput(f"adapter {slot}", f"tensor {wrong[0]} does not fit this model and adapter", "use the run's own")
+            raise BadInput(
+                f"adapter {slot}", f"tensor {wrong[0]} does not fit this model and adapter", "use the run's own"
+            )
         for name, param in own.items():
             param.copy_(tensors[name])
 
@@ -82,7 +84,9 @@ def peft_config(config: AdapterConfig, model: nn.Module) -> PeftConfig:
     )
 
 
-def attach(model: nn.Module, config: AdapterConfig | PeftConfig, names: Sequence[str], seed: int, shared: bool = True) -> Slots:
+def attach(
+    model: nn.Module, config: AdapterConfig | PeftConfig, names: Sequence[str], seed: int, shared: bool = True
+) -> Slots:
     """Put adapters on a model (in place) and return them as slots.
 
     Args: config, ours or any peft configuration; names, the slots, ("p",) or ("p", "s"); seed, the
@@ -103,7 +107,9 @@ def attach(model: nn.Module, config: AdapterConfig | PeftConfig, names: Sequence
                 with streams.seeded(seed, "adapter", 0 if shared else i):
                     peft.add_adapter(name, chosen)
     except (ValueError, KeyError, AttributeError) as error:
-        raise BadInput("adapter", " ".join(str(error).split())[:200], "name the modules with --adapter.targets") from None
+        raise BadInput(
+            "adapter", " ".join(str(error).split())[:200], "name the modules with --adapter.targets"
+        ) from None
     peft.to(device)
     slots = Slots(peft, {name: parameters(peft, name, dtype) for name in names})
     for i, name in enumerate(names):
@@ -113,6 +119,15 @@ def attach(model: nn.Module, config: AdapterConfig | PeftConfig, names: Sequence
             slots.copy(names[0], name)
     slots.use(names[0])
     return slots
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence peft where it warns of what is meant: our adapters' short names, and a name transformers changed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*should not be contained in the prefix.*")
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 def parameters(peft: PeftModel, slot: str, dtype: torch.dtype) -> dict[str, nn.Parameter]:
@@ -130,7 +145,7 @@ def parameters(peft: PeftModel, slot: str, dtype: torch.dtype) -> dict[str, nn.P
 def start_prefix(slots: Slots, slot: str, seed: int, stream: int) -> None:
     """Set a prefix to the keys and values that the base model computes for random real tokens (as MeZO does)."""
     peft, (param,) = slots.model, slots.list(slot)
-    base, tokens = peft.get_base_model(), param.shape[0]
+    base, tokens = cast(Any, peft.get_base_model()), param.shape[0]
     vocabulary = cast(nn.Embedding, base.get_input_embeddings()).num_embeddings
     drawn = streams.generator(seed, "prefix", stream).integers(0, vocabulary, tokens)
     ids = torch.from_numpy(drawn)[None].to(param.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import statistics
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zofo import models
+from zofo import models, sources
 from zofo.config import ModelConfig
 from zofo.core import streams
 from zofo.core.optim import ZO
@@ -82,13 +83,18 @@ def measure(model: nn.Module, made: Batch, laws: Sequence[str], rounds: int, dty
 
     kinds: dict[str, Callable[[], Any]] = {"plain forward": plain}
     for law in laws:
-        step = ZO(model, lr=1e-7, noise=law).step  # type: ignore[arg-type]
-        kinds[f"zofo step, {law}"] = lambda step=step: step(loss)
+        optimizer = ZO(model, lr=1e-7, noise=law)  # type: ignore[arg-type]
+        kinds[f"zofo step, {law}"] = functools.partial(optimizer.step, loss)
     kinds["MeZO's loop"] = Walk(model, loss).step
     times = interleaved(kinds, rounds)
     unit = statistics.median(times["plain forward"])
     return {
-        name: {"median_s": statistics.median(t), "min_s": min(t), "max_s": max(t), "forwards": statistics.median(t) / unit}
+        name: {
+            "median_s": statistics.median(t),
+            "min_s": min(t),
+            "max_s": max(t),
+            "forwards": statistics.median(t) / unit,
+        }
         for name, t in times.items()
     }
 
@@ -107,7 +113,7 @@ def main(
     Both compute the same rows and head positions: one answer position a row, or all (`full`).
     Returns medians in seconds, and ratios to the plain forward pass.
     """
-    loaded = models.load(models.find(model), ModelConfig(name=model)).requires_grad_(True)
+    loaded = models.load(sources.find(model), ModelConfig(name=model)).requires_grad_(True)
     made = batch(loaded, rows, tokens)
     return {
         "model": model,

@@ -43,7 +43,7 @@ def presets_(_: str) -> tuple[Row, list[Row]]:
 
 def models(_: str) -> tuple[Row, list[Row]]:
     """Models that zofo knows by name (any folder, .gguf file or hub id works too)."""
-    from zofo.models import known
+    from zofo.sources import known
 
     return ("model", "about"), list(known().items())
 

@@ -32,11 +32,11 @@ def find(text: str, dir: str) -> Found:
     except BadInput as error:
         if Path(text).is_symlink() or (Path(dir) / text).is_symlink():
             raise error
-    from zofo import models
+    from zofo import sources
 
     try:
-        return Found(None, models.find(text))
+        return Found(None, sources.find(text))
     except BadInput as error:
-        known = [*folder.names(dir), *models.known()]
+        known = [*folder.names(dir), *sources.known()]
         do = nearest(text, known) if text else error.do
         raise BadInput(f"RUN|MODEL {text!r}", f"no run in {dir}, and as a model: {error.found}", do) from None

@@ -78,16 +78,22 @@ class ZO(torch.optim.Optimizer):
         """
         if closure is None:
             raise BadInput("ZO.step()", "no closure", "pass a function that returns the loss")
-        group = self.param_groups[0]
+        self.applied, group = None, self.param_groups[0]
         keys = [streams.key(group["seed"], "noise", group["step"], i) for i in range(group["q"])]
         directions = [self.leaves.direction(self.noise, key) for key in keys]
         objective = same_randomness(closure, group["seed"], group["step"])
         self.last = self.estimator(self.probe, objective, directions, group["eps"], (1.0,))
-        if self.last.finite:
+        if self.last.finite and move.fits(self.last.grad, float(group["lr"])):
             self.rule_state, update = self.rule.step(self.rule_state, self.last.grad, self.leaves)
             self.applied = move.apply(self.leaves, update, float(group["lr"]), group["decay"])
         group["step"] += 1
         return torch.tensor(self.last.terms[0])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse a second group: what is moved is fixed when the optimizer is made."""
+        if self.param_groups:
+            raise BadInput("ZO.add_param_group", "the weights that move are fixed at the start", "make another zofo.ZO")
+        super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state: groups (with the step count) and the rule's numbers and moments."""

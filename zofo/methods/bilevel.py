@@ -62,7 +62,7 @@ def lam_at(config: MethodConfig, k: int, steps: int) -> float:
     done = min(1.0, k / max(1, steps - 1))
     if config.lam_schedule == "linear":
         return config.lam_start + done * (config.lam - config.lam_start)
-    return config.lam_start * (config.lam / config.lam_start) ** done
+    return config.lam_start * math.pow(config.lam / config.lam_start, done)
 
 
 def plan(config: MethodConfig, lam: float) -> Plan:
@@ -158,7 +158,8 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
         above = upper_slope(problem, todo, lam, upper) if todo.p_above else None
         estimate = look(problem, state, todo, upper)
         numbers |= told(todo, estimate) | {f"lr_{slot}": state.learners[slot].rate for slot in todo.below}
-        finite = estimate.finite and (above is None or math.isfinite(above.loss))
+        finite = estimate.finite and move.fits(estimate.grad, config.lr_theta)
+        finite = finite and (above is None or math.isfinite(above.loss))
         moved = None
         if finite and above is not None:
             numbers |= {"loss_p": above.loss, "lr_p": state.learners["p"].rate}

@@ -1,6 +1,6 @@
 """First-order fine-tuning of an adapter by backpropagation: the baseline, peft and torch.optim.
 
-    p <- p - lr_p * optimizer( clip( grad_p F(theta_0, p; batch) ) )
+p <- p - lr_p * optimizer( clip( grad_p F(theta_0, p; batch) ) )
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def init(problem: Problem) -> State:
     c = problem.config
     assert problem.slots is not None
     return State(
-        learners={"p": Learner(problem.slots.list("p"), c.optimizer, c.lr_p, c.schedule, c.warmup, problem.steps, c.clip)}
+        learners={
+            "p": Learner(problem.slots.list("p"), c.optimizer, c.lr_p, c.schedule, c.warmup, problem.steps, c.clip)
+        }
     )
 
 

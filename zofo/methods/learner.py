@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
 def rate(t: int, lr: float, schedule: Literal["constant", "linear", "cosine"], warmup: int, total: int) -> float:
@@ -32,11 +32,18 @@ class Learner:
     """
 
     def __init__(
-        self, params: Sequence[nn.Parameter], optimizer: str, lr: float, schedule: Any, warmup: int, total: int, clip: float
+        self,
+        params: Sequence[nn.Parameter],
+        optimizer: str,
+        lr: float,
+        schedule: Any,
+        warmup: int,
+        total: int,
+        clip: float,
     ) -> None:
         self.params, self.lr, self.schedule = list(params), lr, schedule
         self.warmup, self.total, self.clip, self.t = warmup, total, clip, 0
-        self.make = lambda: OPTIMIZERS[optimizer](self.params, lr=lr)
+        self.make: Callable[[], torch.optim.Optimizer] = lambda: OPTIMIZERS[optimizer](self.params, lr=lr)
         self.optimizer = self.make()
 
     @property
@@ -69,7 +76,7 @@ class Learner:
 
     def to_checkpoint(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Split into JSON numbers and tensors (copies)."""
-        moments = {}
+        moments: dict[str, Tensor] = {}
         for i, held in self.optimizer.state_dict()["state"].items():
             moments |= {f"{i}.{name}": value.clone() for name, value in held.items() if isinstance(value, Tensor)}
         return {"t": self.t}, moments

@@ -1,6 +1,6 @@
 """MeZO (Malladi et al. 2023, arXiv 2305.17333) made exact: zeroth-order SGD on all weights, or on an adapter's.
 
-    theta <- theta - lr_theta * rule( sum_i c_i z_i ),   c_i from the losses at theta +- eps z_i
+theta <- theta - lr_theta * rule( sum_i c_i z_i ),   c_i from the losses at theta +- eps z_i
 """
 
 from __future__ import annotations
@@ -40,11 +40,17 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
     directions = problem.directions(state.k)
     estimator = ESTIMATORS[config.estimator]
     estimate = estimator(problem.probe, lambda: mean_loss(problem, batch, slot), directions, config.eps, (1.0,))
-    state, moved = tally(problem, state, estimate.finite, "the loss"), None
-    if estimate.finite:
+    finite = estimate.finite and move.fits(estimate.grad, config.lr_theta)
+    state, moved = tally(problem, state, finite, "the loss"), None
+    if finite:
         rule, update = RULES[config.rule].step(state.rule, estimate.grad, problem.leaves)
         moved = move.apply(problem.leaves, update, config.lr_theta, config.decay)
         state = replace(state, rule=rule)
     state = replace(state, k=state.k + 1)
-    numbers = {"A": estimate.terms[0], "c": sum(estimate.grad.coefficients), "lr_theta": config.lr_theta, "bad": state.bad}
+    numbers = {
+        "A": estimate.terms[0],
+        "c": sum(estimate.grad.coefficients),
+        "lr_theta": config.lr_theta,
+        "bad": state.bad,
+    }
     return state, Report(numbers, moved, estimate.calls * config.accumulate_upper)

@@ -49,9 +49,7 @@ class Bilevel:
         leaves = tree.find(model)
         self.slots: Slots = attach(model, adapter, bilevel.slots(config), seed, config.init == "shared")
         probe = Scratch(self.slots.model, leaves) if config.probe == "scratch" else Inplace(leaves)
-        self.problem = Problem(
-            self.slots.model, loss, config, seed, steps, leaves, probe, self.slots, train_mode
-        )
+        self.problem = Problem(self.slots.model, loss, config, seed, steps, leaves, probe, self.slots, train_mode)
         self.state: State = bilevel.init(self.problem)
 
     @property

@@ -15,7 +15,11 @@ from zofo.errors import BadInput
 
 LEARNER = {"optimizer", "schedule", "warmup", "clip", "max_bad"}
 ZEROTH = {"lr_theta", "rule", "decay", "estimator", "noise", "eps", "q", "probe", "accumulate_upper", "max_bad"}
-KIND = {"lora": {"kind", "r", "alpha", "dropout", "targets"}, "prefix": {"kind", "tokens"}, "prompt": {"kind", "tokens"}}
+KIND = {
+    "lora": {"kind", "r", "alpha", "dropout", "targets"},
+    "prefix": {"kind", "tokens"},
+    "prompt": {"kind", "tokens"},
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,9 @@ def check(config: Config, given: Collection[str]) -> None:
     used = effective(config)
     for key in sorted(given):
         if key not in used:
-            how = f"method {config.method.name}" + (f" with {config.adapter.kind}" if key.startswith("adapter.") else "")
+            how = f"method {config.method.name}" + (
+                f" with {config.adapter.kind}" if key.startswith("adapter.") else ""
+            )
             raise BadInput(f"--{key}", f"it has no effect for {how} as it is configured", "leave it out")
     if config.adapter.kind == "prefix" and config.model.activation_checkpointing:
         raise BadInput(

@@ -15,7 +15,9 @@ from zofo.core import noise
 from zofo.core.kernels import cpu, reference
 from zofo.core.noise import LAWS, Direction, Law
 
-EVEN = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EVEN = settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 WORD = st.integers(0, 2**64 - 1)
 START = st.one_of(st.integers(0, 700), st.integers(2**31 - 200, 2**31 + 200), st.integers(2**38, 2**38 + 300))
 
@@ -36,7 +38,9 @@ def slow(w: Tensor, z: Direction, a: float, tid: int, start: int = 0) -> Tensor:
 @given(law=st.sampled_from(LAWS), n=st.integers(1, 700), start=START, key=WORD, tid=WORD, a=st.floats(-2, 2, width=32))
 @example(law="gaussian", n=1, start=7, key=2**64 - 1, tid=2**64 - 1, a=1e-3)
 @example(law="rademacher", n=129, start=127, key=0, tid=0, a=-1e-3)
-def test_equals_the_reference_at_any_size_and_offset(law: Law, n: int, start: int, key: int, tid: int, a: float) -> None:
+def test_equals_the_reference_at_any_size_and_offset(
+    law: Law, n: int, start: int, key: int, tid: int, a: float
+) -> None:
     z, w = Direction(law, key, 0.987654321 if law == "sphere" else 1.0), weights(n)
     want = slow(w, z, a, tid, start)
     out = torch.full((n,), float("nan"))
@@ -64,7 +68,13 @@ def test_the_bits_do_not_depend_on_threads(law: Law, n: int, threads: Callable[[
 
 
 @EVEN
-@given(law=st.sampled_from(LAWS), n=st.integers(1, 2000), span=st.integers(1, 300), count=st.sampled_from([1, 2, 4]), start=START)
+@given(
+    law=st.sampled_from(LAWS),
+    n=st.integers(1, 2000),
+    span=st.integers(1, 300),
+    count=st.sampled_from([1, 2, 4]),
+    start=START,
+)
 def test_the_bits_do_not_depend_on_the_cut(
     law: Law, n: int, span: int, count: int, start: int, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

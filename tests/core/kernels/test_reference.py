@@ -22,7 +22,9 @@ ANSWERS = [  # Random123's known-answer file: counter, key, result
 
 
 @pytest.mark.parametrize(("counter", "key", "result"), ANSWERS)
-def test_philox_gives_the_published_answers(counter: tuple[int, ...], key: tuple[int, int], result: tuple[int, ...]) -> None:
+def test_philox_gives_the_published_answers(
+    counter: tuple[int, ...], key: tuple[int, int], result: tuple[int, ...]
+) -> None:
     words = tuple(torch.tensor([word]) for word in counter)
     assert tuple(int(word) for word in reference.philox(words, key)) == result  # type: ignore[arg-type]
 
@@ -80,7 +82,10 @@ def test_the_table_holds_normal_quantiles() -> None:
 
 def test_squares_are_the_tables_squares_in_fixed_point() -> None:
     exact = reference.table().double() ** 2
-    assert float((reference.squares().double() / 2**reference.SQUARE_BITS - exact).abs().max()) <= 0.5 / 2**reference.SQUARE_BITS
+    assert (
+        float((reference.squares().double() / 2**reference.SQUARE_BITS - exact).abs().max())
+        <= 0.5 / 2**reference.SQUARE_BITS
+    )
 
 
 def test_scaled_rounds_once() -> None:

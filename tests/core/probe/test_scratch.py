@@ -120,7 +120,9 @@ class TestEqualsARealMove:
         seen.check()
         assert torch.equal(got, really(moved, copy.deepcopy(odd), IDS))
 
-    def test_in_tiles(self, arch: str, tiny: Tiny, rows: Tensor, moved: Moved, watch: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_in_tiles(
+        self, arch: str, tiny: Tiny, rows: Tensor, moved: Moved, watch: type, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Tiles of a linear layer may be summed in another order by the BLAS, so to a few roundings."""
         monkeypatch.setattr(scratch, "TILE", 200)  # 6 rows of a head at a time, in every linear layer
         model = tiny(arch)
@@ -395,7 +397,9 @@ class TestLeavesNoTrace:
         seen.check()
         assert calls == 3 * [10, 1, 3], "and see the arguments that the caller gave"
 
-    def test_a_forward_of_somebody_elses_stays(self, odd: Odd, watch: type, moved: Moved, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_forward_of_somebody_elses_stays(
+        self, odd: Odd, watch: type, moved: Moved, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """accelerate and others put a `forward` on the instance: it runs, and is not taken away."""
         monkeypatch.setattr(scratch, "TILE", 20)
         plain, calls = odd.head.forward, []

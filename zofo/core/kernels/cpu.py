@@ -8,6 +8,7 @@ scaled by a, eight signs at a time or one normal quantile.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -119,7 +120,7 @@ def spans(n: int, work: Callable[[int, int], None]) -> None:
     if threads <= 1:
         return work(0, n)
     edges = [i * n // threads // 128 * 128 for i in range(threads)] + [n]
-    rest = [pool(threads - 1).submit(work, *pair) for pair in zip(edges[1:-1], edges[2:], strict=True)]
+    rest = [pool(threads - 1).submit(work, *pair) for pair in itertools.pairwise(edges[1:])]
     work(edges[0], edges[1])
     for future in rest:
         future.result()

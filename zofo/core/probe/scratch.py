@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -128,15 +128,15 @@ def leave(stand: Stand, own: Owned, padding: int | None, module: nn.Module, args
     stand.pool.give(stand.live.pop(module, []))
 
 
-def tiled(stand: Stand, own: Owned, module: nn.Linear, x: Tensor) -> Tensor:
+def tiled(stand: Stand, own: Owned, module: nn.Module, x: Tensor) -> Tensor:
     """y = x (W + a z)^T + (b + a z), a tile of output rows at a time. Cost: one tile of scratch."""
     if torch.is_grad_enabled():
         raise RuntimeError("zofo probes with gradients off: scratch memory is reused, so gradients would be wrong")
     z, a = stand.point.z, stand.point.a
     if z is None:
-        return F.linear(x, module.weight, module.bias)
+        return F.linear(x, cast(nn.Linear, module).weight, cast(nn.Linear, module).bias)
     leaf, buffers = own["weight"], list[Tensor]()
-    bias = stand.perturbed(own["bias"], buffers) if "bias" in own else module.bias
+    bias = stand.perturbed(own["bias"], buffers) if "bias" in own else cast(nn.Linear, module).bias
     width, height = leaf.data.shape[1], max(1, TILE // leaf.data.shape[1])
     stand.reached.add(leaf.tid)
     parts = []
@@ -164,14 +164,16 @@ def standing(model: nn.Module, leaves: Leaves, pool: Pool) -> Iterator[Stand]:
     """
     stand, places = Stand(model, leaves, pool), owned(leaves)
     before = buffers_of(model)
-    padding = {m: m.padding_idx for m in places if isinstance(m, nn.Embedding)}
+    padding: dict[nn.Module, int | None] = {m: m.padding_idx for m in places if isinstance(m, nn.Embedding)}
     handles = []
     try:
         for module, own in places.items():
             if in_tiles(module, own):
                 module.forward = functools.partial(tiled, stand, own, module)  # type: ignore[method-assign]
                 continue
-            first = not isinstance(module, nn.Embedding)  # others' hooks see perturbed weights, but an embedding's own ids
+            first = not isinstance(
+                module, nn.Embedding
+            )  # others' hooks see perturbed weights, but an embedding's own ids
             handles.append(module.register_forward_pre_hook(functools.partial(enter, stand, own), prepend=first))
             handles.append(module.register_forward_hook(functools.partial(leave, stand, own, padding.get(module))))
         yield stand

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,13 @@ class Moved:
     terms: tuple[tuple[int, float], ...]
     decay: float
     replay: bool
+
+
+def fits(update: Update, lr: float) -> bool:
+    """Whether every a = -lr c of an update is a finite fp32 number, so that it can be applied and journalled."""
+    grad = update if isinstance(update, SeedGrad) else update.grad
+    with np.errstate(over="ignore"):
+        return all(math.isfinite(float(np.float32(lr * c))) for c in grad.coefficients)
 
 
 def apply(leaves: Leaves, update: Update, lr: float, decay: float = 0.0) -> Moved:

@@ -1,0 +1,107 @@
+"""p and s over peft: two copies, one base, on models with and without grouped queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from zofo.adapters.slots import Slots, attach
+from zofo.config import AdapterConfig
+from zofo.core.weights import leaves as tree
+from zofo.errors import BadInput
+
+Tiny = Callable[..., nn.Module]
+KINDS = ("lora", "prefix", "prompt")
+ARCHITECTURES = ("gpt2", "opt", "llama", "qwen2", "mistral")
+
+
+def made(tiny: Tiny, arch: str, kind: str, shared: bool = True) -> Slots:
+    model = tiny(arch).requires_grad_(False)
+    return attach(model, AdapterConfig(kind=kind, r=2), ("p", "s"), 3, shared)  # type: ignore[arg-type]
+
+
+def logits(slots: Slots, rows: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = slots.model(input_ids=rows, attention_mask=(rows != 0).long(), use_cache=False).logits
+    return out[:, -rows.shape[1] :]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_p_and_s_start_equal_and_move_apart(tiny: Tiny, rows: torch.Tensor, arch: str, kind: str) -> None:
+    slots = made(tiny, arch, kind)
+    p, s = slots.tensors("p"), slots.tensors("s")
+    assert p.keys() == s.keys() and all(torch.equal(p[name], s[name]) for name in p)
+    assert not any(".p." in name or ".s." in name for name in p)
+    with torch.no_grad():
+        slots.use("s")
+        before = logits(slots, rows)
+        slots.use("p")
+        for param in slots.list("p"):
+            param.add_(0.1)
+        assert not torch.equal(logits(slots, rows), before)
+        slots.use("s")
+        assert torch.equal(logits(slots, rows), before)
+        slots.copy("s", "p")
+        slots.use("p")
+        assert torch.equal(logits(slots, rows), before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_independent_starts_differ_and_come_from_the_seed(tiny: Tiny, kind: str) -> None:
+    one, two = made(tiny, "llama", kind, shared=False), made(tiny, "llama", kind, shared=False)
+    assert any(not torch.equal(a, b) for a, b in zip(one.list("p"), one.list("s"), strict=True))
+    for slot in ("p", "s"):
+        assert all(torch.equal(a, b) for a, b in zip(one.list(slot), two.list(slot), strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_off_is_the_base_model(tiny: Tiny, rows: torch.Tensor, kind: str) -> None:
+    slots, plain = made(tiny, "llama", kind), tiny("llama")
+    with torch.no_grad(), slots.off():
+        assert torch.equal(logits(slots, rows), plain(input_ids=rows, attention_mask=(rows != 0).long()).logits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_the_active_slot_and_nothing_else(tiny: Tiny, rows: torch.Tensor, kind: str) -> None:
+    slots = made(tiny, "llama", kind)
+    for slot in ("p", "s", "p"):
+        slots.use(slot)
+        grads = torch.autograd.grad(logits(slots, rows).square().mean(), slots.list(slot))
+        assert any(g.abs().max() > 0 for g in grads)
+    theta = tree.find(slots.model, keep=lambda p: all(p is not q for s in "ps" for q in slots.list(s)))
+    assert not any(leaf.param.requires_grad for leaf in theta)
+
+
+def test_a_prefix_starts_from_keys_and_values_of_real_tokens(tiny: Tiny, rows: torch.Tensor) -> None:
+    """With such a prefix the model answers as if the tokens stood in front: the loss stays in its range."""
+    from zofo.core import streams
+
+    slots = made(tiny, "llama", "prefix")
+    drawn = streams.generator(3, "prefix", 0).integers(0, 96, 5)
+    ids = torch.cat([torch.from_numpy(drawn)[None].expand(1, -1), rows[:1]], dim=1)
+    with torch.no_grad():
+        with slots.off():
+            real = slots.model(input_ids=ids, use_cache=False).logits[:, 5:]
+        slots.use("p")
+        torch.testing.assert_close(logits(slots, rows[:1]), real, atol=1e-4, rtol=1e-4)
+
+
+def test_loading_another_adapters_tensors_is_refused(tiny: Tiny) -> None:
+    lora, prompt = made(tiny, "llama", "lora"), made(tiny, "llama", "prompt")
+    with pytest.raises(BadInput, match="does not fit this model and adapter"):
+        lora.load("p", prompt.tensors("p"))
+
+
+def test_unknown_targets_are_refused_in_one_line(tiny: Tiny) -> None:
+    with pytest.raises(BadInput, match=r"--adapter.targets"):
+        attach(tiny("llama"), AdapterConfig(targets=("no_such_module",)), ("p",), 0)
+
+
+def test_an_fp64_base_gets_fp64_adapters(tiny: Tiny) -> None:
+    for kind in KINDS:
+        model = tiny("opt").double().requires_grad_(False)
+        slots = attach(model, AdapterConfig(kind=kind), ("p",), 0)  # type: ignore[arg-type]
+        assert {p.dtype for p in slots.list("p")} == {torch.float64}

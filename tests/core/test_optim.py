@@ -1,0 +1,337 @@
+"""`zofo.ZO` in anybody's loop: exact, repeatable, resumable, and refusing what it cannot do."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import zofo
+from zofo.core import noise, streams
+from zofo.core.noise import LAWS
+from zofo.core.optim import ZO
+from zofo.core.probe.inplace import Inplace
+from zofo.core.probe.scratch import Scratch
+from zofo.core.rules import RULES
+from zofo.core.weights import leaves as tree
+from zofo.core.weights import move
+from zofo.errors import BadInput
+
+X = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(6) % 3
+
+
+def cnn() -> nn.Module:
+    """A small image classifier with batch norm and dropout, the same weights each time, in train mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(144, 3)
+        ).train()
+
+
+def loss(model: nn.Module) -> Callable[[], Tensor]:
+    """A closure: cross-entropy on six images."""
+    return lambda: nn.functional.cross_entropy(model(X), Y)
+
+
+def weights(model: nn.Module) -> list[Tensor]:
+    """Copies of a model's weights."""
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    """Whether two lists of tensors are bit-equal."""
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_it_is_the_public_one() -> None:
+    assert zofo.ZO is ZO and issubclass(ZO, torch.optim.Optimizer)
+
+
+def test_a_step_is_what_the_docstring_says() -> None:
+    """theta <- (1 - lr decay) theta - lr sum_i c_i z_i, keys from (seed, "noise", step, i), applied once."""
+    model, twin = cnn(), cnn()
+    opt = ZO(model, lr=0.01, eps=1e-2, q=3, seed=9, decay=0.5)
+    returned = opt.step(loss(model))
+    assert opt.last is not None and opt.applied is not None
+    keys = [streams.key(9, "noise", 0, i) for i in range(3)]
+    assert [key for key, _ in opt.last.grad.terms] == keys
+    assert opt.applied.terms == tuple((k, float(np.float32(-0.01 * c))) for k, c in opt.last.grad.terms)
+    assert opt.applied.decay == float(np.float32(0.005))
+    move.replay(tree.find(twin), opt.applied.law, opt.applied.terms, opt.applied.decay)
+    assert same(weights(model), weights(twin))
+    assert float(returned) == pytest.approx(opt.last.terms[0])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "q", "cost"), [("central", 1, 2), ("central", 3, 6), ("forward", 1, 2), ("forward", 3, 4)]
+)
+def test_the_closure_is_called_as_often_as_promised(estimator: str, q: int, cost: int) -> None:
+    model, calls = cnn(), []
+    opt = ZO(model, q=q, estimator=estimator)
+    opt.step(lambda: (calls.append(torch.is_grad_enabled()), loss(model)())[1])
+    assert calls == [False] * cost
+
+
+def test_probing_leaves_buffers_and_the_global_generator(watch: type) -> None:
+    """With lr 0 a step is a probe: batch norm's buffers too are as before, and dropout drew from a stream of its own."""
+    model = cnn()
+    seen, state = watch(model), torch.get_rng_state()
+    ZO(model, lr=0.0, q=2).step(loss(model))
+    seen.check()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_all_points_of_a_step_share_one_dropout_mask() -> None:
+    model, masks = cnn(), list[Tensor]()
+    model[3].register_forward_hook(lambda module, args, out: masks.append((out == 0) & (args[0] != 0)))
+    model[2] = nn.Identity()  # so that no zero comes in
+    opt = ZO(model, q=3)
+    opt.step(loss(model))
+    opt.step(loss(model))
+    assert len(masks) == 12
+    assert all(torch.equal(masks[0], mask) for mask in masks[:6])
+    assert all(torch.equal(masks[6], mask) for mask in masks[6:])
+    assert not torch.equal(masks[0], masks[6]) and masks[0].any()
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("rule", RULES)
+def test_it_learns(law: Any, rule: str) -> None:
+    """A least-squares fit by forward passes only."""
+    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(1))
+    y = x @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])
+    model = nn.Linear(4, 1)
+    nn.init.zeros_(model.weight)
+    opt = ZO(model, lr={"sgd": 0.02, "scalar-adaptive": 0.03, "adam": 0.05}[rule], eps=1e-3, noise=law, rule=rule, q=2)
+
+    def closure() -> Tensor:
+        return nn.functional.mse_loss(model(x), y)
+
+    first = float(opt.step(closure))
+    for _ in range(150):
+        last = float(opt.step(closure))
+    assert last < 0.25 * first
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_state_dict_round_trip_continues_bit_equal(rule: str) -> None:
+    """Model and optimizer saved in the middle, loaded into fresh ones: the same weights at the end."""
+    model = cnn()
+    opt = ZO(model, lr=1e-3, rule=rule, q=2, seed=3)
+    for _ in range(3):
+        opt.step(loss(model))
+    held = copy.deepcopy((model.state_dict(), opt.state_dict()))
+    again = cnn()
+    other = ZO(again, lr=99.0, rule=rule)
+    again.load_state_dict(held[0])
+    other.load_state_dict(held[1])
+    for _ in range(3):
+        opt.step(loss(model))
+        other.step(loss(again))
+    assert other.param_groups[0]["lr"] == 1e-3 and other.param_groups[0]["step"] == 6
+    assert same(weights(model), weights(again))
+    assert opt.applied == other.applied
+
+
+def test_two_runs_are_one(threads: Callable[[int], None]) -> None:
+    """Same seed, same bits; another seed, others."""
+
+    def run(seed: int) -> list[Tensor]:
+        model = cnn()
+        opt = ZO(model, lr=1e-3, seed=seed)
+        for _ in range(3):
+            opt.step(loss(model))
+        return weights(model)
+
+    first = run(1)
+    assert same(first, run(1)) and not same(first, run(2))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda opt: torch.optim.lr_scheduler.StepLR(opt, 1, 0.5),
+        lambda opt: torch.optim.lr_scheduler.CosineAnnealingLR(opt, 4),
+        lambda opt: torch.optim.lr_scheduler.LambdaLR(opt, lambda k: 1 / (k + 1)),
+        lambda opt: torch.optim.lr_scheduler.LinearLR(opt),
+    ],
+    ids=["step", "cosine", "lambda", "linear"],
+)
+def test_schedulers_of_torch_set_the_rate(make: Callable[[ZO], Any]) -> None:
+    model = cnn()
+    opt = ZO(model, lr=0.01)
+    schedule = make(opt)
+    rates = []
+    for _ in range(4):
+        rate = opt.param_groups[0]["lr"]
+        opt.step(loss(model))
+        assert opt.last is not None and opt.applied is not None
+        assert opt.applied.terms[0][1] == float(np.float32(-rate * opt.last.grad.coefficients[0]))
+        schedule.step()
+        rates.append(rate)
+    assert len(set(rates)) == 4
+
+
+def test_only_parameters_that_require_a_gradient_move() -> None:
+    model = cnn()
+    model[0].requires_grad_(False)
+    before = weights(model)
+    ZO(model, lr=0.1).step(loss(model))
+    after = weights(model)
+    assert same(before[:2], after[:2])
+    assert not any(torch.equal(a, b) for a, b in zip(before[2:], after[2:], strict=True))
+
+
+def test_bare_parameters_warn_and_go_in_place() -> None:
+    model = cnn()
+    with pytest.warns(UserWarning, match="drifts") as caught:
+        opt = ZO(model.parameters(), lr=1e-3)
+    assert caught[0].filename == __file__
+    assert isinstance(opt.probe, Inplace)
+    assert [leaf.name for leaf in opt.leaves] == [f"parameter.{i}" for i in range(6)]
+    before = weights(model)
+    opt.step(loss(model))
+    assert not same(before, weights(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ZO(model.parameters(), probe="inplace")
+
+
+def test_the_policy_is_chosen_by_what_is_given() -> None:
+    assert isinstance(ZO(cnn()).probe, Scratch)
+    assert isinstance(ZO(cnn(), probe="scratch").probe, Scratch)
+    assert isinstance(ZO(cnn(), probe="inplace").probe, Inplace)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lr": -1e-3}, "lr is at least"), ({"lr": math.nan}, "lr is at least"), ({"eps": 0.0}, "eps is at least"),
+        ({"eps": -1.0}, "eps"), ({"decay": -0.1}, "decay"), ({"q": 0}, "q is at least 1"),
+        ({"estimator": "centre"}, "did you mean 'central'"), ({"rule": "adma"}, "did you mean 'adam'"),
+        ({"noise": "gausian"}, "did you mean 'gaussian'"), ({"probe": "scratchy"}, "did you mean 'scratch'"),
+    ],
+)  # fmt: skip
+def test_bad_values_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        ZO(nn.Linear(2, 2), **options)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ([], "no floating-point parameter"),
+        (nn.ReLU(), "no floating-point parameter"),
+        (nn.Linear(2, 2).requires_grad_(False), "no floating-point parameter"),
+        ([{"params": [nn.Parameter(torch.ones(2))]}], "no groups"),
+        (nn.Linear(2, 2).named_parameters(), "no names"),
+    ],
+)
+def test_bad_parameters_are_refused(params: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        ZO(params, probe="auto" if isinstance(params, nn.Module) else "inplace")
+
+
+def test_scratch_needs_a_module() -> None:
+    with pytest.raises(BadInput, match="pass the module"):
+        ZO(nn.Linear(2, 2).parameters(), probe="scratch")
+
+
+def test_a_second_group_is_refused() -> None:
+    """It would stand in `param_groups` and not move."""
+    with pytest.raises(BadInput, match="fixed at the start"):
+        ZO(nn.Linear(2, 2)).add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+
+
+def test_a_step_needs_a_closure_of_one_number(watch: type) -> None:
+    model = nn.Linear(2, 2)
+    opt, seen = ZO(model), watch(model)
+    with pytest.raises(BadInput, match="closure"):
+        opt.step()
+    for closure in (lambda: None, lambda: model(torch.ones(3, 2)), lambda: "0.5"):
+        with pytest.raises(BadInput, match="not one number"):
+            opt.step(closure)
+        seen.check()
+    assert math.isfinite(float(opt.step(lambda: model(torch.ones(1, 2)).sum().item())))
+    assert math.isfinite(float(opt.step(lambda: np.float32(1.0))))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_loss_that_is_not_finite_moves_nothing(rule: str, bad: float, watch: type) -> None:
+    """Neither weights nor the rule's state; the step is counted, and the next one is taken."""
+    model = cnn()
+    opt = ZO(model, lr=0.1, rule=rule, decay=0.1)
+    seen, state = watch(model), copy.deepcopy(opt.state_dict())
+    opt.step(lambda: loss(model)() * bad)
+    seen.check()
+    assert opt.last is not None and not opt.last.finite and opt.applied is None
+    now = opt.state_dict()
+    assert now["rule"] == state["rule"] and all(torch.equal(now["moments"][k], v) for k, v in state["moments"].items())
+    assert now["param_groups"][0]["step"] == 1
+    opt.step(loss(model))
+    assert opt.last.finite
+    assert not same(weights(model), weights(cnn()))
+
+
+@pytest.mark.parametrize("lr", [1e38, 1e300])
+def test_a_step_that_does_not_fit_fp32_moves_nothing(lr: float, watch: type) -> None:
+    """a = -lr c is applied and journalled in fp32: where it overflows, nothing is applied."""
+    model = cnn()
+    opt, seen = ZO(model, lr=lr), watch(model)
+    opt.step(lambda: 1e6 * loss(model)())
+    seen.check()
+    assert opt.applied is None and opt.param_groups[0]["step"] == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_in_the_closure_moves_nothing_and_counts_no_step(error: type[BaseException], watch: type) -> None:
+    model = cnn()
+    opt, seen, calls = ZO(model, lr=0.1), watch(model), []
+
+    def closure() -> Tensor:
+        calls.append(1)
+        if len(calls) == 2:
+            raise error
+        return loss(model)()
+
+    with pytest.raises(error):
+        opt.step(closure)
+    seen.check()
+    assert opt.param_groups[0]["step"] == 0
+    twin = cnn()
+    opt.step(loss(model))
+    ZO(twin, lr=0.1).step(loss(twin))
+    assert same(weights(model), weights(twin))
+
+
+def test_backward_in_a_closure_is_refused(watch: type) -> None:
+    model = cnn()
+    seen = watch(model)
+
+    def closure() -> Tensor:
+        with torch.enable_grad():
+            value = loss(model)()
+            value.backward()
+        return value
+
+    with pytest.raises(RuntimeError, match="gradients"):
+        ZO(model).step(closure)
+    seen.check()
+
+
+def test_ids_by_position_draw_other_noise_than_names() -> None:
+    """What the warning means: bare parameters replay only on the same list."""
+    model = nn.Linear(3, 3)
+    (named, _), (placed, _) = tree.find(model), tree.positional(model.parameters())
+    z = noise.Direction("gaussian", 1)
+    assert not torch.equal(noise.draw(z, named.tid, 9), noise.draw(z, placed.tid, 9))

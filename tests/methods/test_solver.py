@@ -1,0 +1,54 @@
+"""`zofo.Bilevel` is the bilevel method: the same iteration for anybody's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import zofo
+from zofo.config import AdapterConfig
+from zofo.errors import BadInput
+
+Tiny = Callable[..., nn.Module]
+
+
+def loss(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+    return -out[:, -2].log_softmax(-1).gather(1, ids[:, -1:]).squeeze(1)
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix", "prompt"])
+def test_it_trains_theta_p_and_s_with_every_adapter(tiny: Tiny, rows: torch.Tensor, kind: str) -> None:
+    adapter = AdapterConfig(kind=kind, r=2)  # type: ignore[arg-type]
+    solver = zofo.Bilevel(tiny("llama"), adapter, loss=loss, lam=10.0, T=2, lr_theta=1e-3, lr_p=1e-2, lr_s=1e-2)
+    leaves = solver.problem.leaves
+    assert leaves is not None
+    before = {leaf.name: leaf.data.clone() for leaf in leaves}
+    p, s = solver.slots.tensors("p"), solver.slots.tensors("s")
+    report = solver.step(lower=[(rows, rows[:2]), (rows[1:], rows)], upper=(rows, rows[:2]))
+    assert all(not torch.equal(before[leaf.name], leaf.data) for leaf in leaves)
+    assert any(not torch.equal(p[n], w) for n, w in solver.slots.tensors("p").items())
+    assert any(not torch.equal(s[n], w) for n, w in solver.slots.tensors("s").items())
+    assert {"A", "B", "C", "gap", "c_A", "c_B", "c_C", "c"} <= set(report.numbers)
+
+
+def test_a_wrong_option_is_named_with_the_nearest(tiny: Tiny) -> None:
+    with pytest.raises(BadInput, match="out of range|greater than"):
+        zofo.Bilevel(tiny("llama"), AdapterConfig(), loss=loss, lam=-1.0)
+    options: dict[str, Any] = {"lamb": 3.0}
+    with pytest.raises(BadInput, match="lamb"):
+        zofo.Bilevel(tiny("llama"), AdapterConfig(), loss=loss, **options)
+
+
+def test_the_walking_policy_can_be_chosen_and_drifts(tiny: Tiny, rows: torch.Tensor) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1, lr_theta=0.0, probe="inplace")
+    leaves = solver.problem.leaves
+    assert leaves is not None
+    before = {leaf.name: leaf.data.clone() for leaf in leaves}
+    solver.step([(rows, rows)], (rows, rows))
+    changed = sum(int((before[leaf.name] != leaf.data).sum()) for leaf in leaves) / leaves.count
+    assert changed > 0.1

@@ -1,0 +1,134 @@
+"""Imports point one way: the rooms of the house and the arrows between them, read from the source by `ast`."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[1] / "zofo"
+FILES = {path: ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts) for path in sorted(HOUSE.rglob("*.py"))}
+MODULES = {name.removesuffix(".__init__"): path for path, name in FILES.items()}
+METHODS = {"bilevel", "mezo", "first-order", "two-stage", "alternating", "addax", "sketch", "meta"}
+
+ARROWS = {  # what each room may import, beside itself and zofo.errors
+    "core": set(),
+    "run": set(),
+    "errors": set(),
+    "config": set(),
+    "scoring": {"core"},
+    "adapters": {"core", "config"},
+    "sources": set(),
+    "models": {"core", "config", "sources"},
+    "methods": {"core", "adapters", "scoring", "config"},
+    "tasks": {"core", "scoring", "config"},
+    "evaluate": {"scoring", "tasks"},
+}
+OUTSIDE = {  # what else these rooms may import, beside the standard library
+    "core": {"torch", "numpy", "numba"},
+    "run": {"torch", "safetensors"},
+    "config": {"yaml", "pydantic"},
+    "errors": set(),
+    "sources": set(),
+}
+READERS_OF_REPORT = {"cli", "loop", "report"}
+
+
+def room(module: str) -> str:
+    """The room of a module: the first name after `zofo` (the public face is a room of its own)."""
+    return module.split(".")[1] if "." in module else "zofo"
+
+
+def typing_only(node: ast.AST) -> bool:
+    """Whether a node is an `if TYPE_CHECKING:` block."""
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def walk(node: ast.AST, top: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Every import below a node; with `top`, only those that run when the module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child
+        elif not (
+            top and (typing_only(child) or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+        ):
+            yield from walk(child, top)
+
+
+def imported(module: str, top: bool = False) -> set[str]:
+    """Full names of what a module imports: `from zofo.core import noise` is `zofo.core.noise`."""
+    names: set[str] = set()
+    for node in walk(ast.parse(MODULES[module].read_text(encoding="utf-8")), top):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+            continue
+        assert node.level == 0, f"{module}: a relative import hides where it points"
+        for alias in node.names:
+            full = f"{node.module}.{alias.name}"
+            names.add(full if full in MODULES else str(node.module))
+    return names
+
+
+def ours(names: set[str]) -> set[str]:
+    """Those that are zofo's own modules."""
+    return {name for name in names if name.split(".")[0] == "zofo"}
+
+
+def test_the_house_is_read() -> None:
+    """The test sees imports of every form."""
+    assert {"zofo.core.noise", "zofo.core.kernels.cpu", "zofo.core.probe.scratch", "zofo.config"} <= set(MODULES)
+    assert "zofo.core.kernels.cpu" in imported("zofo.core.noise", top=True)
+    assert "zofo.loop" in imported("zofo") and "zofo.loop" not in imported("zofo", top=True)
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if room(name) in ARROWS))
+def test_rooms_import_along_the_arrows(module: str) -> None:
+    allowed = ARROWS[room(module)] | {room(module), "errors"}
+    wrong = {name for name in ours(imported(module)) if room(name) not in allowed}
+    assert not wrong, f"{module} may not import {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if room(name) in OUTSIDE))
+def test_rooms_need_no_more_than_they_say(module: str) -> None:
+    allowed = OUTSIDE[room(module)] | sys.stdlib_module_names | {"zofo"}
+    wrong = {name for name in imported(module) if name.split(".")[0] not in allowed}
+    assert not wrong, f"{module} may not import {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_nothing_imports_the_command_line_or_the_public_face(module: str) -> None:
+    found = {room(name) for name in ours(imported(module))}
+    assert room(module) == "cli" or not found & {"cli", "zofo"}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_only_the_loop_and_the_command_line_report(module: str) -> None:
+    if room(module) not in READERS_OF_REPORT:
+        assert "report" not in {room(name) for name in ours(imported(module))}
+
+
+def test_no_cycle_of_imports() -> None:
+    """At import time the modules form a tree of layers: none imports itself by way of others."""
+    graph = {name: ours(imported(name, top=True)) & set(MODULES) - {name} for name in MODULES}
+    while free := [name for name, needs in graph.items() if not needs & set(graph)]:
+        for name in free:
+            del graph[name]
+    assert not graph, f"these import each other in a circle (or are imported by one): {sorted(graph)}"
+
+
+def by_name(node: ast.AST) -> bool:
+    """Whether a node is a comparison of a method's name: `config.method.name == "mezo"`, `method in ("mezo",)`."""
+    if not isinstance(node, ast.Compare):
+        return False
+    words = {leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)}
+    asked = ast.unparse(node.left).split(".")[-1]
+    return bool(words & METHODS) and asked in ("name", "method")
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"zofo.methods.table", "zofo.config"}))
+def test_a_methods_name_is_asked_only_in_the_table(module: str) -> None:
+    found = [ast.unparse(n) for n in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))) if by_name(n)]
+    assert not found, f"{module} asks for a method by name, what a row of methods/table.py should say: {found}"

@@ -1,0 +1,75 @@
+"""Checkpoints give theta back to the bit, from the base, from a full copy, and past a missing one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zofo import checkpoints, config, loop
+from zofo.config import resolve
+from zofo.job import assemble, prepare
+from zofo.models import fingerprint
+from zofo.report.terminal import Quiet
+from zofo.run import checkpoint as files
+from zofo.run.folder import RunFolder
+
+SMALL: dict[str, Any] = {
+    "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,
+    "data.max_length": 48, "run.steps": 7, "run.eval_every": 0, "run.save_every": 1, "run.threads": 1,
+    "method.name": "mezo", "method.lr_theta": 1e-3, "method.decay": 0.01,
+}  # fmt: skip
+
+
+def trained(folder: str, home: Path, **flags: Any) -> RunFolder:
+    options = SMALL | {"model.name": folder, "run.dir": str(home), "run.name": "run"} | flags
+    loop.start(*resolve(options), Quiet())
+    return RunFolder(home / "run")
+
+
+def restored(run: RunFolder) -> tuple[str, int, list[str]]:
+    """theta's fingerprint as a fresh job restores it from the newest whole checkpoint."""
+    said: list[str] = []
+    settings = config.load(run.config)
+    job = assemble(settings, prepare(settings))
+    found = checkpoints.newest(run, said.append)
+    assert found is not None
+    state, _ = checkpoints.restore(job, run, found)
+    return fingerprint(job.leaves), state.k, said
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
+
+
+def test_replay_from_the_base_and_from_a_full_copy_give_the_same_bits(folder: str, tmp_path: Path) -> None:
+    replayed = trained(folder, tmp_path / "a", **{"run.snapshot_every": 100})
+    copied = trained(folder, tmp_path / "b", **{"run.snapshot_every": 3})
+    whole = trained(folder, tmp_path / "c", **{"run.snapshot_every": 1})
+    assert not list(replayed.checkpoints.glob("step-*/theta.safetensors"))
+    assert [p.parent.name for p in copied.checkpoints.glob("step-*/theta.safetensors")] == ["step-000006"]
+    assert list(whole.checkpoints.glob("step-000007/theta.safetensors"))
+    prints = {restored(run)[0] for run in (replayed, copied, whole)}
+    assert len(prints) == 1
+    fresh = assemble(config.load(whole.config), prepare(config.load(whole.config)))
+    assert fingerprint(fresh.leaves) not in prints
+
+
+def test_the_full_copies_that_kept_checkpoints_need_are_kept(folder: str, tmp_path: Path) -> None:
+    """With two kept, steps 6 and 7 stand; 6 holds theta. If 6 and 7 are lost nothing is silently step 0."""
+    run = trained(folder, tmp_path, **{"run.snapshot_every": 3, "run.steps": 7, "run.keep": 3})
+    assert files.listing(run.checkpoints) == [3, 5, 6, 7]  # 5 builds on the copy of step 3
+    bits, step, _ = restored(run)
+    assert step == 7
+    shutil.rmtree(run.checkpoints / "step-000006")
+    again, step, said = restored(run)
+    assert step == 5 and any("step-000007" in text for text in said)
+    assert again != bits
+
+
+def test_adams_theta_is_in_every_checkpoint(folder: str, tmp_path: Path) -> None:
+    run = trained(folder, tmp_path, **{"method.rule": "adam", "run.steps": 2})
+    assert all((run.checkpoints / f"step-00000{k}" / "theta.safetensors").exists() for k in (1, 2))

@@ -1,0 +1,112 @@
+"""What is exported loads with plain transformers and peft and scores the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from zofo import loop
+from zofo.config import resolve
+from zofo.errors import BadInput
+from zofo.evaluate import evaluate
+from zofo.export import export
+from zofo.report.terminal import Quiet
+from zofo.run.folder import RunFolder
+from zofo.saved import open_run
+from zofo.scoring.batch import choice_batch
+from zofo.scoring.objective import answer_logprobs
+
+SMALL: dict[str, Any] = {
+    "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 6, "data.test_rows": 8, "data.batch": 2,
+    "data.max_length": 48, "run.steps": 2, "run.eval_every": 1, "run.save_every": 1, "run.threads": 1,
+}  # fmt: skip
+LARGE = {"method.lr_theta": 1e-4, "method.T": 2, "method.lr_p": 3e-2, "method.lr_s": 3e-2}
+CASES: dict[str, dict[str, Any]] = {
+    "lora": LARGE,
+    "prefix": LARGE | {"adapter.kind": "prefix"},
+    "prompt": LARGE | {"adapter.kind": "prompt"},
+    "mezo": {"method.name": "mezo", "method.lr_theta": 1e-4},
+    "first-order": {"method.name": "first-order", "method.lr_p": 3e-2},
+}
+
+
+def trained(folder: str, home: Path, case: str) -> RunFolder:
+    flags = SMALL | CASES[case] | {"model.name": folder, "run.dir": str(home / "runs"), "run.name": case}
+    loop.start(*resolve(flags), Quiet())
+    return RunFolder(home / "runs" / case)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
+
+
+def scores(model: Any, rows: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return answer_logprobs(model.eval(), choice_batch(rows, range(len(rows)), 0))
+
+
+@pytest.mark.parametrize("case", ["lora", "mezo", "first-order"])
+def test_merged_weights_load_as_plain_transformers_and_score_the_same(folder: str, tmp_path: Path, case: str) -> None:
+    run = trained(folder, tmp_path, case)
+    out = export(run, tmp_path / "out", merge=None)
+    plain = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    saved = open_run(run, say=print)
+    rows = saved.job.prepared.encoded["test"]
+    torch.testing.assert_close(scores(plain, rows), scores(saved.model, rows), atol=2e-5, rtol=0)
+    told = json.loads(run.eval.read_text())
+    result = evaluate(plain, rows, saved.job.prepared.task)
+    assert result["accuracy"] == told["results"][told["used"]]["accuracy"]
+    assert result["loss"] == pytest.approx(told["results"][told["used"]]["loss"], abs=1e-5)
+    AutoTokenizer.from_pretrained(out)
+
+
+@pytest.mark.parametrize("case", ["lora", "prefix", "prompt"])
+def test_adapter_and_base_side_by_side_load_with_peft_and_score_the_same(
+    folder: str, tmp_path: Path, case: str
+) -> None:
+    run = trained(folder, tmp_path, case)
+    out = export(run, tmp_path / "out", merge=False)
+    base = AutoModelForCausalLM.from_pretrained(out / "base", dtype=torch.float32)
+    both = PeftModel.from_pretrained(base, out / "adapter")
+    saved = open_run(run, say=print)
+    rows = saved.job.prepared.encoded["test"]
+    torch.testing.assert_close(scores(both, rows), scores(saved.model, rows), atol=2e-5, rtol=0)
+    assert json.loads((out / "zofo.json").read_text())["theta_sha256"]
+    pair = [AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32) for place in (out / "base", folder)]
+    moved = [(a != b).any() for a, b in zip(*(model.parameters() for model in pair), strict=True)]
+    assert all(moved), "theta was trained, and the exported base must be the trained one"
+
+
+@pytest.mark.parametrize("case", ["prefix", "prompt"])
+def test_merging_a_prefix_or_prompt_is_a_clear_error(folder: str, tmp_path: Path, case: str) -> None:
+    run = trained(folder, tmp_path, case)
+    with pytest.raises(BadInput, match=r"--merge: a .* cannot be merged into weights"):
+        export(run, tmp_path / "out", merge=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_is_refused_and_a_slot_can_be_chosen(folder: str, tmp_path: Path) -> None:
+    run = trained(folder, tmp_path, "lora")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(BadInput, match="it exists"):
+        export(run, tmp_path / "there")
+    out = export(run, tmp_path / "out", slot="p", which="last")
+    assert json.loads((out / "zofo.json").read_text()) | {"theta_sha256": ""} == {
+        "name": "lora", "step": 2, "which": "last", "used": "p", "theta_sha256": "",
+    }  # fmt: skip
+
+
+def test_best_and_last_open_with_their_own_theta(folder: str, tmp_path: Path) -> None:
+    from zofo.models import fingerprint
+
+    run = trained(folder, tmp_path, "mezo")
+    best, last = open_run(run, "best", say=print), open_run(run, "last", say=print)
+    assert last.step == 2 and best.step in (1, 2)
+    assert (fingerprint(best.job.leaves) == fingerprint(last.job.leaves)) == (best.step == last.step)

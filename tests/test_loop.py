@@ -1,0 +1,274 @@
+"""The loop: exact resume after real kills, signals, two processes, corrupt checkpoints, and what a run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zofo import loop
+from zofo.config import resolve
+from zofo.errors import BadInput, NotFinite, ZofoError
+from zofo.report.terminal import Quiet
+from zofo.run import checkpoint as files
+from zofo.run.folder import RunFolder
+from zofo.run.metrics import read_metrics
+
+ROOT = Path(__file__).parents[1]
+SMALL: dict[str, Any] = {
+    "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 6, "data.test_rows": 8, "data.batch": 2,
+    "data.max_length": 48, "run.steps": 4, "run.eval_every": 2, "run.save_every": 2, "run.threads": 1, "method.T": 1,
+}  # fmt: skip
+
+
+def environment(home: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ZOFO_CACHE": str(home / "cache")}
+
+
+def killed(folder: str, home: Path, case: str) -> dict[str, Any]:
+    command = [sys.executable, str(ROOT / "tests/killing.py"), folder, str(home / "runs"), case]
+    done = subprocess.run(command, env=environment(home), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("case", ["bilevel", "mezo", "first-order"])
+def test_a_run_killed_at_every_step_and_resumed_has_the_bits_of_one_never_stopped(
+    folder: str, tmp_path: Path, case: str
+) -> None:
+    found = killed(folder, tmp_path, case)
+    assert found["kills"] == found["points"] >= 12
+    assert found["differ"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["bilevel-outer", "bilevel-prefix", "mezo-lora"])
+def test_the_same_for_other_rules_adapters_and_starts(folder: str, tmp_path: Path, case: str) -> None:
+    found = killed(folder, tmp_path, case)
+    assert found["kills"] == found["points"] >= 12
+    assert found["differ"] == []
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    import torch
+
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def started(folder: str, home: Path, name: str = "run", show: Quiet | None = None, **flags: Any) -> RunFolder:
+    options = SMALL | {"model.name": folder, "run.dir": str(home / "runs"), "run.name": name} | flags
+    loop.start(*resolve({k: v for k, v in options.items() if v is not None}), show or Quiet())
+    return RunFolder(home / "runs" / name)
+
+
+class Told(Quiet):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_run_leaves_what_the_design_says(folder: str, home: Path) -> None:
+    run = started(folder, home)
+    for path in (run.config, run.environment, run.splits, run.metrics, run.journal, run.curves, run.eval, run.card):
+        assert path.stat().st_size > 0, path
+    assert files.listing(run.checkpoints) == [2, 4]
+    results = json.loads(run.eval.read_text())["results"]
+    assert set(results) == {"zero-shot", "p", "s"}
+    assert all(0 <= row["accuracy"] <= 1 and row["n"] == 8 for row in results.values())
+    rows = read_metrics(run.metrics)
+    steps = [row for row in rows if row["kind"] == "step"]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    for row in steps:
+        assert row["gap"] == row["B"] - row["C"]
+        assert row["c"] == pytest.approx(row["c_A"] + row["lam"] * (row["c_B"] - row["c_C"]), rel=1e-9)
+    checks = [row for row in rows if row["kind"] == "validation"]
+    assert [row["step"] for row in checks] == [2, 4]
+    assert all(row["moved"] > 0 and set(row) >= {"p", "s", "used", "best"} for row in checks)
+
+
+def test_best_is_the_lowest_validation_loss_of_p_and_s_and_is_what_is_tested(folder: str, home: Path) -> None:
+    run = started(folder, home, **{"run.steps": 6, "method.lr_s": 3e-2, "method.lr_p": 3e-2})
+    checks = [row for row in read_metrics(run.metrics) if row["kind"] == "validation"]
+    best = min(checks, key=lambda row: min(row["p"]["loss"], row["s"]["loss"]))
+    told = json.loads(run.eval.read_text())
+    assert (told["step"], told["used"]) == (best["step"], min("ps", key=lambda slot: best[slot]["loss"]))
+    assert files.read(run.checkpoints / files.BEST).step == best["step"]
+
+
+def test_resuming_a_finished_run_changes_nothing(folder: str, home: Path) -> None:
+    run = started(folder, home)
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p != run.lock}
+    told = Told()
+    loop.resume(run, told)
+    assert any("finished" in note for note in told.notes)
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p != run.lock} == before
+
+
+def test_a_folder_that_holds_a_run_is_refused_with_both_ways_out(folder: str, home: Path) -> None:
+    run = started(folder, home)
+    with pytest.raises(BadInput, match=r"holds a run.*zofo resume run.*another --run"):
+        started(folder, home)
+    assert files.listing(run.checkpoints) == [2, 4]
+
+
+def test_a_corrupt_newest_checkpoint_is_told_and_the_one_before_gives_the_same_end(folder: str, home: Path) -> None:
+    whole = started(folder, home, "whole")
+    run = started(folder, home, "cut")
+    target = run.checkpoints / "step-000004" / "adapter-p.safetensors"
+    data = bytearray(target.read_bytes())
+    data[len(data) // 2] ^= 1
+    target.write_bytes(bytes(data))
+    run.eval.write_text(
+        json.dumps({"results": {"zero-shot": json.loads(run.eval.read_text())["results"]["zero-shot"]}})
+    )
+    told = Told()
+    loop.resume(run, told)
+    assert any("step-000004 is not used" in note for note in told.notes)
+    assert any("after step 2" in note for note in told.notes)
+    for name in ("adapter-p", "adapter-s", "optimizer"):
+        one, two = (r.checkpoints / "step-000004" / f"{name}.safetensors" for r in (whole, run))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_all_checkpoints_corrupt_stops_and_never_begins_again(folder: str, home: Path) -> None:
+    run = started(folder, home)
+    for path in run.checkpoints.glob("step-*/state.json"):
+        path.write_text("{}")
+    journal = run.journal.read_bytes()
+    with pytest.raises(ZofoError, match="no checkpoint of this run is whole"):
+        loop.resume(run, Quiet())
+    assert run.journal.read_bytes() == journal
+
+
+def test_another_base_model_is_refused(folder: str, home: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    mine = home / "mine"
+    shutil.copytree(folder, mine)
+    run = started(str(mine), home)
+    tensors = load_file(mine / "model.safetensors")
+    next(iter(tensors.values())).view(-1)[0] += 1
+    save_file(tensors, mine / "changed.safetensors", metadata={"format": "pt"})
+    os.replace(mine / "changed.safetensors", mine / "model.safetensors")
+    with pytest.raises(ZofoError, match="the run was made on"):
+        loop.resume(run, Quiet())
+
+
+def test_a_changed_environment_is_told(folder: str, home: Path) -> None:
+    run = started(folder, home)
+    held = json.loads(run.environment.read_text())
+    run.environment.write_text(json.dumps(held | {"torch": "1.0"}))
+    told = Told()
+    loop.resume(run, told)
+    assert any("torch was 1.0" in note for note in told.notes)
+
+
+@pytest.mark.parametrize("method", ["bilevel", "mezo", "first-order"])
+def test_losses_that_are_not_finite_stop_the_run_with_a_clear_error(folder: str, home: Path, method: str) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, home / "broken")
+    tensors = load_file(home / "broken" / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, home / "broken" / "model.safetensors", metadata={"format": "pt"})
+    flags = {"method.name": method, "run.steps": 9, "method.T": 1 if method == "bilevel" else None}
+    with pytest.raises(NotFinite, match=r"5 times in a row.*lower the learning rates"):
+        started(str(home / "broken"), home, **flags)
+    rows = read_metrics(home / "runs" / "run" / "metrics.jsonl")  # the NaN is in the log, nothing is repaired
+    assert all("nan" in (row.get("A"), row.get("loss_p")) for row in rows if row["kind"] == "step")
+
+
+def test_seconds_stop_a_run_that_then_is_tested(folder: str, home: Path) -> None:
+    run = started(folder, home, **{"run.seconds": 1e-6, "run.steps": 50})
+    assert [row["step"] for row in read_metrics(run.metrics) if row["kind"] == "step"] == [1]
+    assert "p" in json.loads(run.eval.read_text())["results"]
+
+
+# ---- real processes ------------------------------------------------------------------------------------------
+
+
+def process(folder: str, home: Path, name: str, **flags: Any) -> subprocess.Popen[str]:
+    options = SMALL | {"model.name": folder, "run.dir": str(home / "runs"), "run.name": name} | flags
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    command = [sys.executable, "-m", "zofo.cli.main", "train", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment(home), **pipes)  # type: ignore[call-overload,no-any-return]
+
+
+def wait_for_steps(run: RunFolder, n: int, limit: float = 60.0) -> None:
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        if run.metrics.exists() and run.metrics.read_text().count('"kind": "step"') >= n:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the run did not get going")
+
+
+def test_sigterm_ends_within_ten_seconds_with_143_and_nothing_is_lost(folder: str, home: Path) -> None:
+    child = process(folder, home, "stopped", **{"run.steps": 5000, "run.eval_every": 0, "run.save_every": 4000})
+    run = RunFolder(home / "runs" / "stopped")
+    wait_for_steps(run, 3)
+    with pytest.raises(BadInput, match="is working on it"):  # a second process is refused while the first works
+        loop.resume(run, Quiet())
+    second = process(folder, home, "stopped")
+    second.communicate(timeout=60)
+    assert second.returncode == 2
+    began = time.monotonic()
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert child.returncode == 143, err
+    steps = [row["step"] for row in read_metrics(run.metrics) if row["kind"] == "step"]
+    assert files.listing(run.checkpoints)[-1] == steps[-1]  # the step in progress ended and was saved
+
+
+def test_a_run_stopped_by_sigterm_and_resumed_equals_one_never_stopped(folder: str, home: Path) -> None:
+    class Signal(Quiet):
+        def step(self, row: Mapping[str, Any], of: int) -> None:
+            if row["step"] == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    from zofo.run.signals import Interrupted
+
+    whole = started(folder, home, "whole")
+    with pytest.raises(Interrupted):
+        started(folder, home, "cut", Signal())
+    run = RunFolder(home / "runs" / "cut")
+    assert files.listing(run.checkpoints)[-1] == 3
+    loop.resume(run, Quiet())
+    assert whole.journal.read_bytes() == run.journal.read_bytes()
+    assert json.loads(whole.eval.read_text()) == json.loads(run.eval.read_text())
+
+
+def test_train_in_python_takes_the_names_of_the_command_line(folder: str, home: Path) -> None:
+    from zofo import train
+
+    done = train(
+        folder, "reviews", "bilevel-lora", steps=1, run="py", batch=2, run__dir=str(home / "runs"), method__T=1,
+        data__train_rows=12, data__validation_rows=4, data__test_rows=4, data__max_length=48, run__threads=1,
+    )  # fmt: skip
+    assert done["steps"] == 1 and Path(done["run"]).name == "py"
+    with pytest.raises(BadInput, match=r"did you mean 'method.lam'"):
+        train(folder, "reviews", "bilevel-lora", method__lamb=3)

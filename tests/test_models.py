@@ -1,0 +1,251 @@
+"""Models: loaded without a network or code of their own, and their base weights read back from disk."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from zofo import models, sources
+from zofo.config import ModelConfig
+from zofo.core.seedgrad import SeedGrad
+from zofo.core.weights import leaves as tree
+from zofo.core.weights import move
+from zofo.errors import BadInput, ZofoError
+from zofo.models import Base
+from zofo.sources import Source
+
+Tiny = Callable[..., nn.Module]
+CPU = ModelConfig(device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own."""
+    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Nothing here may reach a network: an attempt is noted and fails."""
+    tried: list[Any] = []
+
+    def connect(self: socket.socket, address: Any) -> None:
+        tried.append(address)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tried
+
+
+@pytest.fixture
+def save(tmp_path: Path, tiny: Tiny) -> Callable[..., Path]:
+    """Save a tiny model: `save("gpt2")` -> folder."""
+
+    def make(name: str, edit: Callable[[nn.Module], Any] = lambda model: model, **options: Any) -> Path:
+        model = tiny(name)
+        edit(model)
+        with models.quiet():
+            model.save_pretrained(tmp_path / name, **options)
+        return tmp_path / name
+
+    return make
+
+
+def source(folder: Path) -> Source:
+    """The source of a folder."""
+    return sources.find(str(folder))
+
+
+def rename(folder: Path, change: Callable[[str], str]) -> None:
+    """Rename every tensor of a folder's file."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file({change(key): tensor for key, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+
+
+def edit_json(path: Path, **values: Any) -> None:
+    """Set keys of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+class TestLoad:
+    """fp32, frozen, eval mode, safetensors only."""
+
+    def test_a_folder(self, save: Callable[..., Path], tiny: Tiny) -> None:
+        model = models.load(source(save("llama")), CPU)
+        assert not model.training and not any(p.requires_grad for p in model.parameters())
+        want = dict(tiny("llama").named_parameters())
+        assert all(torch.equal(p, want[name]) for name, p in model.named_parameters())
+
+    def test_half_precision_files_come_up_in_fp32(self, save: Callable[..., Path]) -> None:
+        model = models.load(source(save("qwen2", lambda m: m.to(torch.bfloat16))), CPU)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+    def test_a_skeleton_has_no_weights(self, save: Callable[..., Path], tiny: Tiny) -> None:
+        skeleton = models.skeleton(source(save("gpt2")))
+        assert {p.device.type for p in skeleton.parameters()} == {"meta"}
+        want = [(name, p.shape) for name, p in tiny("gpt2").named_parameters()]
+        assert [(name, p.shape) for name, p in skeleton.named_parameters()] == want
+
+    def test_a_pickle_is_never_read(self, save: Callable[..., Path]) -> None:
+        folder = save("llama")
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(BadInput, match="model"):
+            models.load(source(folder), CPU)
+
+    def test_a_hub_model_that_cannot_be_had_is_one_line(self) -> None:
+        for load in (models.load_tokenizer, lambda s: models.load(s, CPU), models.skeleton):
+            with pytest.raises(BadInput, match="can the hub be reached") as caught:
+                load(Source("nobody/no-such-model", "hub", "nobody/no-such-model"))
+            assert "\n" not in str(caught.value)
+
+    def test_a_model_that_brings_code_is_refused(self, save: Callable[..., Path]) -> None:
+        folder = save("llama")
+        edit_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling.Evil"})
+        (folder / "modeling.py").write_text("raise SystemExit('code of the model was run')")
+        with pytest.raises(BadInput, match="auto_map"):
+            sources.find(str(folder))
+        for load in (lambda s: models.load(s, CPU), models.skeleton):
+            with pytest.raises(BadInput, match="auto_map"):
+                load(Source(str(folder), "folder", str(folder)))
+
+    def test_a_device_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(BadInput, match="cuda"):
+            models.device(ModelConfig(device="cuda"))
+        assert models.device(CPU) == torch.device("cpu")
+
+
+class TestFingerprint:
+    """Which base this is: names, shapes and every bit."""
+
+    def test_changes_with_one_bit(self, tiny: Tiny) -> None:
+        model = tiny("llama")
+        before = models.fingerprint(tree.find(model))
+        assert before == models.fingerprint(tree.find(tiny("llama")))
+        words = model.model.norm.weight.data.view(torch.int32)
+        words[3] ^= 1
+        assert models.fingerprint(tree.find(model)) != before
+        words[3] ^= 1
+        assert models.fingerprint(tree.find(model)) == before
+
+    def test_changes_with_the_sign_of_zero_a_name_a_shape_and_a_type(self) -> None:
+        prints = []
+        for name, tensor in (
+            ("a", torch.zeros(4)), ("a", -torch.zeros(4)), ("b", torch.zeros(4)), ("a", torch.zeros(2, 2)),
+            ("a", torch.zeros(8, dtype=torch.bfloat16)),
+        ):  # fmt: skip
+            module = nn.Module()
+            module.register_parameter(name, nn.Parameter(tensor))
+            prints.append(models.fingerprint(tree.find(module)))
+        assert len(set(prints)) == 5
+
+    def test_another_base_is_refused(self) -> None:
+        models.same_base("a" * 64, "a" * 64, "m")
+        with pytest.raises(ZofoError, match="SHA-256"):
+            models.same_base("a" * 64, "b" * 64, "m")
+
+
+def base_of(folder: Path) -> tuple[nn.Module, tree.Leaves, Base]:
+    """A folder's model, its leaves, and its base."""
+    model = models.load(source(folder), CPU)
+    leaves = tree.find(model)
+    return model, leaves, Base(source(folder), model, leaves, models.fingerprint(leaves))
+
+
+class TestBase:
+    """theta_0, from the model's own files where they serve, else from a copy."""
+
+    def test_reads_theta_0_after_the_model_has_moved(self, arch: str, save: Callable[..., Path], cache: Path) -> None:
+        _model, leaves, base = base_of(save(arch))
+        before = tree.snapshot(leaves)
+        move.apply(leaves, SeedGrad("gaussian", ((1, 1.0),)), lr=0.1)
+        for leaf in leaves:
+            assert torch.equal(base.tensor(leaf.name), before[leaf.name])
+        if arch != "gpt-neox":  # transformers writes its lm_head as embed_out: a copy serves
+            assert not cache.exists(), "the model's own files serve: no copy"
+
+    @pytest.mark.parametrize("prefixed", [True, False])
+    def test_reads_files_with_and_without_the_models_prefix(
+        self, prefixed: bool, save: Callable[..., Path], cache: Path
+    ) -> None:
+        """GPT-2's file on the hub says `h.0...`, a saved one `transformer.h.0...`."""
+        folder = save("gpt2")
+        if not prefixed:
+            rename(folder, lambda key: key.removeprefix("transformer."))
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            assert all(key.startswith("transformer.") == prefixed for key in file.keys())  # noqa: SIM118
+        _, leaves, base = base_of(folder)
+        assert all(torch.equal(base.tensor(leaf.name), leaf.data) for leaf in leaves)
+        assert models.moved(leaves, base) == 0 and not cache.exists()
+
+    def test_reads_a_model_in_shards(self, save: Callable[..., Path], cache: Path) -> None:
+        folder = save("llama", max_shard_size="20KB")
+        assert len(list(folder.glob("*.safetensors"))) > 1
+        _, leaves, base = base_of(folder)
+        assert models.moved(leaves, base) == 0 and not cache.exists()
+
+    def test_is_not_misled_by_other_files_beside(self, save: Callable[..., Path]) -> None:
+        """Only the files that transformers loads are the base: a folder may hold other weights under the same names."""
+        folder = save("llama")
+        wrong = {key: tensor + 1 for key, tensor in load_file(folder / "model.safetensors").items()}
+        for name in ("z-other.safetensors", "a-other.safetensors"):
+            save_file(wrong, folder / name)
+        _, leaves, base = base_of(folder)
+        assert models.moved(leaves, base) == 0
+
+    def test_makes_a_copy_where_the_files_do_not_serve(
+        self, save: Callable[..., Path], tiny: Tiny, cache: Path
+    ) -> None:
+        folder = save("llama")
+        _, leaves, _ = base_of(folder)
+        rename(folder, lambda key: key.replace("q_proj", "query"))
+        model, digest = tiny("llama"), models.fingerprint(leaves)
+        base = Base(source(folder), model, tree.find(model), digest)
+        assert [path.name for path in (cache / "bases").iterdir()] == [f"{digest}.safetensors"]
+        move.apply(tree.find(model), SeedGrad("gaussian", ((1, 1.0),)), lr=0.1)
+        assert all(torch.equal(base.tensor(leaf.name), leaf.data) for leaf in leaves)
+
+    def test_a_tensor_of_another_shape_does_not_serve(self, save: Callable[..., Path], tiny: Tiny) -> None:
+        folder = save("llama")
+        leaves = tree.find(tiny("llama"))
+        files = models.own_files(str(folder))
+        assert models.located(files, leaves, "model") is not None
+        tensors = load_file(folder / "model.safetensors")
+        save_file(tensors | {"model.norm.weight": torch.ones(31)}, folder / "model.safetensors")
+        assert models.located(files, leaves, "model") is None
+        assert models.located([], leaves, "model") is None
+
+    def test_a_hub_model_without_files_gets_a_copy(self, tiny: Tiny, cache: Path) -> None:
+        model = tiny("llama")
+        leaves = tree.find(model)
+        base = Base(Source("nobody/none", "hub", "nobody/none"), model, leaves, "d" * 64)
+        assert models.moved(leaves, base) == 0
+        assert (cache / "bases" / f"{'d' * 64}.safetensors").is_file()
+
+
+class TestMoved:
+    """|theta - theta_0| / |theta_0|."""
+
+    def test_a_known_movement(self, save: Callable[..., Path]) -> None:
+        """Rademacher's z moves every weight by a: |a z| = a sqrt(d)."""
+        _, leaves, base = base_of(save("llama-tied"))
+        norm = sum(float(leaf.data.double().square().sum()) for leaf in leaves) ** 0.5
+        move.replay(leaves, "rademacher", ((1, 0.125),))
+        assert models.moved(leaves, base) == pytest.approx(0.125 * leaves.count**0.5 / norm, rel=1e-5)
+
+    def test_half_precision_files(self, save: Callable[..., Path]) -> None:
+        _, leaves, base = base_of(save("llama", lambda model: model.to(torch.bfloat16)))
+        assert base.tensor(leaves.items[0].name).dtype == torch.bfloat16
+        assert models.moved(leaves, base) == 0
