@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ def test_rates() -> None:
     assert [rate(t, 1.0, "linear", 0, 4) for t in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
     cosine = [rate(t, 2.0, "cosine", 0, 4) for t in range(5)]
     assert cosine[0] == 2.0 and cosine[2] == pytest.approx(1.0) and cosine[4] == pytest.approx(0.0)
-    assert all(a > b for a, b in zip(cosine, cosine[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(cosine))
 
 
 def learner(params: list[torch.nn.Parameter], clip: float = 0.0, kind: str = "adam") -> Learner:

@@ -27,13 +27,15 @@ def table(device: str = "cpu") -> Tensor:
     """Return the 65,536 normal quantiles, fp32, after checking the file's SHA-256."""
     data = TABLE.read_bytes()
     assert hashlib.sha256(data).hexdigest() == TABLE_SHA256, f"{TABLE} is damaged: install zofo again"
-    return torch.tensor(np.frombuffer(data, dtype="<f4"), device=device)
+    values: Tensor = torch.tensor(np.frombuffer(data, dtype="<f4"), device=device)
+    return values
 
 
 @functools.cache
 def squares() -> Tensor:
     """Return round(z^2 2^20) of every table entry, int64: the Sphere norm is a sum of these."""
-    return (table().double() ** 2 * 2**SQUARE_BITS).round().long()
+    scaled: Tensor = (table().double() ** 2 * 2**SQUARE_BITS).round()
+    return scaled.long()
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
