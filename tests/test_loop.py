@@ -19,6 +19,7 @@ from zofo.config import resolve
 from zofo.errors import BadInput, NotFinite, ZofoError
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
+from zofo.run import folder as runs
 from zofo.run.folder import RunFolder
 from zofo.run.metrics import read_metrics
 
@@ -272,3 +273,15 @@ def test_train_in_python_takes_the_names_of_the_command_line(folder: str, home: 
     assert done["steps"] == 1 and Path(done["run"]).name == "py"
     with pytest.raises(BadInput, match=r"did you mean 'method.lam'"):
         train(folder, "reviews", "bilevel-lora", method__lamb=3)
+
+
+def test_a_run_without_a_name_gets_one_that_is_free(tmp_path: Path) -> None:
+    settings, _ = resolve({"model.name": "some/tiny", "data.task": "reviews", "run.dir": str(tmp_path)}, "mezo")
+    first = loop.named(settings, ()).run.name
+    assert first == "mezo-full-tiny-reviews"
+    for again in (first, f"{first}-2"):
+        runs.create(tmp_path, again).config.write_text("{}", encoding="utf-8")
+    assert loop.named(settings, ()).run.name == f"{first}-3"
+    fixed = settings.model_copy(update={"run": settings.run.model_copy(update={"name": first})})
+    assert loop.named(fixed, ("run.name",)).run.name == first  # what the user named is refused later, not renamed
+    assert loop.named(fixed, ()).run.name == f"{first}-3"  # what a preset named is not the user's word

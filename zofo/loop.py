@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -233,7 +233,7 @@ def named(settings: Config, given: Collection[str]) -> Config:
         name = "-".join([*words, Path(settings.model.name).name, Path(settings.data.task).stem])
     if "run.name" not in given:
         taken = set(folder.names(settings.run.dir))
-        name = next(n for n in (name, *(f"{name}-{i}" for i in count(2))) if n not in taken)
+        name = next(n for n in chain([name], (f"{name}-{i}" for i in count(2))) if n not in taken)
     return settings.model_copy(update={"run": settings.run.model_copy(update={"name": name})})
 
 

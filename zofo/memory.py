@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from zofo.config import Config
-from zofo.methods.table import METHODS
+from zofo.methods.table import METHODS, moves_theta
 
 UNKNOWN = -1
 """Stands for a size that is not estimated."""
@@ -24,18 +24,17 @@ def sizes(config: Config, skeleton: nn.Module, adapter_count: int | None = None)
     fp32 too. Cost: a walk over the modules; no tensor is allocated.
     """
     m, theta = config.method, count(skeleton)
-    adapter = 0 if not METHODS[m.name].uses_adapter(config) else adapter_count
-    adapter = adapter_numbers(config, skeleton) if adapter is None else adapter
-    zeroth = METHODS[m.name].zeroth
-    tuned = adapter if m.name == "mezo" and m.tune == "adapter" else theta if zeroth else 0
-    learned = adapter * learners(config)
+    row, held = METHODS[m.name], slots(config)
+    adapter = 0 if not held else adapter_count if adapter_count is not None else adapter_numbers(config, skeleton)
+    tuned = theta if moves_theta(config) else adapter if row.zeroth else 0
+    learned = adapter * held if row.learners else 0
     found = [
         ("weights (fp32)", theta * WIDTH),
-        (f"adapters ({slots(config)})", adapter * slots(config) * WIDTH),
+        (f"adapters ({held})", adapter * held * WIDTH),
         (f"optimizer of the adapters ({m.optimizer})", learned * WIDTH * (2 if m.optimizer == "adam" else 0)),
         ("gradients of an adapter, and their clipped copy", adapter * WIDTH * 2 if learned else 0),
-        ("moments of what zeroth order moves (rule adam)", tuned * WIDTH * (2 if zeroth and m.rule == "adam" else 0)),
-        ("scratch for probing", scratch(config, skeleton) if zeroth and tuned == theta else 0),
+        ("moments of what zeroth order moves (rule adam)", tuned * WIDTH * (2 if m.rule == "adam" else 0)),
+        ("scratch for probing", scratch(config, skeleton) if moves_theta(config) else 0),
         ("logits and log-probabilities at answer positions", logits(config, skeleton)),
         ("activations", UNKNOWN),
     ]
@@ -49,18 +48,7 @@ def count(model: nn.Module) -> int:
 
 def slots(config: Config) -> int:
     """How many adapters a run has."""
-    m = config.method
-    if not METHODS[m.name].uses_adapter(config):
-        return 0
-    return 2 if m.name == "bilevel" and m.s == "on" and m.lam > 0 else 1
-
-
-def learners(config: Config) -> int:
-    """How many adapters have an optimizer."""
-    m = config.method
-    if m.name != "bilevel":
-        return 1 if m.name == "first-order" else 0
-    return slots(config)
+    return len(METHODS[config.method.name].load().slots(config.method))
 
 
 def scratch(config: Config, skeleton: nn.Module) -> int:

@@ -10,6 +10,7 @@ from zofo.cli.output import plain, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir
 from zofo.config import load
+from zofo.methods.table import METHODS
 from zofo.report import history
 from zofo.report.words import duration, figure, score
 from zofo.run import folder
@@ -44,7 +45,7 @@ def row(run: RunFolder) -> list[str]:
     evaluated: dict[str, Any] = read_json(run.eval) if run.eval.exists() else {}
     results, best = evaluated.get("results", {}), history.best(rows)
     last = done[-1] if done else {}
-    kind = f" {config.adapter.kind}" if config.method.name != "mezo" or config.method.tune == "adapter" else ""
+    kind = f" {config.adapter.kind}" if METHODS[config.method.name].uses_adapter(config) else ""
     return [
         run.name,
         f"{config.method.name}{kind}",

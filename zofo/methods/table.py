@@ -24,7 +24,11 @@ KIND = {
 
 @dataclass(frozen=True)
 class Method:
-    """A row: where the method's `init` and `step` are, a line about it, and its options as a function of the configuration."""
+    """A row: where the method's `slots`, `init` and `step` are, a line about it, its options, and what it does.
+
+    options, uses_adapter: functions of the configuration; zeroth: whether it has a zeroth-order level;
+    learners: whether its adapters have optimizers of their own.
+    """
 
     module: str
     about: str
@@ -32,6 +36,7 @@ class Method:
     options: Callable[[Config], set[str]]
     uses_adapter: Callable[[Config], bool]
     zeroth: bool
+    learners: bool
 
     def load(self) -> Any:
         """Import the method's module (`slots`, `init`, `step`)."""
@@ -73,6 +78,7 @@ METHODS: dict[str, Method] = {
         bilevel_options,
         lambda config: True,
         True,
+        True,
     ),
     "mezo": Method(
         "zofo.methods.mezo",
@@ -81,6 +87,7 @@ METHODS: dict[str, Method] = {
         mezo_options,
         lambda config: config.method.tune == "adapter",
         True,
+        False,
     ),
     "first-order": Method(
         "zofo.methods.first_order",
@@ -89,6 +96,7 @@ METHODS: dict[str, Method] = {
         first_order_options,
         lambda config: True,
         False,
+        True,
     ),
 }
 
