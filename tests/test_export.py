@@ -101,12 +101,3 @@ def test_an_existing_folder_is_refused_and_a_slot_can_be_chosen(folder: str, tmp
     assert json.loads((out / "zofo.json").read_text()) | {"theta_sha256": ""} == {
         "name": "lora", "step": 2, "which": "last", "used": "p", "theta_sha256": "",
     }  # fmt: skip
-
-
-def test_best_and_last_open_with_their_own_theta(folder: str, tmp_path: Path) -> None:
-    from zofo.models import fingerprint
-
-    run = trained(folder, tmp_path, "mezo")
-    best, last = open_run(run, "best", say=print), open_run(run, "last", say=print)
-    assert last.step == 2 and best.step in (1, 2)
-    assert (fingerprint(best.job.leaves) == fingerprint(last.job.leaves)) == (best.step == last.step)

@@ -23,11 +23,10 @@ from zofo.job import Job
 from zofo.methods.state import State, from_checkpoint, to_checkpoint
 from zofo.run import checkpoint as files
 from zofo.run import journal as journals
-from zofo.run import seam
 from zofo.run.checkpoint import Checkpoint
 from zofo.run.folder import RunFolder
 from zofo.run.journal import Journal
-from zofo.run.metrics import Metrics
+from zofo.run.metrics import Metrics, cut_metrics
 
 
 @dataclass(frozen=True)
@@ -107,14 +106,13 @@ def newest(run: RunFolder, say: Callable[[str], None]) -> Checkpoint | None:
     return files.newest_good(run.checkpoints, journal_fits, say)
 
 
-def cut_back(run: RunFolder, found: Checkpoint | None) -> None:
-    """Cut the journal and the metrics back to a checkpoint (None: to nothing), to the byte."""
+def cut_back(run: RunFolder, found: Checkpoint | None, say: Callable[[str], None]) -> None:
+    """Cut the journal and the metrics back to a checkpoint (None: to nothing), to the byte; lost rows are told."""
     if run.journal.exists():
         journals.truncate(run.journal, found.state["journal"]["length"] if found else journals.START)
-    if run.metrics.exists():
-        length = found.state["metrics"]["length"] if found else 0
-        if run.metrics.stat().st_size > length:
-            seam.cut_file(run.metrics, length)
+    lost = cut_metrics(run.metrics, found.state["metrics"]["length"] if found else 0)
+    if lost is not None:
+        say(lost)
 
 
 def restore(job: Job, run: RunFolder, found: Checkpoint) -> tuple[State, Progress]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -168,8 +168,3 @@ def installed(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "?"
-
-
-def with_steps(job: Job, steps: int) -> Job:
-    """The same job with another number of planned steps."""
-    return replace(job, problem=replace(job.problem, steps=steps))

@@ -31,6 +31,7 @@ from zofo.run.jsonfile import read_json, write_json
 from zofo.run.lock import lock
 from zofo.run.metrics import Metrics, read_metrics
 from zofo.run.signals import Interrupted, Stop
+from zofo.scoring.objective import objective_note
 from zofo.scoring.tokens import pad_id
 
 __all__ = ["prepare", "resume", "start", "train"]
@@ -248,8 +249,7 @@ def start(settings: Config, given: Collection[str] = (), show: Show | None = Non
     prepared = prepare(settings, given)
     for note in prepared.notes:
         show.note(note)
-    show.phase(f"loading {settings.model.name}")
-    job = assemble(settings, prepared)
+    job = assembled(settings, prepared, show)
     run = folder.create(settings.run.dir, settings.run.name)
     with lock(run):
         folder.refuse_begun(run)  # two starts may have raced to here
@@ -257,6 +257,15 @@ def start(settings: Config, given: Collection[str] = (), show: Show | None = Non
         write_json(run.splits, prepared.splits.record)
         seam.write_file(run.config, config.dump(settings).encode())  # last: a folder with it is a run
         return work(job, run, job.begin(), Progress(), show)
+
+
+def assembled(settings: Config, prepared: Prepared, show: Show) -> Job:
+    """Load the model and join everything; says where scoring costs more than it should."""
+    show.phase(f"loading {settings.model.name}")
+    job = assemble(settings, prepared)
+    if note := objective_note(job.model):
+        show.note(note)
+    return job
 
 
 def resume(run: RunFolder, show: Show | None = None) -> dict[str, Any]:
@@ -271,13 +280,12 @@ def resume(run: RunFolder, show: Show | None = None) -> dict[str, Any]:
         settings = config.load(run.config)
         prepared = prepare(settings)
         same_rows(read_json(run.splits), prepared)
-        show.phase(f"loading {settings.model.name}")
-        job = assemble(settings, prepared)
+        job = assembled(settings, prepared, show)
         differences(read_json(run.environment), environment(job), show)
         found = checkpoints.newest(run, show.note)
         step = found.step if found else 0
         state, progress = checkpoints.restore(job, run, found) if found else (job.begin(), Progress())
-        checkpoints.cut_back(run, found)
+        checkpoints.cut_back(run, found, show.note)
         files.cut(run.checkpoints, step, show.note)
         show.note(f"resuming run {run.name} after step {step}")
         return work(job, run, state, progress, show)

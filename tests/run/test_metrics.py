@@ -61,20 +61,20 @@ def test_damage_before_a_good_line_is_told(tmp_path):
         path.write_bytes(b"".join([*lines[:2], bad, *lines[3:]]))
         with pytest.raises(Corrupt, match="line 3 is damaged"):
             read_metrics(path)
-        with pytest.raises(Corrupt):
-            cut_metrics(path, 9)
 
 
-def test_cut_keeps_the_bytes_of_rows_up_to_a_step(tmp_path):
+def test_a_cut_leaves_the_first_bytes_and_tells_of_lost_rows(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    cut_metrics(path, 3)
-    assert not path.exists()
-    written(path, [{"kind": "note", "text": "no step"}, *ROWS, {"kind": "validation", "step": 3}])
+    assert cut_metrics(path, 0) is None and not path.exists()
+    written(path)
     lines = path.read_bytes().splitlines(keepends=True)
-    cut_metrics(path, 3)
-    assert path.read_bytes() == b"".join([*lines[:5], lines[7]])
-    written(path, ROWS[4:])
-    assert [row.get("step") for row in read_metrics(path)] == [None, 0, 1, 2, 3, 3, 4, 5]
+    first = b"".join(lines[:3])
+    assert cut_metrics(path, len(first)) is None
+    assert path.read_bytes() == first
+    assert cut_metrics(path, len(first)) is None
+    told = cut_metrics(path, len(first) + 7)
+    assert told is not None and f"{len(first)} bytes where {len(first) + 7} are needed" in told
+    assert path.read_bytes() == first
 
 
 def test_a_missing_file_is_bad_input(tmp_path):
@@ -85,13 +85,15 @@ def test_a_missing_file_is_bad_input(tmp_path):
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
 def test_an_error_at_every_operation_of_a_cut_keeps_old_or_new(tmp_path, failing, number):
     path = tmp_path / "metrics.jsonl"
-    for n in range(1, 7):
+    written(path, ROWS[:3])
+    kept = path.stat().st_size
+    for n in range(1, 4):
         failing(0, 0)
         path.unlink(missing_ok=True)
         written(path)
         failing(n, number)
         with pytest.raises(ZofoError):
-            cut_metrics(path, 2)
+            cut_metrics(path, kept)
         assert read_metrics(path) in (ROWS, ROWS[:3])
 
 

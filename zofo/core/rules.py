@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,18 +31,6 @@ class RuleState:
     t: int = 0
     v: float = 0.0
     moments: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Rule(Protocol):
-    """The contract: a pure step on (state, estimate); `init` may allocate what the docstring says."""
-
-    def init(self, leaves: Leaves) -> RuleState:
-        """Return the state before the first step."""
-        ...
-
-    def step(self, state: RuleState, grad: SeedGrad, leaves: Leaves) -> tuple[RuleState, Update]:
-        """Return the new state and the update to apply."""
-        ...
 
 
 def nothing(leaves: Leaves) -> RuleState:
@@ -97,17 +85,17 @@ def adam(state: RuleState, grad: SeedGrad, leaves: Leaves) -> tuple[RuleState, U
     return replace(state, t=t), LeafUpdate(grad, direction)
 
 
-class NamedRule(NamedTuple):
-    """A rule as a pair of functions."""
+class Rule(NamedTuple):
+    """A rule as a pair of functions: the state before the first step, and a step to a new state and an update."""
 
     init: Callable[[Leaves], RuleState]
     step: Callable[[RuleState, SeedGrad, Leaves], tuple[RuleState, Update]]
 
 
-RULES: dict[str, NamedRule] = {
-    "sgd": NamedRule(nothing, sgd),
-    "scalar-adaptive": NamedRule(nothing, scalar_adaptive),
-    "adam": NamedRule(adam_init, adam),
+RULES: dict[str, Rule] = {
+    "sgd": Rule(nothing, sgd),
+    "scalar-adaptive": Rule(nothing, scalar_adaptive),
+    "adam": Rule(adam_init, adam),
 }
 
 

@@ -87,7 +87,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [row for _, row in _rows(path)]
 
 
-def cut_metrics(path: Path, step: int) -> None:
-    """Keep the rows whose `step` is at most `step` (or that have none), to the byte; atomic."""
-    if path.exists():
-        seam.write_file(path, b"".join(line for line, row in _rows(path) if row.get("step", 0) <= step))
+def cut_metrics(path: Path, length: int) -> str | None:
+    """Cut the rows back to their first `length` bytes; returns a sentence when fewer are there (rows were lost)."""
+    size = path.stat().st_size if path.exists() else 0
+    if size > length:
+        seam.cut_file(path, length)
+    return f"{path.name} has {size} bytes where {length} are needed: some rows are lost" if size < length else None

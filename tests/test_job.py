@@ -1,0 +1,68 @@
+"""What a run works on: the parts of the data, which tensors zeroth order moves, and what is written down of it all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zofo.config import resolve
+from zofo.core.weights.leaves import snapshot
+from zofo.errors import BadInput
+from zofo.job import Job, assemble, environment, prepare
+from zofo.models import fingerprint
+
+SMALL: dict[str, Any] = {
+    "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,
+    "data.max_length": 48,
+}  # fmt: skip
+
+
+def made(folder: str, **flags: Any) -> Job:
+    settings, given = resolve(SMALL | {"model.name": folder} | {k.replace("__", "."): v for k, v in flags.items()})
+    return assemble(settings, prepare(settings, given))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
+
+
+def test_no_task_is_bad_input_before_the_tokenizer_is_read(folder: str) -> None:
+    settings, _ = resolve({"model.name": folder})
+    with pytest.raises(BadInput, match="no task was named; name one: reviews, sst2"):
+        prepare(settings)
+
+
+def test_all_training_rows_are_those_of_both_levels_and_no_row_stands_in_two_parts(folder: str) -> None:
+    job = made(folder)
+    f, p = job.prepared.encoded["f"], job.prepared.encoded["p"]
+    assert (len(f), len(p)) == (7, 13)  # 1 : 2
+    assert list(job.batches.parts["all"]) == [*f, *p]
+    contexts = [row.context for part in job.prepared.encoded.values() for row in part]
+    assert len(set(contexts)) == len(contexts) == 28
+
+
+def test_mezo_on_an_adapter_moves_ps_own_tensors_and_leaves_the_base(folder: str) -> None:
+    job = made(folder, method__name="mezo", method__tune="adapter", method__lr_theta=1e-2, adapter__r=2)
+    assert not job.moves_theta and job.slots is not None and job.problem.leaves is not None
+    tuned = job.problem.leaves
+    assert {leaf.name: id(leaf.param) for leaf in tuned} == {n: id(p) for n, p in job.slots.params["p"].items()}
+    for leaf in tuned:
+        assert [getattr(module, attr) is leaf.param for module, attr in leaf.owners] == [True]
+    base, adapter = snapshot(job.leaves), job.slots.tensors("p")
+    job.method.step(job.problem, job.begin(), job.batches)
+    assert all(torch.equal(leaf.data, base[leaf.name]) for leaf in job.leaves)
+    assert any(not torch.equal(p, adapter[name]) for name, p in job.slots.params["p"].items())
+
+
+def test_the_environment_names_the_base_by_its_bits(folder: str) -> None:
+    job = made(folder)
+    found = environment(job)
+    assert found["base"] == {"name": folder, "sha256": fingerprint(job.leaves)}
+    assert found["threads"] == torch.get_num_threads() and found["torch"] == torch.__version__
+    with torch.no_grad():
+        next(iter(job.leaves)).data.view(-1)[0] += 1
+    assert fingerprint(job.leaves) != found["base"]["sha256"]

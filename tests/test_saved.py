@@ -1,0 +1,54 @@
+"""A run opened for use holds the theta and the adapter of the checkpoint asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zofo import loop
+from zofo.config import resolve
+from zofo.errors import BadInput
+from zofo.models import fingerprint
+from zofo.report.terminal import Quiet
+from zofo.run.folder import RunFolder
+from zofo.saved import open_run
+
+SMALL: dict[str, Any] = {
+    "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 6, "data.test_rows": 8, "data.batch": 2,
+    "data.max_length": 48, "run.steps": 2, "run.eval_every": 1, "run.save_every": 1, "run.threads": 1,
+    "method.lr_theta": 1e-4,
+}  # fmt: skip
+
+
+def trained(folder: str, home: Path, **flags: Any) -> RunFolder:
+    options = {"model.name": folder, "run.dir": str(home / "runs"), "run.name": "run"}
+    loop.start(*resolve(SMALL | options | {k.replace("__", "."): v for k, v in flags.items()}), Quiet())
+    return RunFolder(home / "runs" / "run")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
+
+
+def test_best_and_last_open_with_their_own_theta(folder: str, tmp_path: Path) -> None:
+    run = trained(folder, tmp_path, method__name="mezo")
+    best, last = open_run(run, "best", say=print), open_run(run, "last", say=print)
+    assert last.step == 2 and best.step in (1, 2)
+    assert (fingerprint(best.job.leaves) == fingerprint(last.job.leaves)) == (best.step == last.step)
+    assert best.used == "theta"
+    with pytest.raises(BadInput, match="--slot p: this run has no adapter; leave it out"):
+        open_run(run, slot="p")
+
+
+def test_the_adapter_chosen_on_validation_is_in_use_unless_another_is_asked_for(folder: str, tmp_path: Path) -> None:
+    run = trained(folder, tmp_path, method__T=1)
+    saved = open_run(run)
+    assert saved.slots is not None and saved.slots.model.active_adapter == saved.used in ("p", "s")
+    other = "s" if saved.used == "p" else "p"
+    asked = open_run(run, slot=other)
+    assert asked.slots is not None and asked.slots.model.active_adapter == asked.used == other
+    with pytest.raises(BadInput, match="--slot q: this run has no such adapter; choose of p, s"):
+        open_run(run, slot="q")
