@@ -16,6 +16,7 @@ from zofo.config import resolve
 from zofo.errors import BadInput
 from zofo.evaluate import evaluate
 from zofo.export import export
+from zofo.job import prepare
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
 from zofo.saved import open_run
@@ -58,10 +59,11 @@ def test_merged_weights_load_as_plain_transformers_and_score_the_same(folder: st
     out = export(run, tmp_path / "out", merge=None)
     plain = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     saved = open_run(run, say=print)
-    rows = saved.job.prepared.encoded["test"]
+    ready = prepare(saved.config)
+    rows = ready.encoded["test"]
     torch.testing.assert_close(scores(plain, rows), scores(saved.model, rows), atol=2e-5, rtol=0)
     told = json.loads(run.eval.read_text())
-    result = evaluate(plain, rows, saved.job.prepared.task)
+    result = evaluate(plain, rows, ready.task)
     assert result["accuracy"] == told["results"][told["used"]]["accuracy"]
     assert result["loss"] == pytest.approx(told["results"][told["used"]]["loss"], abs=1e-5)
     AutoTokenizer.from_pretrained(out)
@@ -76,7 +78,8 @@ def test_adapter_and_base_side_by_side_load_with_peft_and_score_the_same(
     base = AutoModelForCausalLM.from_pretrained(out / "base", dtype=torch.float32)
     both = PeftModel.from_pretrained(base, out / "adapter")
     saved = open_run(run, say=print)
-    rows = saved.job.prepared.encoded["test"]
+    ready = prepare(saved.config)
+    rows = ready.encoded["test"]
     torch.testing.assert_close(scores(both, rows), scores(saved.model, rows), atol=2e-5, rtol=0)
     assert json.loads((out / "zofo.json").read_text())["theta_sha256"]
     pair = [AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32) for place in (out / "base", folder)]

@@ -10,10 +10,12 @@ import pytest
 from zofo import loop
 from zofo.config import resolve
 from zofo.errors import BadInput
+from zofo.export import export
 from zofo.models import fingerprint
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
 from zofo.saved import open_run
+from zofo.tasks.definition import DEFINITIONS
 
 SMALL: dict[str, Any] = {
     "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 6, "data.test_rows": 8, "data.batch": 2,
@@ -37,7 +39,7 @@ def test_best_and_last_open_with_their_own_theta(folder: str, tmp_path: Path) ->
     run = trained(folder, tmp_path, method__name="mezo")
     best, last = open_run(run, "best", say=print), open_run(run, "last", say=print)
     assert last.step == 2 and best.step in (1, 2)
-    assert (fingerprint(best.job.leaves) == fingerprint(last.job.leaves)) == (best.step == last.step)
+    assert (fingerprint(best.held.leaves) == fingerprint(last.held.leaves)) == (best.step == last.step)
     assert best.used == "theta"
     with pytest.raises(BadInput, match="--slot p: this run has no adapter; leave it out"):
         open_run(run, slot="p")
@@ -52,3 +54,14 @@ def test_the_adapter_chosen_on_validation_is_in_use_unless_another_is_asked_for(
     assert asked.slots is not None and asked.slots.model.active_adapter == asked.used == other
     with pytest.raises(BadInput, match="--slot q: this run has no such adapter; choose of p, s"):
         open_run(run, slot="q")
+
+
+def test_a_run_opens_and_exports_without_its_task(folder: str, tmp_path: Path) -> None:
+    task = tmp_path / "mine.yaml"
+    text = (DEFINITIONS / "reviews.yaml").read_text(encoding="utf-8").replace("name: reviews", "name: mine")
+    task.write_text(text, encoding="utf-8")
+    run = trained(folder, tmp_path, data__task=str(task), method__T=1)
+    task.unlink()
+    for which in ("best", "last"):
+        assert open_run(run, which).step in (1, 2)
+    assert (export(run, tmp_path / "out") / "model.safetensors").is_file()

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zofo import models
 from zofo.core.noise import Law
 from zofo.core.weights import move
 from zofo.core.weights.leaves import Leaves
-from zofo.job import Job
+from zofo.job import Job, Loaded
 from zofo.methods.state import State, from_checkpoint, to_checkpoint
 from zofo.run import checkpoint as files
 from zofo.run import journal as journals
@@ -75,7 +76,7 @@ def save(job: Job, run: RunFolder, state: State, progress: Progress, journal: Jo
 
 def last(progress: Progress) -> int:
     """The step of the newest full copy of theta; 0 is the base."""
-    return progress.snapshots[-1] if progress.snapshots else 0
+    return max(progress.snapshots, default=0)
 
 
 def needed(run: RunFolder, progress: Progress, keep: int) -> tuple[int, ...]:
@@ -116,37 +117,40 @@ def cut_back(run: RunFolder, found: Checkpoint | None, say: Callable[[str], None
 
 
 def restore(job: Job, run: RunFolder, found: Checkpoint) -> tuple[State, Progress]:
-    """Bring a fresh job to a checkpoint: adapters, learners, and theta to the bit.
-
-    Cost: reads the checkpoint and at most one full copy of theta; a noise pass a step replayed.
-    """
-    adapters(job, found)
+    """Bring a job to a checkpoint: adapters, theta and learners, to the bit. Cost: see `weights`."""
+    weights(job, run, found)
     held = found.state["progress"]
     progress = Progress(**{**held, "snapshots": tuple(held["snapshots"])})
-    theta(job, run, found, progress)
     moments = found.load("optimizer") if "optimizer" in found.names else {}
     return from_checkpoint(job.begin(), found.state["method"], moments), progress
 
 
-def adapters(job: Job, found: Checkpoint) -> None:
-    """Load every adapter of a checkpoint."""
-    for slot in job.slots.params if job.slots is not None else ():
-        job.slots.load(slot, found.load(f"adapter-{slot}"))  # type: ignore[union-attr]
+def weights(held: Loaded, run: RunFolder, found: Checkpoint) -> None:
+    """Bring a model's adapters and theta to a checkpoint, to the bit, wherever they stand.
+
+    Cost: reads the checkpoint and one full copy of theta or the base; a noise pass a step replayed.
+    """
+    if held.slots is not None:
+        for slot in held.slots.params:
+            held.slots.load(slot, found.load(f"adapter-{slot}"))
+    if held.moves_theta:
+        theta(held, run, found)
 
 
-def theta(job: Job, run: RunFolder, found: Checkpoint, progress: Progress) -> None:
-    """Bring theta from the base (where it stands now) to a checkpoint's step."""
-    if not job.moves_theta:
-        return
+def theta(held: Loaded, run: RunFolder, found: Checkpoint) -> None:
+    """theta of a checkpoint: its own full copy, or the newest one before it (else the base) and the journal since."""
     if "theta" in found.names:
-        return copy_theta(job.leaves, found)
-    if last(progress):
-        copy_theta(job.leaves, files.read(run.checkpoints / files.step_name(last(progress))))
-    held = found.state["journal"]
-    for step in journals.read(run.journal, held["length"], held["sha256"]):
-        if step.step > last(progress):
+        return copy_theta(held.leaves, found)
+    begin = max(found.state["progress"]["snapshots"], default=0)
+    if begin:
+        copy_theta(held.leaves, files.read(run.checkpoints / files.step_name(begin)))
+    else:
+        models.reset(held.leaves, held.base)
+    journal = found.state["journal"]
+    for step in journals.read(run.journal, journal["length"], journal["sha256"]):
+        if step.step > begin:
             law: Law = step.law  # type: ignore[assignment]
-            move.replay(job.leaves, law, step.terms, step.decay)
+            move.replay(held.leaves, law, step.terms, step.decay)
     return None
 
 
@@ -158,8 +162,8 @@ def copy_theta(leaves: Leaves, found: Checkpoint) -> None:
             leaf.data.copy_(file.get_tensor(leaf.name))
 
 
-def load_for_use(job: Job, run: RunFolder, which: str, say: Callable[[str], None]) -> tuple[int, str, str]:
-    """Bring a fresh job to the best (or last) checkpoint; returns its step, which it was, and the adapter chosen.
+def load_for_use(held: Loaded, run: RunFolder, which: str, say: Callable[[str], None]) -> tuple[int, str, str]:
+    """Bring a model to a run's best (or last) checkpoint; returns its step, which it was, and the adapter chosen.
 
     The choice is that of the best validation; before any, s where it is trained, for it has had more steps.
     Where there is no best checkpoint, the last is taken, and it is said.
@@ -168,17 +172,14 @@ def load_for_use(job: Job, run: RunFolder, which: str, say: Callable[[str], None
     found: Checkpoint | None = None
     if which == "best" and exists(best):
         found = files.read(best)
-        adapters(job, found)
-        if job.moves_theta:
-            copy_theta(job.leaves, found)
     else:
         if which == "best":
-            say("no best checkpoint is there (no validation yet): the last one is used")
+            say("no best checkpoint is there (no finite validation loss yet): the last one is used")
         found, which = newest(run, say), "last"
-        if found is not None:
-            restore(job, run, found)
+    if found is not None:
+        weights(held, run, found)
     chosen = found.state["progress"]["best"] if found is not None else None
-    slots = list(job.slots.params) if job.slots is not None else ["theta"]
+    slots = list(held.slots.params) if held.slots is not None else ["theta"]
     return (found.step if found else 0), which, chosen["used"] if chosen else slots[-1]
 
 

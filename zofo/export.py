@@ -56,7 +56,7 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
     try:
         with models.quiet():
             text = write(saved, work, merge if merge is not None else kind == "lora")
-        theta = fingerprint(saved.job.leaves)
+        theta = fingerprint(saved.held.leaves)
         values = {"name": run.name, "step": saved.step, "which": saved.which, "used": saved.used}
         (work / "README.md").write_text(README.format(what=text, theta=theta, **values), encoding="utf-8")
         (work / "zofo.json").write_text(json.dumps({**values, "theta_sha256": theta}, indent=1), encoding="utf-8")
@@ -76,7 +76,7 @@ def write(saved: Saved, out: Path, merge: bool) -> str:
     if merge:
         plain(saved, peft.merge_and_unload(adapter_names=[saved.used]), out)
         return MERGED
-    theta = {leaf.name: leaf.data for leaf in saved.job.leaves}
+    theta = {leaf.name: leaf.data for leaf in saved.held.leaves}
     base = fresh(saved, theta)
     plain(saved, base, out / "base")
     peft.save_pretrained(out / "adapter", selected_adapters=[saved.used])
@@ -89,7 +89,7 @@ def write(saved: Saved, out: Path, merge: bool) -> str:
 
 def fresh(saved: Saved, theta: dict[str, Any]) -> nn.Module:
     """A plain base model that holds the trained theta (a second copy of the weights while it is written)."""
-    base = models.load(saved.job.prepared.source, saved.config.model)
+    base = models.load(saved.held.source, saved.config.model)
     for leaf in tree.find(base):
         leaf.data.copy_(theta[leaf.name])
     return base

@@ -47,20 +47,27 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything a run holds in memory. `leaves` are the base's weights, `tuned` those that zeroth order moves."""
+class Loaded:
+    """A model with its adapters, ready to hold a checkpoint. `leaves` are the base's weights."""
 
     config: Config
-    prepared: Prepared
+    source: Source
     model: nn.Module  # what is called: the peft model where there are adapters
     leaves: Leaves
     base: Base
     digest: str  # of theta_0
     slots: Slots | None
+    moves_theta: bool
+
+
+@dataclass(frozen=True)
+class Job(Loaded):
+    """A loaded model and what trains it: everything a run holds in memory."""
+
+    prepared: Prepared
     problem: Problem
     batches: Batches
     method: Any
-    moves_theta: bool
 
     def begin(self) -> State:
         """The method's state before its first step."""
@@ -98,39 +105,43 @@ def raise_no_task() -> None:
     raise BadInput("--task", "no task was named", f"name one: {', '.join(definition.names())}, or a YAML file")
 
 
-def assemble(config: Config, prepared: Prepared) -> Job:
-    """Load the model, put the adapters on it, and join method, probe and batches. Cost: the weights in memory."""
+def load(config: Config, source: Source) -> Loaded:
+    """Load a run's model and put its adapters on it, without rows. Cost: the weights in memory."""
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    row = table.METHODS[config.method.name]
-    method, model = row.load(), models.load(prepared.source, config.model)
+    method, model = table.METHODS[config.method.name].load(), models.load(source, config.model)
     leaves = tree.find(model)
     digest = models.fingerprint(leaves)
-    base = Base(prepared.source, model, leaves, digest)
+    base = Base(source, model, leaves, digest)
     slots, names = None, method.slots(config.method)
     if names:
         slots = attach(model, config.adapter, names, config.run.seed, config.method.init == "shared")
         model = slots.model
-    adapter_only = config.method.tune == "adapter" and slots is not None
-    tuned = own_leaves(slots) if adapter_only and slots is not None else leaves
+    return Loaded(config, source, model, leaves, base, digest, slots, table.moves_theta(config))
+
+
+def assemble(config: Config, prepared: Prepared) -> Job:
+    """Load the model with its adapters, and join method, probe and batches. Cost: the weights in memory."""
+    held = load(config, prepared.source)
+    tuned = held.leaves if held.moves_theta or held.slots is None else own_leaves(held.slots)
+    exact = held.moves_theta and config.method.probe == "scratch"
     problem = Problem(
-        model=model,
+        model=held.model,
         loss=loss_of(config.model.dtype),
         config=config.method,
         seed=config.run.seed,
         steps=config.run.steps,
         leaves=tuned,
-        probe=Scratch(model, tuned) if config.method.probe == "scratch" and not adapter_only else Inplace(tuned),
-        slots=slots,
+        probe=Scratch(held.model, tuned) if exact else Inplace(tuned),
+        slots=held.slots,
         train_mode=config.adapter.dropout > 0 or config.model.activation_checkpointing,
     )
     parts = {key: prepared.encoded[key] for key in ("f", "p")}
     batches = Batches(
         {**parts, "all": parts["f"] + parts["p"]}, config.data.batch, pad_id(prepared.tokenizer), config.run.seed
     )
-    return Job(
-        config, prepared, model, leaves, base, digest, slots, problem, batches, method, row.zeroth and not adapter_only
-    )
+    method = table.METHODS[config.method.name].load()
+    return Job(**vars(held), prepared=prepared, problem=problem, batches=batches, method=method)
 
 
 def own_leaves(slots: Slots) -> Leaves:

@@ -238,6 +238,13 @@ def moved(leaves: Leaves, base: Base) -> float:
     return math.sqrt(change / norm)
 
 
+@torch.no_grad()
+def reset(leaves: Leaves, base: Base) -> None:
+    """theta <- theta_0, tensor by tensor from disk. Cost: one tensor's memory."""
+    for leaf in leaves:
+        leaf.data.copy_(base.tensor(leaf.name))
+
+
 def same_base(found: str, wanted: str, name: str) -> None:
     """Raise when the base model is not the one that a run was made on."""
     if found != wanted:

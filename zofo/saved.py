@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from zofo import checkpoints, config, models
+from zofo import checkpoints, config, models, sources
 from zofo.adapters.slots import Slots
 from zofo.config import Config
 from zofo.errors import BadInput
-from zofo.job import Job, assemble, prepare
+from zofo.job import Loaded, load
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
 
@@ -28,27 +28,28 @@ class Saved:
     used: str
     step: int
     which: str
-    job: Job
+    held: Loaded
 
 
 def open_run(run: RunFolder, which: str = "best", slot: str | None = None, say: Callable[[str], None] = print) -> Saved:
-    """Load a run's best or last checkpoint on its base.
+    """Load a run's best or last checkpoint on its base. The task's rows are not needed.
 
     Args: which, "best" (by validation loss) or "last"; slot, an adapter instead of the chosen one.
     Raises: BadInput for a slot that the run has not; ZofoError when the base is not the run's.
     Cost: the weights in memory; for "last", the replay of the journal since the newest full copy.
     """
     settings = config.load(run.config)
-    job = assemble(settings, prepare(settings))
-    held = read_json(run.environment)["base"]
-    models.same_base(job.digest, held["sha256"], held["name"])
-    step, kind, used = checkpoints.load_for_use(job, run, which, say)
-    if job.slots is None:
+    source = sources.find(settings.model.name)
+    tokenizer, held = models.load_tokenizer(source), load(settings, source)
+    base = read_json(run.environment)["base"]
+    models.same_base(held.digest, base["sha256"], base["name"])
+    step, kind, used = checkpoints.load_for_use(held, run, which, say)
+    if held.slots is None:
         if slot is not None:
             raise BadInput(f"--slot {slot}", "this run has no adapter", "leave it out")
-        return Saved(settings, job.model, None, job.prepared.tokenizer, "theta", step, kind, job)
+        return Saved(settings, held.model, None, tokenizer, "theta", step, kind, held)
     chosen = slot or used
-    if chosen not in job.slots.params:
-        raise BadInput(f"--slot {chosen}", "this run has no such adapter", f"choose of {', '.join(job.slots.params)}")
-    job.slots.use(chosen)
-    return Saved(settings, job.model, job.slots, job.prepared.tokenizer, chosen, step, kind, job)
+    if chosen not in held.slots.params:
+        raise BadInput(f"--slot {chosen}", "this run has no such adapter", f"choose of {', '.join(held.slots.params)}")
+    held.slots.use(chosen)
+    return Saved(settings, held.model, held.slots, tokenizer, chosen, step, kind, held)

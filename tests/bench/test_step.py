@@ -25,7 +25,11 @@ def test_both_losses_are_the_same_number(folder: str) -> None:
     made = step.batch(model, 3, 9)
     assert made.input_ids.shape == (3, 9)
     with torch.no_grad():
-        torch.testing.assert_close(step.full_logits(model, made), row_losses(model, made).mean())
+        exact = row_losses(model, made).mean()
+        torch.testing.assert_close(step.full_logits(model, made, "fp32"), exact)
+        half = step.full_logits(model, made, "bf16")
+        assert half != exact
+        torch.testing.assert_close(half, row_losses(model, made, "bf16").mean(), atol=2e-2, rtol=0)
 
 
 def test_the_walk_is_mezos(folder: str) -> None:

@@ -45,5 +45,5 @@ def test_the_example_is_bit_equal_to_zofo_train(folder: str, tmp_path: Path, mon
     }  # fmt: skip
     loop.start(*resolve(flags, "mezo"), Quiet())
     saved = open_run(RunFolder(tmp_path / "mezo"), "last", say=print)
-    assert models.fingerprint(saved.job.leaves) == mine
+    assert models.fingerprint(saved.held.leaves) == mine
     assert len(PAGE.read_text().splitlines()) <= 110

@@ -28,9 +28,11 @@ def batch(model: nn.Module, rows: int, tokens: int) -> Batch:
     return lm_batch([Encoded(tuple(row[:-1]), ((row[-1],),), 0) for row in drawn], range(rows), pad=0)
 
 
-def full_logits(model: nn.Module, made: Batch) -> Tensor:
+def full_logits(model: nn.Module, made: Batch, dtype: str) -> Tensor:
     """The same loss with the head applied to every position."""
-    logits = model(input_ids=made.input_ids, attention_mask=made.attention_mask, use_cache=False).logits
+    half = torch.autocast(made.input_ids.device.type, torch.bfloat16, enabled=dtype == "bf16", cache_enabled=False)
+    with half:
+        logits = model(input_ids=made.input_ids, attention_mask=made.attention_mask, use_cache=False).logits
     scores = torch.log_softmax(logits[made.row, made.col].float(), -1)
     return -scores[torch.arange(len(made.token)), made.token].mean()
 
@@ -75,7 +77,7 @@ def measure(model: nn.Module, made: Batch, laws: Sequence[str], rounds: int, dty
     """Times of the plain forward pass, of `zofo.ZO` with each law and of MeZO's loop, as medians and ratios."""
 
     def loss() -> Tensor:
-        return full_logits(model, made) if full else row_losses(model, made, dtype).mean()
+        return full_logits(model, made, dtype) if full else row_losses(model, made, dtype).mean()
 
     def plain() -> None:
         with torch.no_grad():

@@ -58,16 +58,15 @@ def of_run(run: RunFolder, task: str | None, which: Literal["best", "last"], slo
     config = own if task is None else own.model_copy(update={"data": own.data.model_copy(update={"task": task})})
     from zofo import loop, saved
 
-    ready = loop.prepare(config, ()) if config != own else None
+    ready = loop.prepare(config, ())
     held = saved.open_run(run, which, None, complain)
-    ready = ready or held.job.prepared
     results: dict[str, Any] = {}
     for name in chosen(held, slot, run.name):
         if held.slots is not None:
             held.slots.use(name)
         results[name] = scored(held.model, ready, held.tokenizer, config, split)
     if split == "test" and held.which == "best" and config == own:
-        record(run, held, results)
+        record(run, held, ready, results)
     tell(ready.notes, f"run {run.name}, step {held.step}, {config.data.task}, {split} rows", results, held.used)
     return 0
 
@@ -89,14 +88,14 @@ def scored(model: Any, ready: Any, tokenizer: Any, config: Config, split: str) -
     return measure(model, ready.encoded[split], ready.task, dtype=config.model.dtype, pad=0 if pad is None else pad)
 
 
-def record(run: RunFolder, held: Any, results: Mapping[str, Any]) -> None:
+def record(run: RunFolder, held: Any, ready: Any, results: Mapping[str, Any]) -> None:
     """Lay new test results over those in eval.json, and note the step; the zero-shot score of the run's start stays."""
     from zofo.run.jsonfile import read_json, write_json
 
     before = read_json(run.eval) if run.eval.exists() else {}
     same = before.get("step") == held.step
     kept = {name: value for name, value in before.get("results", {}).items() if same or name == "zero-shot"}
-    cut = sum(row.cut for row in held.job.prepared.encoded["test"])
+    cut = sum(row.cut for row in ready.encoded["test"])
     now = {"task": held.config.data.task, "split": "test", "checkpoint": "best", "step": held.step, "truncated": cut}
     write_json(run.eval, {**before, **now, "used": held.used, "results": kept | dict(results)})
 
