@@ -151,13 +151,14 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
             for slot in todo.below:
                 batch = batch_p if slot == "p" and todo.mixed else batch_s
                 assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
+                numbers[f"lr_{slot}"] = state.learners[slot].rate
                 state, slope = descend(problem, state, slot, batch, t)
                 numbers[f"loss_{slot}"] = slope.loss
         if todo.follow:
             problem.slots.copy("s", "p")
         above = upper_slope(problem, todo, lam, upper) if todo.p_above else None
         estimate = look(problem, state, todo, upper)
-        numbers |= told(todo, estimate) | {f"lr_{slot}": state.learners[slot].rate for slot in todo.below}
+        numbers |= told(todo, estimate)
         finite = estimate.finite and move.fits(estimate.grad, config.lr_theta)
         finite = finite and (above is None or math.isfinite(above.loss))
         moved = None
