@@ -9,6 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 quickstart: .venv/run.stamp
 	$(BIN)/zofo train --preset quickstart
+	@echo "(zofo is in $(BIN); \`. $(BIN)/activate\` puts it on the path)"
 
 test: .venv/dev.stamp check
 	$(BIN)/python -m pytest -q -n 2

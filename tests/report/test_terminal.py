@@ -94,7 +94,18 @@ def test_the_end(summary) -> None:
     assert lines[:2] == ["loading", "note: a [b] c"]
     assert "test rows of sst2, best checkpoint (step 20)" in lines
     assert next(line for line in lines if line.endswith("<- used")).split()[:4] == ["p", "87.1", "%", "+-"]
-    assert lines[-1] == "30 steps, 1 min 30 s of training; everything is in runs/x"
+    assert "30 steps, 1 min 30 s of training; everything is in runs/x (README.md, curves.png, eval.json)" in lines
+    assert lines[-5:] == [
+        "next:", "  zofo show x", "  zofo generate x 'The soup was cold. It was'", "  zofo export x --out FOLDER",
+        "  zofo compare",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "word"), [("runs/x", "x"), ("runs/my run", "'my run'"), ("else/x", "else/x")])
+def test_what_comes_next_can_be_typed(summary, place: str, word: str) -> None:
+    out = io.StringIO()
+    Reporter(out).done({**summary, "run": place})
+    assert f"  zofo show {word}\n" in out.getvalue()
 
 
 def test_on_a_terminal(metrics, summary, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +124,7 @@ def test_on_a_terminal(metrics, summary, monkeypatch: pytest.MonkeyPatch) -> Non
         show.close()
     text = out.getvalue()
     assert "step 30 of 30" in text and "a [b] c" in text and "87.1 %" in text
-    assert text.count("validation") == 3 and text.rstrip().endswith("runs/x")
+    assert text.count("validation") == 3 and text.rstrip().endswith("zofo compare")
 
 
 def test_the_terminal_is_put_right_when_training_fails(metrics) -> None:

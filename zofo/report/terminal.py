@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TextIO
 
 from zofo.report import history
@@ -12,6 +14,9 @@ from zofo.report.words import duration, figure, number, score, size
 
 EVERY = 30.0
 """Seconds after which a plain line is written though less than a tenth of the steps has passed."""
+
+NEXT = ("zofo show {}", "zofo generate {} 'The soup was cold. It was'", "zofo export {} --out FOLDER", "zofo compare")
+"""What to try after a run."""
 
 
 class Quiet:
@@ -139,7 +144,14 @@ class Reporter:
             self.line(f"  {name:<{width}}  {score(found):<15}  loss {loss:<7}  n {found.get('n', '-')}{mark}")
         if summary.get("run") is not None:
             spent = f"{summary.get('steps', '?')} steps, {duration(summary.get('seconds'))} of training"
-            self.line(f"{spent}; everything is in {summary['run']}")
+            self.line(f"{spent}; everything is in {summary['run']} (README.md, curves.png, eval.json)")
+            self.line("\n".join(["next:", *(f"  {text.format(named(summary['run']))}" for text in NEXT)]))
+
+
+def named(place: str) -> str:
+    """A run as it is typed in a command: its name where it lies in `runs`, else its path."""
+    path = Path(place)
+    return shlex.quote(path.name if path.parent == Path("runs") else str(path))
 
 
 def checkpoint(summary: Mapping[str, Any]) -> str:
