@@ -34,12 +34,15 @@ def test_a_run(cli, trained: str, home: Path) -> None:
     told = cells(out)
     assert told["method.T"] == "1" and told["run.steps"] == "2" and "method.eps" not in told
     assert {"zero-shot", "p", "s", "gap", "loss_p"} <= set(told)
+    assert "theta has moved: |theta - theta_0| / |theta_0| = " in out
     assert cli("show", str(home / "runs" / trained))[:2] == (0, out.replace("in runs/", f"in {home}/runs/"))
 
 
 def test_differences_are_from_the_defaults() -> None:
     config, _ = resolve({"method.lam": 3})
     assert show.differences(config) == [("method.lam", "3.0", "10.0")]
+    config, _ = resolve({"adapter.targets": ["q_proj", "v_proj"]})
+    assert show.differences(config) == [("adapter.targets", "q_proj v_proj", "")]
 
 
 def test_nearest_of_all_names(cli, trained: str) -> None:

@@ -89,6 +89,8 @@ def of_run(run: RunFolder) -> int:
     if checks:
         line(f"\nlast validation, step {checks[-1]['step']}")
         table(("what", "accuracy", "loss", "rows"), [results(s, checks[-1][s]) for s in history.slots(checks[-1])])
+        if "moved" in checks[-1]:
+            line(f"theta has moved: |theta - theta_0| / |theta_0| = {figure(checks[-1]['moved'])}")
     return 0
 
 
@@ -100,4 +102,9 @@ def results(name: str, found: dict[str, Any]) -> tuple[str, ...]:
 def differences(config: Config) -> list[tuple[str, str, str]]:
     """Keys whose values differ from the defaults: key, value, default."""
     own, default = flatten(config.model_dump(), ""), flatten(Config().model_dump(), "")
-    return [(key, str(value), str(default[key])) for key, value in own.items() if value != default[key]]
+    return [(key, typed(value), typed(default[key])) for key, value in own.items() if value != default[key]]
+
+
+def typed(value: Any) -> str:
+    """A value as it is typed in a flag."""
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
