@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from zofo.models import fingerprint
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
 from zofo.run.folder import RunFolder
+from zofo.run.journal import Journal
+from zofo.run.metrics import Metrics
 
 SMALL: dict[str, Any] = {
     "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,
@@ -74,3 +78,29 @@ def test_the_full_copies_that_kept_checkpoints_need_are_kept(folder: str, tmp_pa
 def test_adams_theta_is_in_every_checkpoint(folder: str, tmp_path: Path) -> None:
     run = trained(folder, tmp_path, **{"method.rule": "adam", "run.steps": 2})
     assert all((run.checkpoints / f"step-00000{k}" / "theta.safetensors").exists() for k in (1, 2))
+
+
+def test_a_full_copy_saved_again_at_its_step_keeps_theta(folder: str, tmp_path: Path) -> None:
+    """A signal saves a step before its validation, and the resumed run saves it again."""
+    run = trained(folder, tmp_path, **{"run.steps": 4, "run.snapshot_every": 4})
+    settings = config.load(run.config)
+    job = assemble(settings, prepare(settings))
+    found = checkpoints.newest(run, pytest.fail)
+    assert found is not None and found.step == 4 and "theta" in found.names
+    state, progress = checkpoints.restore(job, run, found)
+    before = fingerprint(job.leaves)
+    with closing(Journal(run.journal)) as journal, closing(Metrics(run.metrics)) as metrics:
+        again = checkpoints.save(job, run, state, replace(progress, validated=4), journal, metrics)
+    assert again.snapshots == progress.snapshots == (4,)
+    assert restored(run)[0] == before
+
+
+def test_a_checkpoint_whose_full_copy_has_no_theta_is_not_taken(folder: str, tmp_path: Path) -> None:
+    run = trained(folder, tmp_path, **{"run.steps": 4, "run.snapshot_every": 4})
+    found = checkpoints.newest(run, pytest.fail)
+    assert found is not None
+    groups = {name: found.load(name) for name in found.names if name != "theta"}
+    files.publish(run.checkpoints, 4, groups, found.state)
+    said: list[str] = []
+    older = checkpoints.newest(run, said.append)
+    assert older is not None and older.step == 3 and any("no theta" in text for text in said)

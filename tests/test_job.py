@@ -11,7 +11,7 @@ import torch
 from zofo.config import resolve
 from zofo.core.weights.leaves import snapshot
 from zofo.errors import BadInput
-from zofo.job import Job, assemble, environment, prepare
+from zofo.job import Job, assemble, environment, prepare, recorded, same_rows
 from zofo.models import fingerprint
 
 SMALL: dict[str, Any] = {
@@ -66,3 +66,13 @@ def test_the_environment_names_the_base_by_its_bits(folder: str) -> None:
     with torch.no_grad():
         next(iter(job.leaves)).data.view(-1)[0] += 1
     assert fingerprint(job.leaves) != found["base"]["sha256"]
+
+
+def test_a_changed_prompt_is_noticed_though_the_rows_are_the_same(folder: str) -> None:
+    settings, _ = resolve(SMALL | {"model.name": folder})
+    before = prepare(settings)
+    record = recorded(before)
+    same_rows(record, prepare(settings, task=before.task))
+    other = before.task.model_copy(update={"template": "{{ sentence }} So it was"})
+    with pytest.raises(BadInput, match="prompts and answers in tokens of D_f are not those of the run"):
+        same_rows(record, prepare(settings, task=other))

@@ -104,6 +104,20 @@ class TestLoad:
         with pytest.raises(BadInput, match="model"):
             models.load(source(folder), CPU)
 
+    def test_a_broken_file_is_one_line(self, save: Callable[..., Path]) -> None:
+        place = save("llama")
+        weights = place / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        with pytest.raises(BadInput, match="--model "):
+            models.load(sources.find(str(place)), ModelConfig(name=str(place)))
+
+    def test_a_broken_gguf_file_is_one_line(self, tmp_path: Path, cache: Path) -> None:
+        (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(60))
+        source = sources.find(str(tmp_path / "broken.gguf"))
+        for read in (lambda: models.load_tokenizer(source), lambda: models.load(source, ModelConfig(name=source.name))):
+            with pytest.raises(BadInput, match=r"broken\.gguf"):
+                read()
+
     def test_a_hub_model_that_cannot_be_had_is_one_line(self) -> None:
         for load in (models.load_tokenizer, lambda s: models.load(s, CPU), models.skeleton):
             with pytest.raises(BadInput, match="can the hub be reached") as caught:

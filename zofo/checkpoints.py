@@ -25,6 +25,7 @@ from zofo.methods.state import State, from_checkpoint, to_checkpoint
 from zofo.run import checkpoint as files
 from zofo.run import journal as journals
 from zofo.run.checkpoint import Checkpoint
+from zofo.run.errors import Corrupt
 from zofo.run.folder import RunFolder
 from zofo.run.journal import Journal
 from zofo.run.metrics import Metrics, cut_metrics
@@ -59,8 +60,9 @@ def contents(job: Job, state: State, progress: Progress) -> tuple[dict[str, dict
 def save(job: Job, run: RunFolder, state: State, progress: Progress, journal: Journal, metrics: Metrics) -> Progress:
     """Publish the checkpoint of a step; returns the progress with its snapshot step. Cost: see `contents`."""
     always = job.config.method.rule == "adam"
-    full = job.moves_theta and (always or state.k - last(progress) >= job.config.run.snapshot_every)
-    if full:
+    again = state.k in progress.snapshots  # saved before at this step, and then validated
+    full = job.moves_theta and (always or again or state.k - last(progress) >= job.config.run.snapshot_every)
+    if full and not again:
         progress = replace(progress, snapshots=(*needed(run, progress, job.config.run.keep), state.k))
     groups, numbers = contents(job, state, progress)
     if full:
@@ -101,8 +103,9 @@ def newest(run: RunFolder, say: Callable[[str], None]) -> Checkpoint | None:
         held = found.state["journal"]
         journals.read(run.journal, held["length"], held["sha256"])
         for step in found.state["progress"]["snapshots"][-1:]:
-            if step != found.step:
-                files.read(run.checkpoints / files.step_name(step))
+            holder = found if step == found.step else files.read(run.checkpoints / files.step_name(step))
+            if "theta" not in holder.names:
+                raise Corrupt(f"checkpoint {found.path}", f"step {step} holds no theta", "an older one is needed")
 
     return files.newest_good(run.checkpoints, journal_fits, say)
 

@@ -33,7 +33,7 @@ class ModelConfig(Section):
     name: str = Field("", description="hub id, local folder, .gguf file, or smollm2-135m")
     dtype: Literal["fp32", "bf16"] = Field("fp32", description="computing dtype over fp32 weights")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="where to compute (cuda and mps are untested)"
+        "auto", description="where to compute; auto: cuda if there, else cpu (cuda and mps are untested)"
     )
     activation_checkpointing: bool = Field(False, description="recompute activations in first-order backward passes")
 

@@ -84,7 +84,14 @@ def write(saved: Saved, out: Path, merge: bool) -> str:
     for path in inner.iterdir():
         path.rename(out / "adapter" / path.name)
     inner.rmdir()
+    unnamed(out / "adapter" / "adapter_config.json")
     return BESIDE
+
+
+def unnamed(path: Path) -> None:
+    """Take the base's name out of an adapter's configuration: peft would put the adapter on the untrained base by it."""
+    held = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(held | {"base_model_name_or_path": None}, indent=2), encoding="utf-8")
 
 
 def fresh(saved: Saved, theta: dict[str, Any]) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaves
+from zofo.errors import BadInput
 from zofo.methods import table
 from zofo.methods.state import Problem, State
 from zofo.models import Base
@@ -75,16 +77,16 @@ class Job(Loaded):
         return state
 
 
-def prepare(config: Config, given: Collection[str] = ()) -> Prepared:
+def prepare(config: Config, given: Collection[str] = (), task: Task | None = None) -> Prepared:
     """Check options, model and task, choose the rows and encode them: all that needs no weights.
 
-    Raises `BadInput`. Cost: reads the data once (a GGUF file is converted first, once).
+    Args: task, a run's own definition, instead of the one that the configuration names. Raises `BadInput`. Cost: reads the data once (a GGUF file is converted first, once).
     """
     table.check(config, given)
     source = sources.find(config.model.name)
-    if not config.data.task:
-        raise_no_task()
-    task = definition.find(config.data.task)
+    if task is None and not config.data.task:
+        raise BadInput("--task", "no task was named", f"name one: {', '.join(definition.names())}, or a YAML file")
+    task = task or definition.find(config.data.task)
     splits = split(task, config.data, config.run.seed)
     tokenizer = models.load_tokenizer(source)
     check_choices(task, tokenizer)
@@ -98,11 +100,26 @@ def prepare(config: Config, given: Collection[str] = ()) -> Prepared:
     return Prepared(task, splits, tokenizer, source, encoded, [*splits.notes, *notes])
 
 
-def raise_no_task() -> None:
-    """Say that no task was named."""
-    from zofo.errors import BadInput
+def recorded(prepared: Prepared) -> dict[str, Any]:
+    """What splits.json says: each part's rows and their SHA-256, as data and as tokens."""
+    record = prepared.splits.record
+    tokens = {
+        part: hashlib.sha256(
+            repr([(r.context, r.answers, r.label) for r in prepared.encoded[key]]).encode()
+        ).hexdigest()
+        for key, part in PARTS.items()
+    }
+    return {**record, "parts": {part: held | {"tokens": tokens[part]} for part, held in record["parts"].items()}}
 
-    raise BadInput("--task", "no task was named", f"name one: {', '.join(definition.names())}, or a YAML file")
+
+def same_rows(record: dict[str, Any], prepared: Prepared) -> None:
+    """Raise when a run's rows, or the tokens that they become, are no longer those that it was made on."""
+    now = recorded(prepared)["parts"]
+    for part, held in record["parts"].items():
+        for key, what in (("sha256", "rows"), ("tokens", "prompts and answers in tokens")):
+            if now[part][key] != held[key]:
+                found = f"the {what} of {part} are not those of the run"
+                raise BadInput(f"task {record['task']}", found, "bring back the data, the task and the tokenizer")
 
 
 def load(config: Config, source: Source) -> Loaded:
@@ -134,7 +151,6 @@ def assemble(config: Config, prepared: Prepared) -> Job:
         leaves=tuned,
         probe=Scratch(held.model, tuned) if exact else Inplace(tuned),
         slots=held.slots,
-        train_mode=config.adapter.dropout > 0 or config.model.activation_checkpointing,
     )
     parts = {key: prepared.encoded[key] for key in ("f", "p")}
     batches = Batches(

@@ -16,9 +16,8 @@ from typing import Any, Protocol
 from zofo import checkpoints, config, models
 from zofo.checkpoints import Progress
 from zofo.config import Config
-from zofo.errors import BadInput
 from zofo.evaluate import evaluate
-from zofo.job import Job, Prepared, assemble, environment, prepare
+from zofo.job import Job, Prepared, assemble, environment, prepare, recorded, same_rows
 from zofo.methods.state import Report, State
 from zofo.methods.table import METHODS
 from zofo.report import card, plots
@@ -33,6 +32,7 @@ from zofo.run.metrics import Metrics, read_metrics
 from zofo.run.signals import Interrupted, Stop
 from zofo.scoring.objective import objective_note
 from zofo.scoring.tokens import pad_id
+from zofo.tasks import definition
 
 __all__ = ["prepare", "resume", "start", "train"]
 EVAL_ROWS = 16  # rows a forward pass in evaluation
@@ -254,7 +254,8 @@ def start(settings: Config, given: Collection[str] = (), show: Show | None = Non
     with lock(run):
         folder.refuse_begun(run)  # two starts may have raced to here
         write_json(run.environment, environment(job))
-        write_json(run.splits, prepared.splits.record)
+        write_json(run.splits, recorded(prepared))
+        seam.write_file(run.task, definition.dump(prepared.task).encode())
         seam.write_file(run.config, config.dump(settings).encode())  # last: a folder with it is a run
         return work(job, run, job.begin(), Progress(), show)
 
@@ -278,7 +279,7 @@ def resume(run: RunFolder, show: Show | None = None) -> dict[str, Any]:
     with lock(run):
         seam.sweep(run.path)
         settings = config.load(run.config)
-        prepared = prepare(settings)
+        prepared = prepare(settings, task=definition.read(run.task, f"run {run.name}"))
         same_rows(read_json(run.splits), prepared)
         job = assembled(settings, prepared, show)
         differences(read_json(run.environment), environment(job), show)
@@ -308,18 +309,6 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
         summary = conclude(r, state, progress)
         show.done(summary)
         return summary
-
-
-def same_rows(record: Mapping[str, Any], prepared: Prepared) -> None:
-    """Raise when the data behind a run is no longer the data it was made on."""
-    for part, held in record["parts"].items():
-        now = prepared.splits.record["parts"][part]
-        if now["sha256"] != held["sha256"]:
-            raise BadInput(
-                f"resume with task {record['task']}",
-                f"the rows of {part} are not those of the run",
-                "bring back the data",
-            )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], show: Show) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from zofo.config import ModelConfig
@@ -82,7 +83,9 @@ def reachable(source: Source) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except (OSError, ValueError, KeyError) as error:
+    except BadInput:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         found = " ".join(str(error).split())[:200]
         what = "is it a hub id, and can the hub be reached? else name a folder or .gguf file"
         raise BadInput(f"--model {source.name}", found, what) from None
@@ -114,10 +117,10 @@ def refuse_code(source: Source, config: Any) -> None:
 
 
 def device(config: ModelConfig) -> torch.device:
-    """The device asked for; `auto` takes cuda, then mps, then cpu. Raises `BadInput` where it is not there."""
+    """The device asked for; `auto` takes cuda where it is there, else cpu. Raises `BadInput` where it is not there."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if config.device == "auto":
-        return torch.device(next(name for name, ok in there.items() if ok))
+        return torch.device("cuda" if there["cuda"] else "cpu")
     if not there[config.device]:
         raise BadInput(f"--model.device {config.device}", "this machine has none that torch can use", "use cpu")
     return torch.device(config.device)
@@ -131,16 +134,26 @@ def load(source: Source, config: ModelConfig) -> nn.Module:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    place = resolve(source)
+    target = device(config)
     with reachable(source):
+        place = resolve(source)
         refuse_code(source, AutoConfig.from_pretrained(place, trust_remote_code=False))
         model = AutoModelForCausalLM.from_pretrained(
             place, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
         )
-    model = cast(Any, model).to(device(config)).eval().requires_grad_(False)
+    model = cast(Any, model).to(target).eval().requires_grad_(False)
     if config.activation_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute(model)
     return cast(nn.Module, model)
+
+
+def recompute(model: Any) -> None:
+    """Turn activation checkpointing on (transformers renamed the call). Raises `BadInput` where the model has none."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise BadInput("--model.activation_checkpointing", str(error), "leave it out") from None
 
 
 def fingerprint(leaves: Leaves) -> str:
@@ -232,8 +245,8 @@ def moved(leaves: Leaves, base: Base) -> float:
     """|theta - theta_0| / |theta_0|, tensor by tensor from disk, summed in fp64. Cost: one tensor's memory."""
     change = norm = 0.0
     for leaf in leaves:
-        before = base.tensor(leaf.name).to(leaf.data.device, leaf.data.dtype)
-        change += float((leaf.data - before).double().square_().sum())
+        before, now = base.tensor(leaf.name).to(leaf.data.dtype), leaf.data.cpu()
+        change += float((now - before).double().square_().sum())
         norm += float(before.double().square_().sum())
     return math.sqrt(change / norm)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from peft import IA3Config, LoraConfig, PeftConfig, PrefixTuningConfig
 from torch import nn
 
 from zofo.adapters.slots import Slots, attach
@@ -105,3 +106,17 @@ def test_an_fp64_base_gets_fp64_adapters(tiny: Tiny) -> None:
         model = tiny("opt").double().requires_grad_(False)
         slots = attach(model, AdapterConfig(kind=kind), ("p",), 0)  # type: ignore[arg-type]
         assert {p.dtype for p in slots.list("p")} == {torch.float64}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        IA3Config(task_type="CAUSAL_LM"),
+        PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, prefix_projection=True),
+        LoraConfig(task_type="CAUSAL_LM", r=2, modules_to_save=["lm_head"]),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_an_adapter_that_trains_more_than_a_slot_holds_is_refused(tiny: Tiny, config: PeftConfig) -> None:
+    with pytest.raises(BadInput, match="use plain LoRA, prefix tuning or prompt tuning"):
+        attach(tiny("llama").requires_grad_(False), config, ("p", "s"), 0)

@@ -335,3 +335,14 @@ def test_ids_by_position_draw_other_noise_than_names() -> None:
     (named, _), (placed, _) = tree.find(model), tree.positional(model.parameters())
     z = noise.Direction("gaussian", 1)
     assert not torch.equal(noise.draw(z, named.tid, 9), noise.draw(z, placed.tid, 9))
+
+
+def test_bare_parameters_that_are_frozen_stay_and_a_repeated_one_counts_once() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+    model[0].requires_grad_(False)
+    x, before = torch.ones(2, 3), model[0].weight.clone()
+    opt = ZO([*model.parameters(), model[1].weight], lr=1e-1, probe="inplace")
+    assert [leaf.param is p for leaf, p in zip(opt.leaves, model[1].parameters(), strict=True)] == [True, True]
+    moved = model[1].weight.clone()
+    opt.step(lambda: model(x).square().mean())
+    assert torch.equal(model[0].weight, before) and not torch.equal(model[1].weight, moved)

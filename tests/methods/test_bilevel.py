@@ -13,7 +13,7 @@ from peft import LoraConfig
 from torch.func import functional_call
 from transformers import OPTConfig, OPTForCausalLM
 
-from zofo.config import MethodConfig
+from zofo.config import MethodConfig, build
 from zofo.core import noise, streams
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
@@ -21,6 +21,7 @@ from zofo.errors import NotFinite
 from zofo.methods import bilevel
 from zofo.methods.solver import Bilevel
 from zofo.methods.state import Problem
+from zofo.methods.table import effective
 
 R, ALPHA, TARGETS = 2, 4, ("q_proj", "v_proj")
 LORA = LoraConfig(r=R, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM")
@@ -134,10 +135,10 @@ CASES = [
 def both(dtype: torch.dtype, iterations: int, **case: Any) -> tuple[Bilevel, Reference]:
     options = dict(lam=3.0, coupling="both", s="on", estimator="central", weighting="raw", eps=1e-3, init="independent")
     options |= dict(lr_s=1e-2, lr_p=2e-2, lr_theta=1e-4, T=2) | case
-    if options["s"] == "off" or options["lam"] == 0:
-        options.pop("init")
-    model = tiny(dtype)
-    solver = Bilevel(copy.deepcopy(model), LORA, row_loss, **options)
+    model, used = tiny(dtype), effective(build({f"method.{name}": value for name, value in options.items()}))
+    solver = Bilevel(
+        copy.deepcopy(model), LORA, row_loss, **{k: v for k, v in options.items() if f"method.{k}" in used}
+    )
     slots = solver.slots
     for slot in slots.params:  # LoRA starts with B = 0: give it values, so that every gradient counts
         generator = torch.Generator().manual_seed(ord(slot))
@@ -398,10 +399,36 @@ def test_a_non_finite_upper_loss_moves_nothing_above_and_stops_after_a_bounded_n
 
 
 def test_non_finite_steps_in_a_row_raise() -> None:
-    solver = Bilevel(tiny(torch.float32), LORA, lambda m, b: row_loss(m, b) * float("nan"), T=2, max_bad=3)
-    data = batches(6)
-    with pytest.raises(NotFinite, match="3 times in a row"):
-        solver.step([(data[0], data[1]), (data[2], data[3])], (data[4], data[5]))
+    solver = Bilevel(tiny(torch.float32), LORA, lambda m, b: row_loss(m, b) * float("nan"), T=3, max_bad=3)
+    data = batches(8)
+    with pytest.raises(NotFinite, match="of s was not finite 3 times in a row"):
+        solver.step([(data[0], data[1]), (data[2], data[3]), (data[4], data[5])], (data[6], data[7]))
+
+
+def test_a_p_that_is_never_finite_stops_the_run_though_s_is() -> None:
+    def spoilt(model: Any, ids: torch.Tensor) -> torch.Tensor:
+        return row_loss(model, ids) * (float("nan") if model.active_adapter == "p" else 1.0)
+
+    solver = Bilevel(tiny(torch.float32), LORA, spoilt, T=1, max_bad=3)
+    data = batches(4)
+    step = [(data[0], data[1])], (data[2], data[3])
+    for _ in range(2):
+        solver.step(*step)
+    with pytest.raises(NotFinite, match="of p was not finite 3 times in a row"):
+        solver.step(*step)
+
+
+def test_p_above_moves_along_another_z_each_iteration_when_the_lower_level_is_zeroth_order() -> None:
+    solver = solver_with(
+        coupling="outer", lower="zeroth-order", T=1, optimizer="sgd", clip=0.0, lr_p=1e-2, lr_theta=0.0
+    )
+    data, moves = batches(4), []
+    for _ in range(2):
+        before = solver.slots.tensors("p")
+        solver.step([(data[0], None)], (data[1], data[2]))
+        moves.append(torch.cat([(w - before[n]).flatten() for n, w in solver.slots.tensors("p").items()]))
+    assert min(move.norm() for move in moves) > 0
+    assert abs(torch.cosine_similarity(*moves, dim=0)) < 0.5
 
 
 def test_s_from_p_starts_each_iteration_at_p_with_fresh_moments() -> None:

@@ -14,6 +14,7 @@ from zofo.config import AdapterConfig, MethodConfig
 from zofo.core import noise, streams
 from zofo.methods import losses
 from zofo.methods.state import Problem
+from zofo.models import recompute
 
 Tiny = Callable[..., nn.Module]
 
@@ -88,3 +89,54 @@ def test_weighted_is_the_weighted_sum_and_changes_no_part() -> None:
     (found,) = losses.weighted([(0.5, one), (0.25, two)])
     assert found.tolist() == [3.0, 1.0]
     assert one.grads[0].tolist() == [1.0, 2.0] and two.grads[0].tolist() == [10.0, 0.0]
+
+
+DROPOUT: dict[str, dict[str, float]] = {
+    "gpt2": {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5},
+    "opt": {"dropout": 0.5, "attention_dropout": 0.5},
+}
+
+
+@pytest.mark.parametrize("arch", sorted(DROPOUT))
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_bases_dropout_stays_off_and_the_adapters_is_a_function_of_the_step(
+    tiny: Tiny, rows: torch.Tensor, checkpointing: bool, arch: str
+) -> None:
+    def slopes(dropout: float) -> tuple[torch.Tensor, ...]:
+        model = tiny(arch, **DROPOUT[arch]).requires_grad_(False)
+        if checkpointing:
+            recompute(model)
+        slots = attach(model, AdapterConfig(r=2, dropout=dropout), ("p",), 3)
+        with torch.no_grad():
+            for param in slots.list("p"):
+                param.add_(0.05)
+        made = Problem(slots.model, loss, MethodConfig(), 0, 1, slots=slots)
+        found = [
+            losses.gradient(made, [rows], "p", *step, dropout=on)
+            for step, on in (((1,), True), ((1,), True), ((2,), True), ((1,), False))
+        ]
+        assert not any(module.training for module in slots.model.modules())
+        return tuple(torch.cat([g.flatten() for g in slope.grads]) for slope in found)
+
+    first, again, other, exact = slopes(0.0)
+    assert torch.equal(first, again) and torch.equal(first, other) and torch.equal(first, exact)
+    first, again, other, without = slopes(0.5)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    torch.testing.assert_close(without, exact)
+
+
+def test_activation_checkpointing_recomputes_in_both_levels(tiny: Tiny, rows: torch.Tensor) -> None:
+    model = tiny("llama").requires_grad_(False)
+    recompute(model)
+    slots = attach(model, AdapterConfig(r=2), ("p",), 3)
+    calls: list[int] = []
+    handles = [
+        m.register_forward_pre_hook(lambda *_: calls.append(1))
+        for n, m in slots.model.named_modules()
+        if n.endswith(".mlp")
+    ]
+    made = Problem(slots.model, loss, MethodConfig(), 0, 1, slots=slots)
+    for dropout in (True, False):
+        calls.clear()
+        losses.gradient(made, [rows], "p", 0, dropout=dropout)
+        assert len(calls) == 2 * len(handles)

@@ -52,3 +52,31 @@ def test_the_walking_policy_can_be_chosen_and_drifts(tiny: Tiny, rows: torch.Ten
     solver.step([(rows, rows)], (rows, rows))
     changed = sum(int((before[leaf.name] != leaf.data).sum()) for leaf in leaves) / leaves.count
     assert changed > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"name": "mezo"}, "this is the bilevel solver"),
+        ({"coupling": "follow", "lam": 3.0}, "method.lam: it has no effect"),
+        ({"schedule": "cosine"}, "a schedule needs the number of iterations; give steps=N"),
+        ({"weighting": "normalised", "rule": "scalar-adaptive"}, "scale-free"),
+    ],
+)
+def test_options_without_effect_or_sense_are_refused(tiny: Tiny, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, **options)
+
+
+def test_the_pairs_must_be_those_that_the_options_ask_for(tiny: Tiny, rows: torch.Tensor) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=2)
+    for lower in ([], [(rows, rows)], [(rows, rows), (rows, None)]):
+        with pytest.raises(BadInput, match=r"2 \(batch_s, batch_p\) pairs"):
+            solver.step(lower, (rows, rows))
+
+
+def test_coupling_follow_takes_no_lambda_of_its_own(tiny: Tiny, rows: torch.Tensor) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, coupling="follow", T=1)
+    solver.step([(rows, None)], (rows, rows))
+    p, s = solver.slots.tensors("p"), solver.slots.tensors("s")
+    assert all(torch.equal(p[name], s[name]) for name in p)

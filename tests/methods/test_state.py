@@ -34,10 +34,11 @@ def test_every_step_probe_seed_and_stream_has_a_direction_of_its_own(tiny: Tiny)
 def test_bad_steps_are_counted_and_a_good_one_ends_the_row(tiny: Tiny) -> None:
     made, state = problem(tiny, max_bad=3), State()
     for finite in (False, False, True, False, False):
-        state = tally(made, state, finite, "the loss")
-    assert (state.bad, state.in_a_row) == (4, 2)
+        state = tally(made, state, finite, "p", "the loss")
+    assert (state.bad, state.in_a_row) == (4, {"p": 2})
+    state = tally(made, state, True, "s", "the loss")  # another's good step does not end p's row
     with pytest.raises(NotFinite, match=r"step 1: the loss was not finite 3 times in a row \(seed 7\)"):
-        tally(made, state, False, "the loss")
+        tally(made, state, False, "p", "the loss")
 
 
 def test_a_state_comes_back_from_json_and_tensors() -> None:
@@ -47,10 +48,10 @@ def test_a_state_comes_back_from_json_and_tensors() -> None:
     one = learner()
     one.step([torch.tensor([1.0, -2.0])])
     moments = {"m.w": torch.tensor([0.5])}
-    state = State(k=4, bad=2, in_a_row=1, rule=RuleState(t=4, v=0.25, moments=moments), learners={"p": one})
+    state = State(k=4, bad=2, in_a_row={"p": 1}, rule=RuleState(t=4, v=0.25, moments=moments), learners={"p": one})
     numbers, tensors = to_checkpoint(state)
     fresh = from_checkpoint(State(learners={"p": learner()}), json.loads(json.dumps(numbers)), tensors)
-    assert (fresh.k, fresh.bad, fresh.in_a_row, fresh.rule.t, fresh.rule.v) == (4, 2, 1, 4, 0.25)
+    assert (fresh.k, fresh.bad, fresh.in_a_row, fresh.rule.t, fresh.rule.v) == (4, 2, {"p": 1}, 4, 0.25)
     assert torch.equal(fresh.rule.moments["m.w"], moments["m.w"])
     again, held = to_checkpoint(fresh)
     assert again == numbers and held.keys() == tensors.keys()

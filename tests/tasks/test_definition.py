@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from zofo.errors import BadInput
-from zofo.tasks.definition import MAX_TEMPLATE, Task, find, names
+from zofo.tasks.definition import MAX_TEMPLATE, Task, dump, find, names, read
 
 GOOD = {
     "name": "mine", "about": "a test", "template": "{{ text }} It was", "template_free": "{{ text }}",
@@ -62,7 +62,9 @@ def test_a_wrong_definition_is_bad_input_that_says_what(tmp_path: Path, changes:
         find(written(tmp_path, **changes))
 
 
-@pytest.mark.parametrize("text", ["- a\n- list", "a: [", "!!python/object/apply:os.getcwd []", "x" * 70000, "\x00: a"])
+@pytest.mark.parametrize(
+    "text", ["- a\n- list", "a: [", "!!python/object/apply:os.getcwd []", "x" * 70000, "\x00: a", "about: 2001-99-99"]
+)
 def test_a_file_that_is_no_definition_is_bad_input(tmp_path: Path, text: str) -> None:
     path = tmp_path / "t.yaml"
     path.write_text(text)
@@ -73,3 +75,9 @@ def test_a_file_that_is_no_definition_is_bad_input(tmp_path: Path, text: str) ->
 def test_a_missing_file_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such file"):
         find(tmp_path / "none.yaml")
+
+
+def test_a_definition_written_out_reads_back(tmp_path: Path) -> None:
+    for name in names():
+        (tmp_path / "task.yaml").write_text(dump(find(name)), encoding="utf-8")
+        assert read(tmp_path / "task.yaml", "x") == find(name)

@@ -167,3 +167,22 @@ def test_the_real_client_gives_up_offline_at_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(hub.HfApi, "dataset_info", unreachable)
     with pytest.raises(BadInput, match="OfflineModeIsEnabled"):
         load(HUB)
+
+
+def test_half_a_pair_of_surrogates_is_named_with_its_line(data: Path) -> None:
+    (data / "train.jsonl.gz").write_bytes(
+        gzip.compress(b'{"text": "ok \\ud83d\\ude00", "label": 0}\n{"text": "\\ud83d", "label": 0}\n')
+    )
+    with pytest.raises(BadInput, match=r"line 2: no JSON .*surrogates not allowed"):
+        load(TASK)
+
+
+@pytest.mark.parametrize("at", [12, 30, -12, -2])
+def test_an_archive_damaged_inside_is_bad_input(data: Path, at: int) -> None:
+    whole = bytearray(
+        gzip.compress("".join(json.dumps({"text": f"{k * 7919}", "label": 0}) + "\n" for k in range(99)).encode())
+    )
+    whole[at] ^= 0xFF
+    (data / "train.jsonl.gz").write_bytes(bytes(whole))
+    with pytest.raises(BadInput, match=r"mend the line|get the file again"):
+        load(TASK)

@@ -89,7 +89,7 @@ def attach(
 ) -> Slots:
     """Put adapters on a model (in place) and return them as slots.
 
-    Args: config, ours or any peft configuration; names, the slots, ("p",) or ("p", "s"); seed, the
+    Args: config, ours or a peft configuration of LoRA, prefix or prompt tuning; names, the slots, ("p",) or ("p", "s"); seed, the
     run's; shared, all start from the first one's values (else from streams of their own).
     A prefix starts from keys and values of real tokens, a prompt from real token embeddings.
     Raises: BadInput when peft does not know where to put the adapter. Cost: the adapters; a prefix
@@ -112,6 +112,7 @@ def attach(
         ) from None
     peft.to(device)
     slots = Slots(peft, {name: parameters(peft, name, dtype) for name in names})
+    refuse_others(slots, chosen)
     for i, name in enumerate(names):
         if chosen.peft_type == "PREFIX_TUNING":
             start_prefix(slots, name, seed, 0 if shared else i)
@@ -119,6 +120,46 @@ def attach(
             slots.copy(names[0], name)
     slots.use(names[0])
     return slots
+
+
+def refuse_others(slots: Slots, config: PeftConfig) -> None:
+    """Raise when an adapter trains something that is not in its slot (other families, `modules_to_save`, a projection)."""
+    held = {id(param) for own in slots.params.values() for param in own.values()}
+    other = [name for name, p in slots.model.named_parameters() if p.requires_grad and id(p) not in held]
+    projected = getattr(config, "prefix_projection", False)
+    if other or projected or not all(slots.params.values()):
+        kind = str(getattr(config.peft_type, "value", config.peft_type))
+        found = (
+            f"{kind} with a projection" if projected else f"{kind} trains {other[0] if other else 'nothing in a slot'}"
+        )
+        raise BadInput("adapter", found, "use plain LoRA, prefix tuning or prompt tuning")
+
+
+@contextmanager
+def learning(model: nn.Module, dropout: bool) -> Iterator[None]:
+    """Run a block in eval mode but for what a backward pass asks for: recomputed activations, and the adapters' dropout.
+
+    Only those modules are put in train mode, and a layer's own rates (OPT keeps them as numbers) are 0 meanwhile, so
+    the base's dropout stays off.
+    """
+    model.eval()
+    wanted = [
+        module
+        for name, module in model.named_modules()
+        if getattr(module, "gradient_checkpointing", False) or (dropout and ".lora_dropout." in name)
+    ]
+    rates = [(m, k, v) for m in wanted for k, v in vars(m).items() if "dropout" in k and isinstance(v, float)]
+    try:
+        for module in wanted:
+            module.training = True
+        for module, key, _ in rates:
+            setattr(module, key, 0.0)
+        yield
+    finally:
+        for module in wanted:
+            module.training = False
+        for module, key, value in rates:
+            setattr(module, key, value)
 
 
 @contextmanager

@@ -56,9 +56,13 @@ def of_run(run: RunFolder, task: str | None, which: Literal["best", "last"], slo
     """Scores of a run's adapters (or its weights) at a checkpoint."""
     own = load(run.config)
     config = own if task is None else own.model_copy(update={"data": own.data.model_copy(update={"task": task})})
-    from zofo import loop, saved
+    from zofo import job, saved
+    from zofo.run.jsonfile import read_json
+    from zofo.tasks import definition
 
-    ready = loop.prepare(config, ())
+    ready = job.prepare(config, task=definition.read(run.task, f"run {run.name}") if config == own else None)
+    if config == own:
+        job.same_rows(read_json(run.splits), ready)
     held = saved.open_run(run, which, None, complain)
     results: dict[str, Any] = {}
     for name in chosen(held, slot, run.name):

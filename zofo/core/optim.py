@@ -28,7 +28,7 @@ class ZO(torch.optim.Optimizer):
 
     Args:
         params: a module (its parameters that require a gradient are moved, exactly: `probe="scratch"`),
-            or bare parameters, named by position: then only `probe="inplace"` is possible, which drifts.
+            or bare parameters (those that require a gradient, each once), named by position: then only `probe="inplace"` is possible, which drifts.
         lr, eps, decay: learning rate, probe size, decoupled weight decay. q: probes a step.
         noise: "gaussian", "rademacher", "sphere". estimator: "central", "forward".
         rule: "sgd", "scalar-adaptive", or "adam" (two more copies of the weights). seed: of z.
@@ -140,7 +140,7 @@ def policy(params: nn.Module | Iterable[nn.Parameter], probe: str) -> tuple[tree
     if wrong := [p for p in params if not isinstance(p, Tensor)]:
         found = f"{type(wrong[0]).__name__} among the parameters"
         raise BadInput("ZO(params)", found, "pass a module, or parameters alone (no groups, no names)")
-    leaves = tree.positional(params)
+    leaves = tree.positional(dict.fromkeys(p for p in params if p.requires_grad and p.is_floating_point()))
     if probe == "auto":
         import warnings
 

@@ -82,7 +82,8 @@ def plan(config: MethodConfig, lam: float) -> Plan:
 
 def slots(config: MethodConfig) -> tuple[str, ...]:
     """The adapters that a configuration needs."""
-    return ("p",) if config.s == "off" or config.lam == 0 else ("p", "s")
+    alone = config.s == "off" or (config.lam == 0 and config.coupling != "follow")
+    return ("p",) if alone else ("p", "s")
 
 
 def init(problem: Problem) -> State:
@@ -125,7 +126,7 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
 
 
 def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Micro]) -> tuple[State, Report]:
-    """One outer iteration; it happens whole, or (on any exception) not at all.
+    """One outer iteration; on an exception at any forward or backward pass nothing has changed. theta moves last.
 
         for t < T:   s <- s - lr_s grad_s C          (both: and p <- p - lr_p grad_p of its mixed batch)
         c   = [ G(theta + eps z) - G(theta - eps z) ] / (2 eps)
@@ -156,7 +157,7 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
                 numbers[f"loss_{slot}"] = slope.loss
         if todo.follow:
             problem.slots.copy("s", "p")
-        above = upper_slope(problem, todo, lam, upper) if todo.p_above else None
+        above = upper_slope(problem, state.k, todo, lam, upper) if todo.p_above else None
         estimate = look(problem, state, todo, upper)
         numbers |= told(todo, estimate)
         finite = estimate.finite and move.fits(estimate.grad, config.lr_theta)
@@ -165,7 +166,7 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
         if finite and above is not None:
             numbers |= {"loss_p": above.loss, "lr_p": state.learners["p"].rate}
             finite = state.learners["p"].step(above.grads)
-        state = tally(problem, state, finite, "a loss or gradient of the upper level")
+        state = tally(problem, state, finite, "upper", "a loss or gradient of the upper level")
         if finite:
             rule, update = RULES[config.rule].step(state.rule, estimate.grad, problem.leaves)
             moved = move.apply(problem.leaves, update, config.lr_theta, config.decay)
@@ -179,8 +180,8 @@ def descend(problem: Problem, state: State, slot: str, batch: Micro, t: int) -> 
     """One lower-level step of a slot: slot <- slot - rate * optimizer(grad F(theta_k, slot; batch))."""
     first_order = problem.config.lower == "first-order"
     slope = (losses.gradient if first_order else losses.estimated_gradient)(problem, batch, slot, state.k, t)
-    finite = math.isfinite(slope.loss) and state.learners[slot].step(slope.grads)
-    return tally(problem, state, finite, f"the lower level's loss or gradient of {slot}"), slope
+    finite = state.learners[slot].step(slope.grads, math.isfinite(slope.loss))
+    return tally(problem, state, finite, slot, f"the lower level's loss or gradient of {slot}"), slope
 
 
 def look(problem: Problem, state: State, todo: Plan, upper: tuple[Micro, Micro]) -> Estimate:
@@ -196,12 +197,15 @@ def look(problem: Problem, state: State, todo: Plan, upper: tuple[Micro, Micro])
     return ESTIMATORS[config.estimator](problem.probe, terms, problem.directions(state.k), config.eps, weights)
 
 
-def upper_slope(problem: Problem, todo: Plan, lam: float, upper: tuple[Micro, Micro]) -> Slope:
-    """g_p = (grad_p A + lambda grad_p B) / (1 + lambda), exact, at theta_k (lambda = 0: grad_p A)."""
+def upper_slope(problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]) -> Slope:
+    """g_p = (grad_p A + lambda grad_p B) / (1 + lambda), exact (or along one z of iteration k), at theta_k.
+
+    With lambda = 0 it is grad_p A. Dropout is off.
+    """
     slope = losses.gradient if problem.config.lower == "first-order" else losses.estimated_gradient
-    parts = [(1 / (1 + lam), slope(problem, upper[0], "p"))]
+    parts = [(1 / (1 + lam), slope(problem, upper[0], "p", k, dropout=False))]
     if len(todo.terms) > 1:
-        parts.append((lam / (1 + lam), slope(problem, upper[1], "p")))
+        parts.append((lam / (1 + lam), slope(problem, upper[1], "p", k, dropout=False)))
     return Slope(sum(w * part.loss for w, part in parts), losses.weighted(parts))
 
 

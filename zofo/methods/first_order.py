@@ -42,8 +42,8 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
     rate = learner.rate
     with whole(problem, state):
         slope = losses.gradient(problem, batch, "p", state.k)
-        finite = math.isfinite(slope.loss) and learner.step(slope.grads)
-        state = tally(problem, state, finite, "the loss or its gradient")
+        finite = learner.step(slope.grads, math.isfinite(slope.loss))
+        state = tally(problem, state, finite, "p", "the loss or its gradient")
     state = replace(state, k=state.k + 1)
     passes = problem.config.accumulate_lower
     return state, Report({"loss_p": slope.loss, "lr_p": rate, "bad": state.bad}, None, passes, passes)

@@ -56,10 +56,13 @@ class Learner:
         self.optimizer = self.make()
 
     @torch.no_grad()
-    def step(self, grads: Sequence[Tensor]) -> bool:
-        """p <- p - rate * optimizer(clip(grads)). Returns False, and moves nothing, when a gradient is not finite."""
+    def step(self, grads: Sequence[Tensor], finite: bool = True) -> bool:
+        """p <- p - rate * optimizer(clip(grads)).
+
+        Returns False, and moves nothing, when a gradient (or its loss: `finite`) is not finite; the schedule goes on.
+        """
         norm = torch.nn.utils.get_total_norm(list(grads))
-        if not torch.isfinite(norm):
+        if not finite or not torch.isfinite(norm):
             self.t += 1
             return False
         for param, grad in zip(self.params, grads, strict=True):

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zofo.core import streams
+from zofo.adapters.slots import learning
+from zofo.core import noise, streams
 from zofo.core.estimate import central
 from zofo.core.noise import Direction
 from zofo.core.probe.inplace import Inplace
@@ -31,32 +32,29 @@ def mean_loss(problem: Problem, batch: Micro, slot: str | None) -> Tensor:
     return torch.stack([r.cpu().double().sum() for r in rows]).sum() / sum(r.numel() for r in rows)
 
 
-def gradient(problem: Problem, batch: Micro, slot: str, *step: int) -> Slope:
+def gradient(problem: Problem, batch: Micro, slot: str, *step: int, dropout: bool = True) -> Slope:
     """The exact gradient of F with respect to a slot, accumulated over micro-batches.
 
-    Cost: a forward and a backward pass a micro-batch; activations of one micro-batch. In train mode
-    (dropout) the random numbers are a function of the seed and `step`.
+    Cost: a forward and a backward pass a micro-batch; activations of one micro-batch. The adapter's own
+    dropout is on unless `dropout` is false, its random numbers a function of the seed and `step`; the base's is off.
     """
     assert problem.slots is not None
     problem.slots.use(slot)
     params = problem.slots.list(slot)
     total, count, grads = 0.0, 0, [torch.zeros_like(p) for p in params]
-    problem.model.train(problem.train_mode and bool(step))
-    try:
+    with learning(problem.model, dropout):
         for i, micro in enumerate(batch):
             with torch.enable_grad(), streams.seeded(problem.seed, "dropout", *step, i):
                 rows = problem.loss(problem.model, micro).reshape(-1)
                 parts = torch.autograd.grad(rows.sum(), params)
-            total, count = total + float(rows.detach().double().sum()), count + rows.numel()
+            total, count = total + float(rows.detach().cpu().double().sum()), count + rows.numel()
             for grad, part in zip(grads, parts, strict=True):
                 grad.add_(part)
-    finally:
-        problem.model.eval()
     return Slope(total / count, [grad.div_(count) for grad in grads])
 
 
-def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int) -> Slope:
-    """The gradient of F for a slot by a central difference along one z (`lower="zeroth-order"`).
+def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int, dropout: bool = False) -> Slope:
+    """The gradient of F for a slot by a central difference along the z of `step` (`lower="zeroth-order"`), without dropout.
 
     Cost: two forward passes a micro-batch. The adapter is walked in place and put back from a copy, exactly.
     """
@@ -75,8 +73,6 @@ def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int) ->
 
 def expand(z: Direction, leaf: tree.Leaf, c: float) -> Tensor:
     """c z of one small leaf, as a tensor."""
-    from zofo.core import noise
-
     zero = torch.zeros(leaf.data.shape, dtype=leaf.data.dtype, device=leaf.data.device)
     return noise.perturb(zero, zero, z, c, leaf.tid)
 

@@ -41,7 +41,7 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
     estimator = ESTIMATORS[config.estimator]
     estimate = estimator(problem.probe, lambda: mean_loss(problem, batch, slot), directions, config.eps, (1.0,))
     finite = estimate.finite and move.fits(estimate.grad, config.lr_theta)
-    state, moved = tally(problem, state, finite, "the loss"), None
+    state, moved = tally(problem, state, finite, "upper", "the loss"), None
     if finite:
         rule, update = RULES[config.rule].step(state.rule, estimate.grad, problem.leaves)
         moved = move.apply(problem.leaves, update, config.lr_theta, config.decay)

@@ -9,11 +9,12 @@ from peft import PeftConfig
 from torch import Tensor, nn
 
 from zofo.adapters.slots import Slots, attach
-from zofo.config import build
+from zofo.config import MethodConfig, build
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
-from zofo.methods import bilevel
+from zofo.errors import BadInput
+from zofo.methods import bilevel, table
 from zofo.methods.state import Problem, Report, State, from_checkpoint, to_checkpoint
 
 
@@ -27,10 +28,10 @@ class Bilevel:
         model: a causal model (changed in place: peft puts the adapters into it, the base is frozen).
         adapter: a peft configuration, or a `zofo.config.AdapterConfig`.
         loss: fn(model, batch) -> a loss a row, shape (rows,), in fp32 at least.
-        steps: planned outer iterations, for schedules. seed: of noise, adapters and dropout.
-        train_mode: lower-level steps run in train mode (dropout on).
+        steps: planned outer iterations, which a schedule needs. seed: of noise, adapters and dropout.
         options: the method's, by the names that `zofo train --help` lists (lam, T, coupling, eps, ...).
-    Raises: BadInput for an unknown option or a value out of range.
+    The adapter's own dropout is on in lower-level steps; everything else runs in eval mode.
+    Raises: BadInput for an unknown option, a value out of range, or an option without effect.
     Cost and reference: see `zofo.methods.bilevel.iterate`.
     """
 
@@ -41,15 +42,14 @@ class Bilevel:
         loss: Callable[[nn.Module, Any], Tensor],
         *,
         seed: int = 0,
-        steps: int = 1,
-        train_mode: bool = False,
+        steps: int | None = None,
         **options: Any,
     ) -> None:
-        config = build({f"method.{name}": value for name, value in options.items()}).method
+        config = checked(options, steps)
         leaves = tree.find(model)
         self.slots: Slots = attach(model, adapter, bilevel.slots(config), seed, config.init == "shared")
         probe = Scratch(self.slots.model, leaves) if config.probe == "scratch" else Inplace(leaves)
-        self.problem = Problem(self.slots.model, loss, config, seed, steps, leaves, probe, self.slots, train_mode)
+        self.problem = Problem(self.slots.model, loss, config, seed, steps or 1, leaves, probe, self.slots)
         self.state: State = bilevel.init(self.problem)
 
     @property
@@ -61,8 +61,15 @@ class Bilevel:
         """One outer iteration: T pairs (batch_s, batch_p) below, (batch_f, batch_p) above.
 
         A batch is whatever `loss` takes; a list of them is accumulated. With coupling `both`, batch_p of
-        a lower pair is p's mixed batch. On an exception nothing has changed.
+        a lower pair is p's mixed batch. Raises: BadInput when the pairs are not those that the options ask for.
+        On an exception at any forward or backward pass nothing has changed.
         """
+        config = self.problem.config
+        todo = bilevel.plan(config, bilevel.lam_at(config, self.state.k, self.problem.steps))
+        wanted = config.T if todo.below else 0
+        if len(lower) != wanted or (todo.mixed and any(p is None for _, p in lower)):
+            each = "(batch_s, batch_p) pairs, batch_p p's mixed batch" if todo.mixed else "(batch_s, None) pairs"
+            raise BadInput(f"Bilevel.step(lower={len(lower)} pairs)", f"{wanted} {each} are needed", "give T of them")
         pairs = [(micro(s), None if p is None else micro(p)) for s, p in lower]
         self.state, report = bilevel.iterate(self.problem, self.state, pairs, (micro(upper[0]), micro(upper[1])))
         return report
@@ -77,6 +84,18 @@ class Bilevel:
         self.state = from_checkpoint(bilevel.init(self.problem), state["numbers"], state["tensors"])
         for slot, tensors in state["slots"].items():
             self.slots.load(slot, tensors)
+
+
+def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
+    """The method's options, validated as `zofo train` does."""
+    if "name" in options:
+        raise BadInput(f"Bilevel(name={options['name']!r})", "this is the bilevel solver", "leave `name` out")
+    config = build({f"method.{name}": value for name, value in options.items()})
+    table.check(config, [f"method.{name}" for name in options])
+    moving = [name for name in ("schedule", "lam_schedule") if getattr(config.method, name) != "constant"]
+    if moving and steps is None:
+        raise BadInput(f"Bilevel({moving[0]}=...)", "a schedule needs the number of iterations", "give steps=N")
+    return config.method
 
 
 def micro(batch: Any) -> Sequence[Any]:

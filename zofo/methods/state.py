@@ -48,7 +48,6 @@ class Problem:
     leaves: Leaves | None = None
     probe: Probe | None = None
     slots: Slots | None = None
-    train_mode: bool = False  # lower-level steps in train mode: dropout or activation checkpointing asked for
 
     def directions(self, step: int, *, stream: str = "noise") -> list[Direction]:
         """The q directions of a step."""
@@ -58,11 +57,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class State:
-    """Steps done, non-finite steps (all, and in a row), the rule's state, and the first-order learners by slot."""
+    """Steps done, non-finite steps (all; and in a row, by who steps: "p", "s", "upper"), the rule's state, learners by slot."""
 
     k: int = 0
     bad: int = 0
-    in_a_row: int = 0
+    in_a_row: Mapping[str, int] = field(default_factory=dict)
     rule: RuleState = field(default_factory=RuleState)
     learners: dict[str, Learner] = field(default_factory=dict)
 
@@ -77,15 +76,14 @@ class Report:
     backwards: int = 0
 
 
-def tally(problem: Problem, state: State, finite: bool, what: str) -> State:
-    """Count a step's outcome. Raises `NotFinite` after `max_bad` bad ones in a row."""
-    if finite:
-        return replace(state, in_a_row=0)
-    state = replace(state, bad=state.bad + 1, in_a_row=state.in_a_row + 1)
-    if state.in_a_row >= problem.config.max_bad:
+def tally(problem: Problem, state: State, finite: bool, who: str, what: str) -> State:
+    """Count the outcome of a step of p, s or the upper level. Raises `NotFinite` after `max_bad` bad ones of it in a row."""
+    row = 0 if finite else state.in_a_row.get(who, 0) + 1
+    state = replace(state, bad=state.bad + (not finite), in_a_row={**state.in_a_row, who: row})
+    if row >= problem.config.max_bad:
         raise NotFinite(
             f"step {state.k + 1}",
-            f"{what} was not finite {state.in_a_row} times in a row (seed {problem.seed})",
+            f"{what} was not finite {row} times in a row (seed {problem.seed})",
             "lower the learning rates, or lambda, or raise --method.max_bad",
         )
     return state
@@ -99,7 +97,13 @@ def to_checkpoint(state: State) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for slot, learner in state.learners.items():
         learners[slot], moments = learner.to_checkpoint()
         held |= {f"{slot}.{name}": t for name, t in moments.items()}
-    return {"k": state.k, "bad": state.bad, "in_a_row": state.in_a_row, "rule": numbers, "learners": learners}, held
+    return {
+        "k": state.k,
+        "bad": state.bad,
+        "in_a_row": dict(state.in_a_row),
+        "rule": numbers,
+        "learners": learners,
+    }, held
 
 
 def from_checkpoint(state: State, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> State:
@@ -110,5 +114,7 @@ def from_checkpoint(state: State, numbers: Mapping[str, Any], tensors: Mapping[s
 
     for slot, learner in state.learners.items():
         learner.from_checkpoint(numbers["learners"][slot], part(f"{slot}."))
-    rule = rules.from_dict(numbers["rule"], part("rule."))
+    here = state.rule.moments  # on the device they belong to
+    moments = {name: t.to(here[name].device) if name in here else t for name, t in part("rule.").items()}
+    rule = rules.from_dict(numbers["rule"], moments)
     return replace(state, k=numbers["k"], bad=numbers["bad"], in_a_row=numbers["in_a_row"], rule=rule)

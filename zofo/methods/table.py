@@ -114,7 +114,7 @@ def effective(config: Config) -> set[str]:
     if config.method.name != "bilevel":
         used -= {"data.upper_share"}
     used |= {f"run.{key}" for key in type(config.run).model_fields}
-    return used if moves_theta(config) else used - {"run.snapshot_every"}
+    return used if moves_theta(config) and config.method.rule != "adam" else used - {"run.snapshot_every"}
 
 
 def learns_below(config: Config) -> bool:
@@ -141,6 +141,12 @@ def check(config: Config, given: Collection[str]) -> None:
     if config.adapter.kind == "prefix" and config.model.activation_checkpointing:
         raise BadInput(
             "--model.activation_checkpointing", "peft refuses it with a prefix", "leave it out, or use lora or prompt"
+        )
+    if "method.weighting" in used and config.method.weighting == "normalised" and config.method.rule != "sgd":
+        raise BadInput(
+            "--method.weighting normalised",
+            f"the rule {config.method.rule} is scale-free and undoes it",
+            "leave it out",
         )
     if config.method.inference_adapter == "s" and config.method.name == "bilevel" and config.method.s == "off":
         raise BadInput("--method.inference_adapter s", "s is off", "leave it out")

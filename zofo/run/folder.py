@@ -10,7 +10,13 @@ from zofo.errors import BadInput, nearest
 from zofo.run import seam
 
 CONFIG = "config.yaml"
-BEFORE_CONFIG = {"lock", "environment.json", "splits.json", "checkpoints"}  # what a run that died beginning leaves
+BEFORE_CONFIG = {
+    "lock",
+    "environment.json",
+    "splits.json",
+    "task.yaml",
+    "checkpoints",
+}  # what a run that died beginning leaves
 NAME = re.compile(r"\w[^/\\]*")
 MAX_NAME = 200  # bytes
 
@@ -40,6 +46,11 @@ class RunFolder:
     def splits(self) -> Path:
         """Which rows are D_p, D_f, validation and test."""
         return self.path / "splits.json"
+
+    @property
+    def task(self) -> Path:
+        """The task's definition, every key spelled out."""
+        return self.path / "task.yaml"
 
     @property
     def metrics(self) -> Path:

@@ -97,11 +97,16 @@ def read(path: Path, asked: str) -> Task:
         raise BadInput(asked, f"the file is larger than {MAX_FILE} bytes", "a task is a short YAML file")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise BadInput(asked, f"not readable as YAML ({' '.join(str(error).split())[:160]})", "mend the file") from None
     if not isinstance(tree, dict):
         raise BadInput(asked, "the file is not a mapping of keys to values", "see zofo/tasks/definitions for examples")
     return _validated(tree, asked)
+
+
+def dump(task: Task) -> str:
+    """The task as YAML text, every key spelled out: what `read` reads."""
+    return yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def _validated(tree: dict[str, object], asked: str) -> Task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def read_rows(path: Path, asked: str) -> list[Row]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as handle:
             return [_row(line, f"{asked}, line {number}") for number, line in _lines(handle, asked) if line.strip()]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise BadInput(asked, f"cannot be read ({error})", "get the file again") from None
 
 
@@ -110,6 +111,8 @@ def _lines(handle: IO[str], asked: str) -> Iterator[tuple[int, str]]:
 def _row(line: str, asked: str) -> Row:
     try:
         row = json.loads(line)
+        if "\\ud" in line.lower():  # half of a pair, which is no text: UnicodeEncodeError, a ValueError
+            json.dumps(row, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BadInput(asked, f"no JSON ({str(error)[:120]})", "mend the line") from None
     if not isinstance(row, dict):
