@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test test-slow test-data check bench clean
+.PHONY: quickstart test test-slow check bench clean
 
 quickstart: .venv/run.stamp
 	$(BIN)/zofo train --preset quickstart
@@ -21,9 +21,6 @@ check: .venv/dev.stamp
 
 test-slow: .venv/dev.stamp
 	$(BIN)/python -m pytest -q -m slow
-
-test-data: .venv/dev.stamp
-	$(BIN)/python -m pytest -q -m data
 
 bench: .venv/run.stamp
 	$(BIN)/zofo bench step

@@ -34,8 +34,8 @@ COMMON = {
 THETA = {"method.lr_theta": 1e-4, "run.snapshot_every": 5}  # a full copy of theta at steps 6 and 12
 CASES: dict[str, dict[str, Any]] = {
     "bilevel": THETA | {"method.T": 2, "method.noise": "rademacher"},
-    "bilevel-outer": THETA | {
-        "method.coupling": "outer", "method.T": 1, "method.rule": "adam", "adapter.dropout": 0.2,
+    "bilevel-outer": {
+        "method.lr_theta": 1e-4, "method.coupling": "outer", "method.T": 1, "method.rule": "adam", "adapter.dropout": 0.2,
         "method.s_start": "from-p", "method.init": "independent",
     },
     "bilevel-prefix": THETA | {"adapter.kind": "prefix", "method.T": 1, "method.lr_p": 1e-2},
