@@ -89,10 +89,10 @@ def attach(
 ) -> Slots:
     """Put adapters on a model (in place) and return them as slots.
 
-    Args: config, ours or a peft configuration of LoRA, prefix or prompt tuning; names, the slots, ("p",) or ("p", "s"); seed, the
-    run's; shared, all start from the first one's values (else from streams of their own).
+    Args: config, ours or a peft configuration of LoRA, prefix or prompt tuning; names, the slots, ("p",) or
+    ("p", "s"); seed, the run's; shared, all start from the first one's values (else from streams of their own).
     A prefix starts from keys and values of real tokens, a prompt from real token embeddings.
-    Raises: BadInput when peft does not know where to put the adapter. Cost: the adapters; a prefix
+    Raises: BadInput when peft does not know where to put the adapter, or it trains more than a slot holds. Cost: the adapters; a prefix
     also one forward pass over its few tokens.
     """
     chosen = config if isinstance(config, PeftConfig) else peft_config(config, model)

@@ -18,7 +18,7 @@ from zofo.config import ModelConfig
 from zofo.core import streams
 from zofo.core.optim import ZO
 from zofo.scoring.batch import Batch, Encoded, lm_batch
-from zofo.scoring.objective import row_losses
+from zofo.scoring.objective import computing, row_losses
 
 
 def batch(model: nn.Module, rows: int, tokens: int) -> Batch:
@@ -30,8 +30,7 @@ def batch(model: nn.Module, rows: int, tokens: int) -> Batch:
 
 def full_logits(model: nn.Module, made: Batch, dtype: str) -> Tensor:
     """The same loss with the head applied to every position."""
-    half = torch.autocast(made.input_ids.device.type, torch.bfloat16, enabled=dtype == "bf16", cache_enabled=False)
-    with half:
+    with computing(made.input_ids.device, dtype):
         logits = model(input_ids=made.input_ids, attention_mask=made.attention_mask, use_cache=False).logits
     scores = torch.log_softmax(logits[made.row, made.col].float(), -1)
     return -scores[torch.arange(len(made.token)), made.token].mean()

@@ -20,7 +20,7 @@ def output_head(model: nn.Module) -> nn.Module | None:
     find = getattr(model, "get_output_embeddings", None)
     try:
         head = find() if find is not None else None
-    except (NotImplementedError, AttributeError):
+    except (NotImplementedError, AttributeError):  # what transformers raises for a model without one
         return None
     return head if isinstance(head, nn.Module) else None
 
@@ -65,12 +65,18 @@ def _only_wanted(model: nn.Module, batch: Batch) -> Iterator[None]:
             handle.remove()
 
 
+def computing(device: torch.device, dtype: str) -> torch.autocast:
+    """A context that computes in "bf16" over the weights' own type, or ("fp32") leaves everything as it is.
+
+    The autocast cache is off: it would hand a weight's old cast to code that changes weights during a pass
+    (probing), and every weight is cast once a pass anyway.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16", cache_enabled=False)
+
+
 def _forward(model: nn.Module, batch: Batch, dtype: str) -> Tensor:
     """Logits (P, V) at the wanted positions."""
-    # The autocast cache would hand a weight's old cast to code that changes weights during a pass
-    # (probing); every weight is cast once a pass anyway.
-    half = torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=dtype == "bf16", cache_enabled=False)
-    with half, _only_wanted(model, batch):
+    with computing(batch.input_ids.device, dtype), _only_wanted(model, batch):
         logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
     # A head that is called by its weight only (no module call, so no hook) gives logits everywhere.
     return _take(logits, batch) if logits.dim() == 3 else logits
