@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test test-slow check bench clean
+.PHONY: quickstart test test-slow test-peers check bench clean
 
 quickstart: .venv/run.stamp
 	$(BIN)/zofo train --preset quickstart
@@ -21,6 +21,10 @@ check: .venv/dev.stamp
 
 test-slow: .venv/dev.stamp
 	$(BIN)/python -m pytest -q -m slow
+
+test-peers: .venv/dev.stamp
+	$(PIP) install -q -c constraints.txt -e '.[peers]'
+	$(BIN)/python -m pytest -q -m peers
 
 bench: .venv/run.stamp
 	$(BIN)/zofo bench step

@@ -27,7 +27,7 @@ from zofo.scoring.objective import row_losses
 from zofo.scoring.tokens import pad_id
 from zofo.tasks import definition
 from zofo.tasks.batches import Batches
-from zofo.tasks.render import encode_rows
+from zofo.tasks.render import Style, encode_rows
 from zofo.tasks.splits import split
 
 
@@ -35,7 +35,7 @@ def data(task: str, source: sources.Source, options: DataConfig, seed: int) -> B
     """Training rows in tokens, batched as a pure function of (seed, step)."""
     tokenizer, chosen = models.load_tokenizer(source), definition.find(task)
     rows = split(chosen, options, seed)
-    encoded = encode_rows(chosen, [*rows.D_f, *rows.D_p], tokenizer, max_length=options.max_length)
+    encoded = encode_rows(chosen, [*rows.D_f, *rows.D_p], tokenizer, Style(max_length=options.max_length))
     return Batches({"all": encoded}, options.batch, pad_id(tokenizer), seed)
 
 

@@ -26,6 +26,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "methods": {"core", "adapters", "scoring", "config"},
     "tasks": {"core", "scoring", "config"},
     "evaluate": {"scoring", "tasks"},
+    "objectives": {"config", "scoring", "tasks"},
 }
 OUTSIDE = {  # what else these rooms may import, beside the standard library
     "core": {"torch", "numpy", "numba"},

@@ -58,6 +58,12 @@ def test_lambda_is_lam() -> None:
         ({"data.upper_share": 1}, "--data.upper_share 1: input should be less than 1"),
         ({"run.seed": 2**63}, "--run.seed"),
         ({"method.name": "mezzo"}, "--method.name mezzo: input should be 'bilevel', 'mezo' or 'first-order'"),
+        (
+            {"method.objective": "recall"},
+            "--method.objective recall: input should be 'auto', 'lm', 'classification', 'acc",
+        ),
+        ({"data.calibration": "yes"}, "--data.calibration yes: input should be 'none', 'sfc' or 'icl-sfc'"),
+        ({"data.shots": -1}, "--data.shots -1: input should be greater than or equal to 0"),
         ({"method.s": "perhaps"}, "--method.s perhaps: input should be 'on' or 'off'"),
         ({"adapter.targets": "q_proj"}, "--adapter.targets q_proj: input should be a valid tuple"),
         ({"model.name": 3}, "--model.name 3: input should be a valid string"),

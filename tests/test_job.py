@@ -11,8 +11,9 @@ import torch
 from zofo.config import resolve
 from zofo.core.weights.leaves import snapshot
 from zofo.errors import BadInput
-from zofo.job import Job, assemble, environment, prepare, recorded, same_rows
+from zofo.job import PACKAGES, Job, adapter_of, assemble, described, environment, prepare, recorded, same_rows
 from zofo.models import fingerprint
+from zofo.scoring.batch import choice_batch, lm_batch
 
 SMALL: dict[str, Any] = {
     "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,
@@ -32,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_task_is_bad_input_before_the_tokenizer_is_read(folder: str) -> None:
     settings, _ = resolve({"model.name": folder})
-    with pytest.raises(BadInput, match="no task was named; name one: reviews, sst2"):
+    with pytest.raises(BadInput, match=r"no task was named; name one .*reviews.*--data\.train FILE"):
         prepare(settings)
 
 
@@ -76,3 +77,48 @@ def test_a_changed_prompt_is_noticed_though_the_rows_are_the_same(folder: str) -
     other = before.task.model_copy(update={"template": "{{ sentence }} So it was"})
     with pytest.raises(BadInput, match="prompts and answers in tokens of D_f are not those of the run"):
         same_rows(record, prepare(settings, task=other))
+
+
+@pytest.mark.parametrize(
+    ("objective", "metrics", "upper", "cut"),
+    [
+        ("auto", ("accuracy",), False, lm_batch),
+        ("classification", ("accuracy",), False, choice_batch),
+        ("accuracy", ("accuracy",), True, choice_batch),
+        ("f1", ("accuracy", "macro_f1"), True, choice_batch),
+    ],
+)
+def test_the_objective_reaches_task_problem_and_batches(
+    folder: str, objective: str, metrics: tuple[str, ...], upper: bool, cut: Any
+) -> None:
+    job = made(folder, method__objective=objective)
+    assert job.prepared.task.metrics == metrics and job.batches.build is cut
+    assert (job.problem.upper is not None) == upper == job.objective.higher
+    assert job.problem.loss is job.objective.loss and job.problem.upper is job.objective.upper
+
+
+def test_only_rows_that_are_scored_have_task_only_twins(folder: str) -> None:
+    assert made(folder).prepared.nulls == {}
+    ready = made(folder, data__calibration="sfc").prepared
+    assert {part: len(rows) for part, rows in ready.nulls.items()} == {"validation": 4, "test": 4}
+    assert len({null.context for null in ready.nulls["test"]}) == 1
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_what_is_said_of_scores_is_what_they_were_made_with(folder: str, split: str) -> None:
+    flags = {"data.shots": 1, "data.calibration": "icl-sfc", "data.hard_prompt": False, "run.seed": 3}
+    settings, _ = resolve(SMALL | {"model.name": folder} | flags)
+    ready = prepare(settings)
+    found = described(settings, ready, split, "prefix")
+    assert found | {"versions": None} == {
+        "model": folder, "adapter": "prefix", "dtype": "fp32", "task": "reviews", "template": ready.task.free, "shots": 1, "seed": 3,
+        "calibration": "icl-sfc", "split": split, "source": "packaged reviews", "versions": None,
+        "rows_sha256": recorded(ready)["parts"][split]["sha256"],
+    }  # fmt: skip
+    assert set(found["versions"]) == set(PACKAGES) and found["versions"]["torch"] != "?"
+
+
+def test_an_adapter_is_named_where_a_model_has_one(folder: str) -> None:
+    assert adapter_of(made(folder)) == "lora"
+    assert adapter_of(made(folder, adapter__kind="prompt")) == "prompt"
+    assert adapter_of(made(folder, method__name="mezo")) is None

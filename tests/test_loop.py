@@ -114,6 +114,35 @@ def test_best_is_the_lowest_validation_loss_of_p_and_s_and_is_what_is_tested(fol
     assert files.read(run.checkpoints / files.BEST).step == best["step"]
 
 
+@pytest.mark.parametrize(("objective", "by"), [("classification", "choice_loss"), ("accuracy", "accuracy")])
+def test_best_is_chosen_by_what_is_trained_for(folder: str, home: Path, objective: str, by: str) -> None:
+    flags = {"run.steps": 6, "method.lr_s": 3e-2, "method.lr_p": 3e-2, "data.validation_rows": 30}
+    told = Told()
+    run = started(folder, home, "run", told, **flags, **{"method.objective": objective})
+    rows = read_metrics(run.metrics)
+    checks = [row for row in rows if row["kind"] == "validation"]
+    assert {row["by"] for row in checks} == {by}
+    sign = -1 if by == "accuracy" else 1
+    standing = {(sign * row[slot][by], row["step"], slot) for row in checks for slot in "ps"}
+    (_, step, used) = min(standing)  # of equals the earliest, and p
+    found = json.loads(run.eval.read_text())
+    assert (found["step"], found["used"]) == (step, used)
+    if objective == "accuracy":
+        zero = sum(row.get("c") == 0 for row in rows)
+        assert any(f"c was exactly 0 in {zero} of 6 steps" in note for note in told.notes) == (zero > 3)
+
+
+def test_a_run_that_measures_losses_alone_tells_the_loss_before_training(folder: str, home: Path) -> None:
+    rows = [{"prompt": f"Say {k} again:", "completion": f" {k}"} for k in range(30)]
+    (home / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = Told()
+    run = started(folder, home, "run", told, **{"data.task": None, "data.train": str(home / "mine.jsonl")})
+    result = json.loads(run.eval.read_text())["results"]["zero-shot"]
+    assert set(result) == {"n", "loss", "loss_se"}
+    (note,) = [note for note in told.notes if note.startswith("zero-shot")]
+    assert f"{result['loss']:.4g}" in note
+
+
 def test_resuming_a_finished_run_changes_nothing(folder: str, home: Path) -> None:
     run = started(folder, home)
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p != run.lock}
@@ -218,6 +247,16 @@ def process(folder: str, home: Path, name: str, **flags: Any) -> subprocess.Pope
     return subprocess.Popen(command, env=environment(home), **pipes)  # type: ignore[call-overload,no-any-return]
 
 
+@pytest.fixture
+def children() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that are ended with the test, whatever becomes of it."""
+    found: list[subprocess.Popen[str]] = []
+    yield found
+    for child in found:
+        child.kill()
+        child.communicate()
+
+
 def wait_for_steps(run: RunFolder, n: int, limit: float = 60.0) -> None:
     end = time.monotonic() + limit
     while time.monotonic() < end:
@@ -227,8 +266,9 @@ def wait_for_steps(run: RunFolder, n: int, limit: float = 60.0) -> None:
     raise AssertionError("the run did not get going")
 
 
-def test_sigterm_ends_within_ten_seconds_with_143_and_nothing_is_lost(folder: str, home: Path) -> None:
+def test_sigterm_ends_within_ten_seconds_with_143_and_nothing_is_lost(folder: str, home: Path, children: Any) -> None:
     child = process(folder, home, "stopped", **{"run.steps": 5000, "run.eval_every": 0, "run.save_every": 4000})
+    children.append(child)
     run = RunFolder(home / "runs" / "stopped")
     wait_for_steps(run, 3)
     with pytest.raises(BadInput, match="is working on it"):  # a second process is refused while the first works

@@ -21,6 +21,10 @@ PRESETS = Path(__file__).parent / "presets"
 MAX_FILE = 1 << 20  # bytes; a larger configuration file is refused before it is read
 
 
+COLUMNS = ("text_column", "label_column", "prompt_column", "completion_column", "messages_column")
+"""Options of `data` that name a column of the user's own rows."""
+
+
 class Section(BaseModel):
     """A frozen group of options."""
 
@@ -41,7 +45,19 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """Which task, which rows, how they are rendered."""
 
-    task: str = Field("", description="task name or a task's YAML file")
+    task: str = Field("", description="task name, a task's YAML file, or a folder with train and test files")
+    train: str = Field("", description="own rows: csv, tsv, json, jsonl, parquet, a folder of datasets, or a hub id")
+    validation: str = Field("", description="own validation rows (none: carved from the training rows)")
+    test: str = Field("", description="own test rows (none: a fifth of the training rows is set apart)")
+    text_column: str = Field("", description="column with the text (none: text, sentence, review, content or body)")
+    label_column: str = Field("", description="column with the label (none: label); its values are the choices")
+    prompt_column: str = Field("", description="instruction data: column with the prompt (none: prompt)")
+    completion_column: str = Field("", description="instruction data: column with the answer (none: completion)")
+    messages_column: str = Field("", description="chat data: column with the messages (none: messages)")
+    shots: int = Field(0, ge=0, description="demonstrations in each prompt, drawn from the training rows")
+    calibration: Literal["none", "sfc", "icl-sfc"] = Field(
+        "none", description="scores less those after the task-only prompt (icl-sfc: after the demonstrations too)"
+    )
     hard_prompt: bool = Field(True, description="render with the task's prompt text (false: the prompt-free variant)")
     train_rows: int = Field(1000, ge=3, description="training rows taken (fewer if the set is smaller; said)")
     validation_rows: int = Field(500, ge=1, description="validation rows")
@@ -49,7 +65,11 @@ class DataConfig(Section):
     upper_share: float = Field(
         1 / 3, gt=0, lt=1, description="share of training rows in D_f (upper level); the rest is D_p"
     )
-    max_length: int = Field(512, ge=8, description="tokens a row; longer rows are cut on the left and counted")
+    max_length: int = Field(
+        512,
+        ge=8,
+        description="tokens a row, without demonstrations; longer ones are cut where the task says, and counted",
+    )
     batch: int = Field(8, ge=1, description="rows a micro-batch")
 
 
@@ -68,6 +88,9 @@ class MethodConfig(Section):
     """The training method. Which of these a method reads stands in `methods/table.py`."""
 
     name: Literal["bilevel", "mezo", "first-order"] = Field("bilevel", description="the method")
+    objective: Literal["auto", "lm", "classification", "accuracy", "f1"] = Field(
+        "auto", description="what is minimised (auto: the task's; accuracy, f1: by the zeroth-order level alone)"
+    )
     coupling: Literal["both", "outer", "follow"] = Field("both", description="how p is trained beside s")
     T: int = Field(10, ge=1, description="lower-level steps an outer iteration")
     lam: float = Field(10.0, ge=0, description="penalty lambda (0: no penalty, s is not trained)")

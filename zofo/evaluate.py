@@ -2,63 +2,194 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from zofo.scoring.batch import Batch, Encoded, choice_batch
-from zofo.scoring.metrics import summarise
-from zofo.scoring.objective import answer_logprobs, evaluating
+from zofo.scoring import generation
+from zofo.scoring.batch import Batch, Encoded, choice_batch, lm_batch, tokens
+from zofo.scoring.metrics import Answered, summarise
+from zofo.scoring.objective import answer_logprobs, cross_entropy, evaluating, read_prefix
+from zofo.scoring.past import Past, can_share
+from zofo.scoring.tokens import common
 from zofo.tasks.definition import Task
 
+WORTH = 32  # tokens of a shared prefix that are worth keeping
+PASS = 100  # tokens that a second forward pass must save beside its own
+TOKENS = 2048  # padded tokens of a batch, at most (one example may have more)
+KEPT = (
+    1 << 16
+)  # tokens of a kept prefix that a batch may hold copies of (keys and values: 46 kB a token in SmolLM2, fp32)
 
-def _read_off(model: nn.Module, batch: Batch, dtype: str) -> list[tuple[int, float]]:
-    """For each example of a batch: the choice with the highest score (ties: the first), and the right answer's loss."""
-    scores = answer_logprobs(model, batch, dtype).tolist()
-    found = []
-    for first, count, gold in zip(batch.first.tolist(), batch.count.tolist(), batch.gold.tolist(), strict=True):
-        mine = scores[first : first + count]
-        found.append((max(range(count), key=mine.__getitem__), -scores[gold]))
-    return found
+
+@dataclass
+class Found:
+    """What a pass over rows found, by row: scores of all choices, losses, free answers."""
+
+    scores: list[list[float]] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read: model, computing dtype, padding id, what goes on from kept keys and values, and calls between batches."""
+
+    model: nn.Module
+    dtype: str = "fp32"
+    pad: int = 0
+    share: bool = True
+    check: Callable[[], object] | None = None
+    progress: Callable[[int, int], object] | None = None
 
 
 def evaluate(
     model: nn.Module,
     encoded: Sequence[Encoded],
     task: Task,
-    batch_rows: int = 16,
+    batch_rows: int = 32,
     dtype: str = "fp32",
     pad: int = 0,
     check: Callable[[], object] | None = None,
     progress: Callable[[int, int], object] | None = None,
     predictions: bool = False,
+    nulls: Sequence[Encoded] = (),
+    tokenizer: Any = None,
+    share: bool = True,
 ) -> dict[str, Any]:
-    """Score every choice of every row and say how often the right one wins.
+    """Answer every row and say how often that is right.
 
-    A row's prediction is the choice with the highest mean log-probability a token (ties: the lowest
-    index); its loss is the LM loss of the right answer. Rows are batched by length; the result does
-    not depend on their order but for rounding.
+    A row with choices is answered by the one with the highest mean log-probability a token (ties: the first);
+    calibrated (`nulls`), by the highest score(choice | prompt) - score(choice | task-only prompt). A free answer
+    is generated. `loss` is the LM loss of the right answer, `choice_loss` the cross-entropy over the choices.
+    Rows are batched by length; the result does not depend on their order but for rounding.
 
-    Args: model, left in the modes it had; encoded, at least one row; batch_rows, examples a forward
-    pass; dtype, "fp32" or "bf16" (computing); pad, the padding id; check, called between batches (a
-    signal handler may raise there); progress, called with (rows done, rows in all) after each batch.
-    Returns: `loss`, `accuracy`, `se`, `n`, `f1` if that is the task's metric, and with `predictions`
-    also `predictions` and `losses`, a value a row in the order given. Raises: ValueError without rows.
-    Cost: n / batch_rows forward passes, more rows each where choices have several tokens.
+    Args: model, left in the modes it had; encoded, at least one row; batch_rows, examples a forward pass at
+    most; dtype, "fp32" or "bf16" (computing); pad, the padding id; check, called between batches (a signal
+    handler may raise there); progress, called with (rows done, rows in all) after each batch; nulls, each row's
+    task-only twin; tokenizer, needed to generate (without one, or without metrics, free answers have a loss
+    only); share, keep the keys and values of what rows or choices have in common, where the model can.
+    Returns: the task's metrics, `loss`, `choice_loss`, each with NAME_se, and `n`; with `predictions` also
+    `predictions` (choice numbers or texts), `losses` and `scores`, a value a row in the order given. Raises: ValueError without rows.
+    Cost: a forward pass a batch, more rows each where choices have several tokens.
     """
-    order = sorted(range(len(encoded)), key=lambda k: -encoded[k].length)  # the largest batch first: memory fails early
-    found: list[tuple[int, float]] = [(0, 0.0)] * len(encoded)
+    reading = Reading(model, dtype, pad, share and can_share(model), check, progress)
     with evaluating(model), torch.no_grad():
-        for start in range(0, len(order), batch_rows):
-            if check is not None:
-                check()
-            index = order[start : start + batch_rows]
-            for k, pair in zip(index, _read_off(model, choice_batch(encoded, index, pad), dtype), strict=True):
-                found[k] = pair
-            if progress is not None:
-                progress(start + len(index), len(order))
-    chosen, losses = [pair[0] for pair in found], [pair[1] for pair in found]
-    result = summarise(chosen, [example.label for example in encoded], losses, task.metric)
-    return result | ({"predictions": chosen, "losses": losses} if predictions else {})
+        if task.kind == "text":
+            found = freely(reading, encoded, task, batch_rows, tokenizer)
+            rows = [Answered(t, e.texts) for t, e in zip(found.texts, encoded, strict=True)] if found.texts else []
+        else:
+            found = among(reading, encoded, batch_rows)
+            base = among_unique(reading, nulls, batch_rows) if nulls else [[0.0] * len(s) for s in found.scores]
+            rows = [chosen(e, s, b) for e, s, b in zip(encoded, found.scores, base, strict=True)]
+    result: dict[str, Any] = summarise(found.losses, rows, task.metrics)
+    if predictions:
+        result["predictions"] = [row.text if task.kind == "text" else row.choice for row in rows]
+        result |= {"losses": found.losses["loss"], "scores": found.scores}
+    return result
+
+
+def chosen(example: Encoded, scores: Sequence[float], base: Sequence[float]) -> Answered:
+    """The choice with the highest score over its base (ties: the first)."""
+    over = [score - null for score, null in zip(scores, base, strict=True)]
+    best = max(range(len(over)), key=over.__getitem__)
+    texts = example.texts or tuple(map(str, range(len(over))))
+    return Answered(texts[best], tuple(texts[k] for k in example.rights), best, example.rights)
+
+
+def among(reading: Reading, encoded: Sequence[Encoded], batch_rows: int) -> Found:
+    """Scores of every choice of every row, and the losses."""
+    found = Found([[] for _ in encoded], {name: [0.0] * len(encoded) for name in ("loss", "choice_loss")})
+    for index, part, past in batches(reading, encoded, batch_rows):
+        batch, scores = scored(reading, part, past)
+        crossed = cross_entropy(scores, batch).tolist()
+        values, ends = scores.tolist(), (batch.first + batch.count).tolist()
+        for at, k in enumerate(index):
+            found.scores[k] = values[ends[at] - len(part[at].answers) : ends[at]]
+            found.losses["loss"][k] = -values[batch.gold[at]]
+            found.losses["choice_loss"][k] = crossed[at]
+    return found
+
+
+def scored(reading: Reading, part: Sequence[Encoded], past: Past | None) -> tuple[Batch, Tensor]:
+    """A batch of choices and its scores, (N,) on the CPU; contexts are read once where that saves enough."""
+    branch = reading.share and tokens(part, branched=True) + PASS < tokens(part)
+    batch = choice_batch(part, range(len(part)), reading.pad, branch)
+    return batch, answer_logprobs(reading.model, batch, reading.dtype, past).cpu()
+
+
+def among_unique(reading: Reading, nulls: Sequence[Encoded], batch_rows: int) -> list[list[float]]:
+    """Scores of the task-only rows, equal ones once."""
+    once = {(null.context, null.answers): null for null in nulls}
+    quiet = Reading(reading.model, reading.dtype, reading.pad, reading.share, reading.check)
+    scores = dict(zip(once, among(quiet, list(once.values()), batch_rows).scores, strict=True))
+    return [scores[null.context, null.answers] for null in nulls]
+
+
+def freely(reading: Reading, encoded: Sequence[Encoded], task: Task, batch_rows: int, tokenizer: Any) -> Found:
+    """LM losses of the first accepted answers and, given a tokenizer and metrics, generated ones."""
+    found = Found(losses={"loss": [0.0] * len(encoded)})
+    write = tokenizer is not None and bool(task.metrics)
+    texts = [""] * len(encoded)
+    for index, part, past in batches(reading, encoded, batch_rows, task.max_new_tokens if write else 0):
+        batch = lm_batch(part, range(len(part)), reading.pad)
+        losses = (-answer_logprobs(reading.model, batch, reading.dtype, past)).tolist()
+        if write:
+            line, model = task.stop == "newline", reading.model
+            said = generation.answers(model, tokenizer, part, task.max_new_tokens, line, past, reading.dtype)
+        for at, k in enumerate(index):
+            found.losses["loss"][k], texts[k] = losses[at], said[at] if write else ""
+    found.texts = texts if write else []
+    return found
+
+
+def batches(
+    reading: Reading, encoded: Sequence[Encoded], batch_rows: int, more: int = 0
+) -> Iterator[tuple[list[int], list[Encoded], Past | None]]:
+    """Rows by length, the longest first (memory fails early), less the prefix that all share, which comes beside them."""
+    past = shared(reading, encoded)
+    size = len(past.ids) if past is not None else 0
+    rest = [without(example, size) for example in encoded]
+    order = sorted(range(len(rest)), key=lambda k: -rest[k].length)
+    most = min(batch_rows, max(1, KEPT // size)) if size else batch_rows
+    done = 0
+    while done < len(order):
+        if reading.check is not None:
+            reading.check()
+        index = order[done : done + fitting([rest[k] for k in order[done : done + most]], more)]
+        yield index, [rest[k] for k in index], past
+        done += len(index)
+        if reading.progress is not None:
+            reading.progress(done, len(order))
+
+
+def fitting(rows: Sequence[Encoded], more: int) -> int:
+    """How many of these rows, the longest first, make a batch of TOKENS at most (one at least)."""
+    taken, wide = 0, 0
+    for row in rows:
+        wide += width(row)
+        if taken and wide * rows[0].length + (taken + 1) * more > TOKENS:
+            break
+        taken += 1
+    return taken
+
+
+def width(example: Encoded) -> int:
+    """Rows that an example's choices take."""
+    return len({answer[:-1] for answer in example.answers})
+
+
+def without(example: Encoded, size: int) -> Encoded:
+    """The example less the first tokens of its context."""
+    return Encoded(**{**vars(example), "context": example.context[size:]}) if size else example
+
+
+def shared(reading: Reading, encoded: Sequence[Encoded]) -> Past | None:
+    """Keys and values of what all contexts have in common (one token is left to each), if it is worth it."""
+    if not reading.share or len(encoded) < 2:
+        return None
+    size = min(common([e.context for e in encoded]), *(len(e.context) - 1 for e in encoded))
+    return read_prefix(reading.model, encoded[0].context[:size], reading.dtype) if size >= WORTH else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zofo import models, sources
+from zofo import models, objectives, sources
 from zofo.adapters.slots import Slots, attach
 from zofo.config import Config
 from zofo.core.probe.inplace import Inplace
@@ -23,17 +23,18 @@ from zofo.errors import BadInput
 from zofo.methods import table
 from zofo.methods.state import Problem, State
 from zofo.models import Base
+from zofo.objectives import Objective
 from zofo.scoring.batch import Encoded
-from zofo.scoring.objective import row_losses
 from zofo.scoring.tokens import pad_id
 from zofo.sources import Source
-from zofo.tasks import definition
+from zofo.tasks import own, parts
 from zofo.tasks.batches import Batches
 from zofo.tasks.definition import Task
-from zofo.tasks.render import check_choices, encode_rows
+from zofo.tasks.parts import PARTS
+from zofo.tasks.render import check_choices
 from zofo.tasks.splits import Splits, split
 
-PARTS = {"f": "D_f", "p": "D_p", "validation": "validation", "test": "test"}
+PACKAGES = ("zofo", "torch", "transformers", "peft", "numpy", "numba")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Prepared:
     tokenizer: Any
     source: Source
     encoded: dict[str, tuple[Encoded, ...]]  # by part: "f", "p", "validation", "test"
+    nulls: dict[str, tuple[Encoded, ...]]  # their task-only twins, where calibrated
     notes: list[str]
 
 
@@ -69,6 +71,7 @@ class Job(Loaded):
     prepared: Prepared
     problem: Problem
     batches: Batches
+    objective: Objective
     method: Any
 
     def begin(self) -> State:
@@ -84,20 +87,12 @@ def prepare(config: Config, given: Collection[str] = (), task: Task | None = Non
     """
     table.check(config, given)
     source = sources.find(config.model.name)
-    if task is None and not config.data.task:
-        raise BadInput("--task", "no task was named", f"name one: {', '.join(definition.names())}, or a YAML file")
-    task = task or definition.find(config.data.task)
+    task = objectives.measured(config, task or own.resolve(config.data))
     splits = split(task, config.data, config.run.seed)
     tokenizer = models.load_tokenizer(source)
     check_choices(task, tokenizer)
-    data = config.data
-    encoded = {
-        key: encode_rows(task, getattr(splits, part), tokenizer, data.hard_prompt, data.max_length)
-        for key, part in PARTS.items()
-    }
-    cut = {PARTS[key]: sum(row.cut for row in rows) for key, rows in encoded.items()}
-    notes = [f"{part}: {n} rows cut on the left to {data.max_length} tokens" for part, n in cut.items() if n]
-    return Prepared(task, splits, tokenizer, source, encoded, [*splits.notes, *notes])
+    made = parts.encode(task, splits, tokenizer, config.data, config.run.seed, models.positions(source))
+    return Prepared(task, splits, tokenizer, source, made.encoded, made.nulls, [*splits.notes, *made.notes])
 
 
 def recorded(prepared: Prepared) -> dict[str, Any]:
@@ -105,7 +100,7 @@ def recorded(prepared: Prepared) -> dict[str, Any]:
     record = prepared.splits.record
     tokens = {
         part: hashlib.sha256(
-            repr([(r.context, r.answers, r.label) for r in prepared.encoded[key]]).encode()
+            repr([(r.context, r.answers, r.rights, r.skip) for r in prepared.encoded[key]]).encode()
         ).hexdigest()
         for key, part in PARTS.items()
     }
@@ -142,22 +137,23 @@ def assemble(config: Config, prepared: Prepared) -> Job:
     held = load(config, prepared.source)
     tuned = held.leaves if held.moves_theta or held.slots is None else own_leaves(held.slots)
     exact = held.moves_theta and config.method.probe == "scratch"
+    objective = objectives.build(config, prepared.task, prepared.tokenizer)
     problem = Problem(
         model=held.model,
-        loss=loss_of(config.model.dtype),
+        loss=objective.loss,
         config=config.method,
         seed=config.run.seed,
         steps=config.run.steps,
         leaves=tuned,
         probe=Scratch(held.model, tuned) if exact else Inplace(tuned),
         slots=held.slots,
+        upper=objective.upper,
     )
-    parts = {key: prepared.encoded[key] for key in ("f", "p")}
-    batches = Batches(
-        {**parts, "all": parts["f"] + parts["p"]}, config.data.batch, pad_id(prepared.tokenizer), config.run.seed
-    )
+    rows = {key: prepared.encoded[key] for key in ("f", "p")}
+    rows["all"] = rows["f"] + rows["p"]
+    batches = Batches(rows, config.data.batch, pad_id(prepared.tokenizer), config.run.seed, objective.cut)
     method = table.METHODS[config.method.name].load()
-    return Job(**vars(held), prepared=prepared, problem=problem, batches=batches, method=method)
+    return Job(**vars(held), prepared=prepared, problem=problem, batches=batches, objective=objective, method=method)
 
 
 def own_leaves(slots: Slots) -> Leaves:
@@ -171,21 +167,39 @@ def own_leaves(slots: Slots) -> Leaves:
     return tree.collect((name, param, tuple(owners[id(param)])) for name, param in slots.params["p"].items())
 
 
-def loss_of(dtype: str) -> Callable[[nn.Module, Any], torch.Tensor]:
-    """The LM loss a row, computed in a dtype."""
-    return lambda model, batch: row_losses(model, batch, dtype)
-
-
 def environment(job: Job) -> dict[str, Any]:
     """The versions, threads, machine and base model that a run's bits depend on."""
-    packages = ("zofo", "torch", "transformers", "peft", "numpy", "numba")
     return {
-        **{name: installed(name) for name in packages},
+        **{name: installed(name) for name in PACKAGES},
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",
         "device": str(next(job.model.parameters()).device),
         "base": {"name": job.config.model.name, "sha256": job.digest},
+    }
+
+
+def adapter_of(job: Loaded) -> str | None:
+    """The kind of adapter that a loaded model has."""
+    return job.config.adapter.kind if job.slots is not None else None
+
+
+def described(settings: Config, ready: Prepared, split: str, adapter: str | None) -> dict[str, Any]:
+    """What eval.json says about how scores came about: model, adapter, task, template, split, seed, versions."""
+    data, task = settings.data, ready.task
+    return {
+        "model": settings.model.name,
+        "dtype": settings.model.dtype,
+        "adapter": adapter,
+        "task": task.name,
+        "template": task.template if data.hard_prompt else task.free,
+        "shots": data.shots,
+        "calibration": data.calibration,
+        "split": split,
+        "rows_sha256": ready.splits.record["parts"][split]["sha256"],
+        "source": ready.splits.record["source"],
+        "seed": settings.run.seed,
+        "versions": {name: installed(name) for name in PACKAGES},
     }
 
 

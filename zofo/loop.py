@@ -17,10 +17,10 @@ from zofo import checkpoints, config, models
 from zofo.checkpoints import Progress
 from zofo.config import Config
 from zofo.evaluate import evaluate
-from zofo.job import Job, Prepared, assemble, environment, prepare, recorded, same_rows
+from zofo.job import Job, Prepared, adapter_of, assemble, described, environment, prepare, recorded, same_rows
 from zofo.methods.state import Report, State
 from zofo.methods.table import METHODS
-from zofo.report import card, plots
+from zofo.report import card, history, plots, words
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
 from zofo.run import folder, seam
@@ -35,7 +35,6 @@ from zofo.scoring.tokens import pad_id
 from zofo.tasks import definition
 
 __all__ = ["prepare", "resume", "start", "train"]
-EVAL_ROWS = 16  # rows a forward pass in evaluation
 
 
 class Show(Protocol):
@@ -135,8 +134,11 @@ def score(job: Job, part: str, slot: str | None) -> dict[str, Any]:
     """Evaluate one adapter (or theta alone) on a part of the rows."""
     if job.slots is not None and slot is not None:
         job.slots.use(slot)
-    encoded, pad = job.prepared.encoded[part], pad_id(job.prepared.tokenizer)
-    return evaluate(job.model, encoded, job.prepared.task, EVAL_ROWS, job.config.model.dtype, pad)
+    ready, pad = job.prepared, pad_id(job.prepared.tokenizer)
+    write = part == "test" or job.objective.higher  # free answers cost a generation each: else their loss serves
+    tokenizer = ready.tokenizer if write else None
+    nulls, dtype = ready.nulls.get(part, ()), job.config.model.dtype
+    return evaluate(job.model, ready.encoded[part], ready.task, dtype=dtype, pad=pad, nulls=nulls, tokenizer=tokenizer)
 
 
 def validate(r: Running, state: State, progress: Progress) -> Progress:
@@ -147,9 +149,10 @@ def validate(r: Running, state: State, progress: Progress) -> Progress:
     began = time.perf_counter()
     results = {name: score(r.job, "validation", slot) for name, slot in contestants(r.job).items()}
     used = choose(r.job, results)
-    loss = results[used]["loss"]
+    loss = r.job.objective.standing(results[used])
     better = math.isfinite(loss) and (progress.best is None or loss < progress.best["loss"])
     row: dict[str, Any] = {"kind": "validation", "step": state.k, **results, "used": used, "best": better}
+    row["by"] = r.job.objective.by
     if r.job.moves_theta:
         row["moved"] = models.moved(r.job.leaves, r.job.base)
     progress = replace(progress, validated=state.k)
@@ -163,11 +166,12 @@ def validate(r: Running, state: State, progress: Progress) -> Progress:
 
 
 def choose(job: Job, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The adapter with the lower validation loss, unless `inference_adapter` fixes it."""
+    """The adapter with the lower validation loss (or the better metric), unless `inference_adapter` fixes it."""
     fixed = job.config.method.inference_adapter
     if fixed in results:
         return fixed
-    return min(results, key=lambda name: (not math.isfinite(results[name]["loss"]), results[name]["loss"], name))
+    standing = {name: job.objective.standing(result) for name, result in results.items()}
+    return min(results, key=lambda name: (not math.isfinite(standing[name]), standing[name], name))
 
 
 def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
@@ -178,6 +182,8 @@ def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
     results |= {name: score(r.job, "test", slot) for name, slot in contestants(r.job).items()}
     summary = evaluation(r.job, results) | {"checkpoint": which, "step": step, "used": used}
     rows = read_metrics(r.run.metrics)
+    if note := history.still(rows):
+        r.show.note(note)
     plots.curves(rows, r.run.curves, r.run.name, results["zero-shot"])
     write_card(r, summary, progress, state)
     write_json(r.run.eval, summary)
@@ -192,7 +198,7 @@ def totals(r: Running, summary: dict[str, Any], state: State, progress: Progress
 def evaluation(job: Job, results: Mapping[str, Any]) -> dict[str, Any]:
     """The frame of eval.json."""
     cut = sum(row.cut for row in job.prepared.encoded["test"])
-    return {"task": job.prepared.task.name, "split": "test", "results": dict(results), "truncated": cut}
+    return described(job.config, job.prepared, "test", adapter_of(job)) | {"results": dict(results), "truncated": cut}
 
 
 def write_card(r: Running, summary: dict[str, Any], progress: Progress, state: State) -> None:
@@ -222,7 +228,9 @@ def zero_shot(r: Running) -> None:
     write_json(
         r.run.eval, evaluation(r.job, {"zero-shot": result}) | {"checkpoint": "base", "step": 0, "used": "zero-shot"}
     )
-    r.show.note(f"zero-shot test accuracy {100 * result['accuracy']:.1f} % (n = {result['n']})")
+    what = words.primary(result)
+    value = words.score(result) if what else words.figure(result["loss"])
+    r.show.note(f"zero-shot test {words.named(what)} {value} (n = {result['n']})")
 
 
 def named(settings: Config, given: Collection[str]) -> Config:
@@ -230,8 +238,9 @@ def named(settings: Config, given: Collection[str]) -> Config:
     name = settings.run.name
     if not name:
         adapter = METHODS[settings.method.name].uses_adapter(settings)
-        words = [settings.method.name, settings.adapter.kind if adapter else "full"]
-        name = "-".join([*words, Path(settings.model.name).name, Path(settings.data.task).stem])
+        kind = [settings.method.name, settings.adapter.kind if adapter else "full"]
+        task = settings.data.task or settings.data.train
+        name = "-".join([*kind, Path(settings.model.name).name, Path(task).name.split(".")[0]])
     if "run.name" not in given:
         taken = set(folder.names(settings.run.dir))
         name = next(n for n in chain([name], (f"{name}-{i}" for i in count(2))) if n not in taken)
@@ -331,11 +340,11 @@ def train(
     """Fine-tune a model on a task, as `zofo train` does; returns the results and the run's folder.
 
     Args: model, task, preset, config_file, as on the command line; options, by dotted key with `__` for
-    the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run.
+    the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, objective.
     Raises: BadInput. Cost: see the method's docstring.
     """
     short = {"steps": "run.steps", "seed": "run.seed", "seconds": "run.seconds", "run": "run.name"}
-    short |= {"batch": "data.batch", "dtype": "model.dtype"}
+    short |= {"batch": "data.batch", "dtype": "model.dtype", "shots": "data.shots", "objective": "method.objective"}
     flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
     flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}
     return start(*config.resolve(flags, preset, config_file), show)

@@ -110,6 +110,17 @@ def skeleton(source: Source) -> nn.Module:
             return cast(nn.Module, AutoModelForCausalLM.from_config(config, trust_remote_code=False))
 
 
+def positions(source: Source) -> int | None:
+    """How many tokens a model can read, where its configuration says."""
+    from transformers import AutoConfig
+
+    with reachable(source):
+        found = getattr(
+            AutoConfig.from_pretrained(resolve(source), trust_remote_code=False), "max_position_embeddings", None
+        )
+    return int(found) if found else None
+
+
 def refuse_code(source: Source, config: Any) -> None:
     """Raise when a configuration names code to run."""
     if getattr(config, "auto_map", None):

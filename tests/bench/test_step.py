@@ -13,7 +13,7 @@ def test_it_reports_every_kind_against_the_plain_forward(folder: str, monkeypatc
         found = step.main(model=folder, noise=("rademacher",), rows=2, tokens=8, rounds=2, full=full)
         assert set(found["results"]) == {"plain forward", "zofo step, rademacher", "MeZO's loop"}
         assert found["results"]["plain forward"]["forwards"] == 1.0
-        assert found["weights"] > 0 and "results" in step.as_json(found)
+        assert found["weights"] > 0
 
 
 def test_both_losses_are_the_same_number(folder: str) -> None:

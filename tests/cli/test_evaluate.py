@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from zofo.cli import evaluate
+from zofo.job import PACKAGES
+from zofo.report.words import figure, score
+from zofo.tasks import definition
 
 
 def lines(out: str) -> dict[str, list[str]]:
@@ -22,7 +26,22 @@ def test_a_run_scores_as_it_did_at_the_end_of_training(cli, trained: str, home: 
     after = json.loads(file.read_text(encoding="utf-8"))
     assert after == before
     used = before["used"]
-    assert lines(out)[f"{used} (used)"][4] == str(before["results"][used]["n"])
+    assert lines(out)["what"] == ["what", "accuracy", "loss", "rows"]
+    held = before["results"][used]
+    assert lines(out)[f"{used} (used)"][1:] == [score(held), figure(held["loss"]), str(held["n"])]
+
+
+def test_the_record_says_how_the_scores_came_about(cli, trained: str, home: Path) -> None:
+    run = home / "runs" / trained
+    found, splits = (json.loads((run / name).read_text(encoding="utf-8")) for name in ("eval.json", "splits.json"))
+    assert found["model"] == str(home / "tiny") and found["task"] == "reviews" and found["dtype"] == "fp32"
+    assert found["adapter"] == "lora" and found["template"] == definition.find("reviews").template
+    assert (found["shots"], found["calibration"], found["split"], found["seed"]) == (0, "none", "test", 0)
+    assert found["rows_sha256"] == splits["parts"]["test"]["sha256"] and found["source"] == splits["source"]
+    assert set(found["versions"]) == set(PACKAGES) and found["versions"]["torch"].split("+")[0] in torch.__version__
+    for result in found["results"].values():
+        names = ["loss", "choice_loss", "accuracy"]
+        assert set(result) == {"n", *names, *(f"{name}_se" for name in names)}
 
 
 def test_results_that_are_missing_are_filled_in(cli, trained: str, home: Path) -> None:
@@ -44,6 +63,106 @@ def test_other_rows_or_checkpoints_are_not_recorded(cli, trained: str, home: Pat
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("words", ["--shots 1", "--calibration sfc", "--seed 1", "--dtype bf16", "--data.test_rows 5"])
+def test_a_run_scored_with_other_options_is_told_and_not_recorded(cli, trained: str, home: Path, words: str) -> None:
+    file = home / "runs" / trained / "eval.json"
+    before = file.read_bytes()
+    status, out, err = cli("eval", trained, *words.split(), "--out", "other.json")
+    assert status == 0, err
+    found, own = json.loads((home / "other.json").read_text(encoding="utf-8")), json.loads(before)
+    assert file.read_bytes() == before
+    assert (", calibrated (sfc)" in out) == ("sfc" in words) == (found["calibration"] == "sfc")
+    same = found["results"]["p"] == own["results"]["p"] and found["rows_sha256"] == own["rows_sha256"]
+    assert not same or "sfc" in words, "calibration changes answers, not losses"
+
+
+def test_options_that_say_what_holds_anyway_are_no_others(cli, trained: str, home: Path) -> None:
+    file = home / "runs" / trained / "eval.json"
+    before = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(before | {"results": {"zero-shot": before["results"]["zero-shot"]}}), encoding="utf-8")
+    assert cli("eval", trained, "--shots", "0", "--seed", "0", "--data.test_rows", "8")[0] == 0
+    assert json.loads(file.read_text(encoding="utf-8")) == before
+
+
+def test_out_writes_the_printed_results_with_how_they_came_about(cli, trained: str, home: Path) -> None:
+    status, out, err = cli("eval", trained, "--out", "found.json")
+    assert status == 0, err
+    found = json.loads((home / "found.json").read_text(encoding="utf-8"))
+    own = json.loads((home / "runs" / trained / "eval.json").read_text(encoding="utf-8"))
+    shared = set(own) - {"checkpoint", "step", "results"}
+    assert {key: found[key] for key in shared} == {key: own[key] for key in shared}
+    assert found["results"] == {slot: own["results"][slot] for slot in ("p", "s")}
+    assert found["what"] == f"run {trained}, step {own['step']}" and found["what"] in out and found["seconds"] > 0
+    assert [f"note: {note}" for note in found["notes"]] == [row for row in out.splitlines() if row.startswith("note")]
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_scored(cli, trained: str) -> None:
+    status, out, err = cli("eval", trained, "--out", "nosuch/x.json")
+    assert (status, out) == (2, "") and "--out nosuch/x.json: its folder does not exist; make it first" in err
+
+
+def mine(home: Path) -> str:
+    """Rows of a user's own: free answers, so another kind of task."""
+    rows = [{"prompt": f"Say {k} again:", "completion": f" {k}"} for k in range(30)]
+    (home / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return "mine.jsonl"
+
+
+def test_a_run_is_taken_to_another_task(cli, trained: str, home: Path) -> None:
+    file = home / "runs" / trained / "eval.json"
+    before, own = file.read_bytes(), mine(home)
+    status, out, err = cli("eval", trained, "--data.train", own, "--out", "other.json")
+    assert status == 0, err
+    assert ", mine, test rows" in out and lines(out)["what"] == ["what", "loss", "rows"], "losses alone are measured"
+    found = json.loads((home / "other.json").read_text(encoding="utf-8"))
+    assert (found["task"], found["results"]["p"]["n"]) == ("mine", 6) and "accuracy" not in found["results"]["p"]
+    assert file.read_bytes() == before
+
+
+def begun(cli, model: str, home: Path, name: str, *words: str) -> None:
+    """A run of one step, made once."""
+    train = f"train --preset mezo --model {model} --run.dir more --run {name} --steps 1 --run.threads 1 --batch 2"
+    if not (home / "more" / name).exists():
+        assert cli(*train.split(), "--run.eval_every", "0", *words)[0] == 0
+
+
+IGNORED = "zofo/cli/evaluate.py: --data.test, --data.validation and the column options are not read for a run"
+
+
+def test_a_test_file_without_training_rows_is_refused_for_a_run_too(cli, trained: str) -> None:
+    status, _, err = cli("eval", trained, "--data.test", "nosuch.jsonl")
+    assert status == 2 and "nosuch.jsonl" in err
+
+
+def test_a_run_on_own_files_is_scored_on_another_test_file_where_one_is_given(cli, model: str, home: Path) -> None:
+    begun(cli, model, home, "own", "--data.train", mine(home))
+    rows = [{"prompt": f"Say {k} once more:", "completion": f" {k}"} for k in range(4)]
+    (home / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    status, _, err = cli("eval", "own", "--dir", "more", "--data.test", "new.jsonl", "--out", "new.json")
+    assert status == 0, err
+    assert json.loads((home / "new.json").read_text(encoding="utf-8"))["results"]["theta"]["n"] == 4
+
+
+def test_what_a_run_was_trained_for_does_not_limit_what_it_is_scored_on(cli, model: str, home: Path) -> None:
+    words = ["--task", "reviews", "--objective", "classification", "--data.train_rows", "9", "--data.test_rows", "4"]
+    begun(cli, model, home, "classifier", *words)
+    status, out, err = cli("eval", "classifier", "--dir", "more", "--data.train", mine(home))
+    assert status == 0, err
+    assert ", mine, test rows" in out
+
+
+def test_a_run_on_own_files_is_taken_to_a_task_of_the_package(cli, model: str, home: Path) -> None:
+    begun(cli, model, home, "own", "--data.train", mine(home))
+    record = json.loads((home / "more" / "own" / "eval.json").read_text(encoding="utf-8"))
+    assert record["task"] == "mine" and set(record["results"]["theta"]) == {"n", "loss", "loss_se"}
+    status, out, err = cli("eval", "own", "--dir", "more", "--task", "reviews", "--data.test_rows", "6")
+    assert status == 0, err
+    assert ", reviews, test rows" in out and "%" in lines(out)["theta (used)"][1]
+    shown = cli("show", "own", "--dir", "more")[1]
+    loss = figure(record["results"]["theta"]["loss"])
+    assert f"theta\tloss\t-\t{loss}\t6" in shown.splitlines()
+
+
 def test_a_slot_alone(cli, trained: str) -> None:
     status, out, _ = cli("eval", trained, "--slot", "p")
     assert status == 0 and [name.removesuffix(" (used)") for name in lines(out)][1:] == ["p"]
@@ -55,18 +174,46 @@ def test_a_model_is_scored_as_it_is(cli, model: str, trained: str) -> None:
     assert "zero-shot" in lines(out) and "%" in lines(out)["zero-shot"][1]
 
 
+def test_a_model_with_demonstrations_is_called_by_their_number(cli, model: str, home: Path) -> None:
+    few = (
+        "--task reviews --data.test_rows 5 --data.train_rows 9 --data.validation_rows 3 --shots 1 --calibration icl-sfc"
+    )
+    status, out, err = cli("eval", model, *few.split(), "--data.max_length", "60", "--out", "few.json")
+    assert status == 0, err
+    assert "1-shot" in lines(out) and "zero-shot" not in lines(out) and "calibrated (icl-sfc)" in out
+    found = json.loads((home / "few.json").read_text(encoding="utf-8"))
+    assert (found["shots"], found["calibration"], found["what"]) == (1, "icl-sfc", model)
+    assert found["used"] is found["adapter"] is None
+
+
+def test_a_task_is_scored_by_all_of_its_metrics(cli, model: str, home: Path) -> None:
+    text = (definition.DEFINITIONS / "reviews.yaml").read_text(encoding="utf-8")
+    (home / "both.yaml").write_text(text.replace("metrics: [accuracy]", "metrics: [macro_f1, accuracy]"), "utf-8")
+    status, out, err = cli("eval", model, "--task", "both.yaml", "--data.test_rows", "5")
+    assert status == 0, err
+    assert lines(out)["what"] == ["what", "macro-F1", "accuracy", "loss", "rows"]
+    assert all("% +- " in cell for cell in lines(out)["zero-shot"][1:3])
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         ("{model}", "a model needs a task"),
+        ("{model} --shots 3", "a model needs a task"),
         ("{model} --task reviews --slot p", "it has no adapters"),
+        ("{model} --task reviews --method.T 3", "--method.T: no such option"),
+        (
+            "{model} --task reviews --calibration icl",
+            "--data.calibration icl: input should be 'none', 'sfc' or 'icl-sfc'",
+        ),
+        ("{model} --task reviews --shots 2000", "--data.shots 2000"),
         ("{model} --task revews", "did you mean 'reviews'?"),
         ("./nosuch --task reviews", "no run in runs, and as a model: no such folder or .gguf file"),
         ("smollm2-135n --task reviews", "did you mean 'smollm2-135m'?"),
     ],
 )
 def test_bad_input(cli, trained: str, model: str, words: str, told: str) -> None:
-    status, _, err = cli("eval", *words.format(model=model).split())
+    status, _, err = cli("eval", *words.format(model=model, run=trained).split())
     assert status == 2 and told in err and err.count("\n") == 1
 
 

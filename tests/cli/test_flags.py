@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cyclopts import App
+from cyclopts.exceptions import UnknownOptionError
 
 from zofo.cli import flags
+from zofo.cli.evaluate import key_is_read
 from zofo.config import keys, resolve
 
 OPTIONS = Path(__file__).parent / "options.txt"
 
 
-def typed(*words: str) -> dict[str, Any]:
+def typed(*words: str, wanted: Callable[[str], bool] = flags.every) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def command(given: dict[str, Any]) -> int:
@@ -22,7 +25,7 @@ def typed(*words: str) -> dict[str, Any]:
         return 0
 
     app = App(result_action="return_value")
-    app.default(flags.with_flags(command))
+    app.default(flags.with_flags(command, wanted))
     app(flags.joined(list(words)), exit_on_error=False, print_error=False)
     return found
 
@@ -37,6 +40,15 @@ def test_every_key_is_a_flag_under_its_own_name() -> None:
     for key in keys():
         found = typed(f"--{key}") if key in switches else typed(f"--{key}", "1")
         assert set(found) == {key}
+
+
+def test_a_command_has_the_options_that_it_reads_and_no_others() -> None:
+    data = {key for key in keys() if key.startswith("data.")} - {"data.batch"}
+    assert {key for key in keys() if key_is_read(key)} == data | {"model.dtype", "run.seed"}
+    assert typed("--shots", "3", "--seed", "1", wanted=key_is_read) == {"data.shots": "3", "run.seed": "1"}
+    for words in (["--method.T", "3"], ["--run.steps", "4"], ["--objective", "lm"], ["--model.name", "m"]):
+        with pytest.raises(UnknownOptionError):
+            typed(*words, wanted=key_is_read)
 
 
 def test_only_what_was_typed_is_taken() -> None:
@@ -56,6 +68,9 @@ def test_only_what_was_typed_is_taken() -> None:
         ("--seconds 5", "run.seconds", "5"),
         ("--batch 6", "data.batch", "6"),
         ("--dtype bf16", "model.dtype", "bf16"),
+        ("--shots 3", "data.shots", "3"),
+        ("--calibration sfc", "data.calibration", "sfc"),
+        ("--objective f1", "method.objective", "f1"),
         ("--method.lambda 7", "method.lam", "7"),
         ("--method.lr-p 1e-3", "method.lr_p", "1e-3"),
         ("--method.lam -3", "method.lam", "-3"),

@@ -22,6 +22,13 @@ def test_runs(cli, trained: str, home: Path, tmp_path: Path) -> None:
     assert cli("ls", "runs", "--dir", str(tmp_path))[:2] == (0, "")
 
 
+def test_a_run_on_own_rows_says_which(cli, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "config.yaml").write_text("data: {train: a/mine.jsonl}\n", encoding="utf-8")
+    (row,) = cli("ls", "runs", "--dir", str(tmp_path))[1].splitlines()
+    assert "mine" in row.split("\t")[2]
+
+
 def test_a_broken_run_does_not_hide_the_others(cli, tmp_path: Path) -> None:
     for name, text in (("bad", "- no mapping"), ("good", "{}\n")):
         (tmp_path / name).mkdir()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from zofo.cli import show
 from zofo.config import preset, resolve
+from zofo.report.words import figure, score
+from zofo.run.jsonfile import read_json
 from zofo.tasks import definition
 
 
@@ -17,9 +19,18 @@ def test_a_task(cli) -> None:
     status, out, _ = cli("show", "sst2")
     assert status == 0
     told = cells(out)
-    assert told["choices, in label order"] == "terrible, great" and told["metric"] == "accuracy"
+    assert told["answers"] == "terrible, great (in label order)" and told["metrics"] == "accuracy"
     assert told["data"] == "$ZOFO_DATA/sst2; else hub nyu-mll/glue (sst2)" and "{{" in told["template"]
     assert show.places(definition.find("reviews")) == ["in the package"]
+
+
+def test_a_task_with_answers_of_each_row_or_none(cli) -> None:
+    told = cells(cli("show", "copa")[1])
+    assert told["answers"].startswith("the row's own: choice1, choice2, as {{ ")
+    assert told["task-only prompt, for calibration"] == definition.find("copa").template_task
+    told = cells(cli("show", "squad")[1])
+    assert told["answers"] == "free text" and told["metrics"] == "F1, EM" and told["objective"] == "lm"
+    assert told["a row too long loses"] == "the end of 'context'" and told["note"].startswith("Not the standard")
 
 
 def test_a_preset(cli) -> None:
@@ -34,6 +45,9 @@ def test_a_run(cli, trained: str, home: Path) -> None:
     told = cells(out)
     assert told["method.T"] == "1" and told["run.steps"] == "2" and "method.eps" not in told
     assert {"zero-shot", "p", "s", "gap", "loss_p"} <= set(told)
+    held = read_json(home / "runs" / trained / "eval.json")["results"]["zero-shot"]
+    row = ["zero-shot", "accuracy", score(held), figure(held["loss"]), "8"]
+    assert "\t".join(row) in out.splitlines() and "% +- " in row[2]
     assert "theta has moved: |theta - theta_0| / |theta_0| = " in out
     assert cli("show", str(home / "runs" / trained))[:2] == (0, out.replace("in runs/", f"in {home}/runs/"))
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from zofo.cli import train
 from zofo.config import Config, build
+from zofo.run.metrics import read_metrics
+from zofo.scoring.batch import Encoded
 
 SMALL = ["--data.train_rows", "12", "--data.validation_rows", "6", "--data.test_rows", "8"]
 
@@ -61,7 +65,7 @@ def test_dry_run_tells_and_writes_nothing(cli, model: str, tmp_path: Path, monke
     ]  # fmt: skip
     assert build(flat(yaml.safe_load(told[0]))).method.warmup == 10
     assert "D_f\t4\ttrain file" in told[1] and "D_p\t8\ttrain file" in told[1] and "test\t8\ttest file" in told[1]
-    assert "note: D_p: " in told[1] and "cut on the left to 30 tokens" in told[1]
+    assert "note: D_p: " in told[1] and "cut at the end of 'sentence' to 30 tokens" in told[1]
     examples = told[2].splitlines()[1:]
     assert len([line for line in examples if "[[ great]]" in line or "[[ terrible]]" in line]) == 3
     assert "weights (fp32): " in told[3] and "activations: not estimated yet" in told[3]
@@ -77,6 +81,50 @@ def test_an_example_that_was_cut_says_so() -> None:
             return "".join(map(chr, ids))
 
     class Example:
-        context, answers, label, cut = (97, 98), ((99,), (100,)), 1, True
+        context, answers, label, cut, skip = (97, 98), ((99,), (100,)), 1, True, ()
 
-    assert train.marked(Example(), Tokens()) == "ab[[d]] (cut on the left)"
+    assert train.marked(Example(), Tokens()) == "ab[[d]] (cut)"
+
+
+def test_tokens_of_an_answer_that_belong_to_the_prompt_stand_before_the_brackets() -> None:
+    class Tokens:
+        def decode(self, ids: tuple[int, ...]) -> str:
+            return "".join(map(chr, ids))
+
+    for label, told in ((0, "ab[[c]]"), (1, "abd[[ef]]")):
+        example = Encoded((97, 98), ((99,), (100, 101, 102)), label, skip=(0, 1))
+        assert train.marked(example, Tokens()) == told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "--method.name first-order --objective f1",
+            "--objective f1: method first-order needs gradients, and a metric",
+        ),
+        ("--objective recall", "--method.objective recall: input should be 'auto', 'lm', 'classification', 'accuracy'"),
+        ("--task squad --objective classification", "--objective classification: squad has no choices"),
+        ("--data.validation mine.jsonl", "no --data.train beside it"),
+    ],
+)
+def test_objectives_and_data_that_cannot_be_are_refused(cli, model: str, home: Path, words: str, told: str) -> None:
+    task = [] if "--task" in words or "--data" in words else ["--task", "reviews"]
+    status, out, err = cli("train", "--model", model, *task, "--run", "refused", *words.split())
+    assert (status, out) == (2, "") and told in err and not (home / "runs" / "refused").exists()
+
+
+def test_a_metric_as_the_objective_is_what_validation_chooses_by(cli, model: str, home: Path) -> None:
+    words = f"train --preset mezo --model {model} --task reviews --objective f1 --run.dir more --run metric --steps 2"
+    status, out, err = cli(*words.split(), *SMALL, "--run.eval_every", "1", "--batch", "2", "--run.threads", "1")
+    assert status == 0, err
+    run = home / "more" / "metric"
+    rows = read_metrics(run / "metrics.jsonl")
+    checks = [row for row in rows if row["kind"] == "validation"]
+    assert [row["by"] for row in checks] == ["macro_f1"] * 2 and all("macro_f1" in row["theta"] for row in checks)
+    result = json.loads((run / "eval.json").read_text(encoding="utf-8"))["results"]["theta"]
+    assert {"accuracy", "macro_f1", "macro_f1_se"} <= set(result)
+    assert all(-1 <= row["A"] <= 0 for row in rows if row["kind"] == "step")
+    text = (run / "README.md").read_text(encoding="utf-8")
+    assert "| `method.objective` | `f1` | default `auto` |" in text
+    assert ("note: c was exactly 0 in" in out) == (sum(row.get("c") == 0 for row in rows) == 2)

@@ -12,7 +12,8 @@ Rows = list[dict[str, Any]]
 
 
 def score(accuracy: float, loss: float) -> dict[str, Any]:
-    return {"accuracy": accuracy, "se": 0.015, "loss": loss, "n": 500}
+    errors = {"loss_se": 0.02, "choice_loss_se": 0.03, "accuracy_se": 0.015}
+    return {"n": 500, "loss": loss, "choice_loss": loss / 2, "accuracy": accuracy, **errors}
 
 
 def losses(method: str, k: int) -> dict[str, float]:

@@ -95,10 +95,36 @@ def test_which_adapter(metrics, summary) -> None:
     assert "Note: p lags behind s" in card(lagging, summary)
 
 
-def test_f1_and_cut_rows_are_told(metrics, summary) -> None:
-    summary["results"]["p"]["f1"], summary["truncated"] = 0.5, 7
+def test_every_metric_has_a_column_with_its_own_error_and_cut_rows_are_told(metrics, summary) -> None:
+    summary["results"]["p"] |= {"macro_f1": 0.5, "macro_f1_se": 0.021}
+    summary["truncated"] = 7
     text = card(metrics, summary)
-    assert "| macro-F1 |" in text and "7 of the rows were cut" in text
+    head = "| what | accuracy +- standard error | macro-F1 +- standard error | loss (nats a token) | rows |"
+    assert head in text and "| p (used) | 87.1 % +- 1.5 | 50.0 % +- 2.1 | 0.31 | 500 |" in text
+    assert "| zero-shot | 55.0 % +- 1.5 | - | 0.9 | 500 |" in text
+    assert "7 of the rows were cut" in text
+
+
+def test_a_run_that_measures_losses_alone_has_no_column_of_a_metric(metrics, summary) -> None:
+    summary["results"] = {"p": {"n": 5, "loss": 0.5, "loss_se": 0.1}}
+    assert "| what | loss (nats a token) | rows |\n| --- | --- | --- |\n| p (used) | 0.5 | 5 |" in card(
+        metrics, summary
+    )
+
+
+@pytest.mark.parametrize(
+    ("by", "told"),
+    [
+        ("loss", "the lowest loss on the validation rows. At the best step, 20, the validation losses: p 0.4044 (acc"),
+        (
+            "choice_loss",
+            "the lowest loss on the validation rows. At the best step, 20, the validation losses: p 0.1972 (acc",
+        ),
+        ("accuracy", "the highest accuracy on the validation rows. At the best step, 20, the values: p 0.8133 (acc"),
+    ],
+)
+def test_the_card_says_by_what_the_adapter_was_chosen(metrics, summary, by: str, told: str) -> None:
+    assert told in card(lambda method: [{**row, "by": by} for row in metrics(method)], summary)
 
 
 def test_hub_ids(tmp_path) -> None:

@@ -20,6 +20,7 @@ def test_validation_loss_is_that_of_what_is_used() -> None:
     assert history.validation_loss({**row, "used": "p"}) == 0.4
     assert history.validation_loss(row) == 0.3
     assert history.validation_loss({"kind": "validation"}) is None
+    assert history.validation_loss({"p": {"loss": 0.4, "f1": 0.7}, "used": "p", "by": "f1"}) == 0.7
 
 
 def test_series_leaves_out_what_is_not_there() -> None:
@@ -34,3 +35,27 @@ def test_lag(p: float, s: float, lags: bool) -> None:
     if text:
         assert "6 points" in text and "step 7" in text
     assert history.lag({"p": {"accuracy": 0.1}}) is None
+
+
+def test_the_lag_is_that_of_the_first_metric_and_names_it() -> None:
+    s = {"n": 9, "loss": 0.2, "f1": 0.8, "f1_se": 0.1, "em": 0.5, "em_se": 0.1}
+    told = history.lag({"step": 7, "p": {**s, "f1": 0.7}, "s": s})
+    assert told is not None and "by 10 points of validation F1 at step 7" in told
+    assert history.lag({"step": 7, "p": {**s, "em": 0.1}, "s": s}) is None
+    assert history.lag({"step": 7, "p": {"loss": 9.0}, "s": {"loss": 0.1}}) is None
+
+
+def rows_of(*c: object) -> list[dict[str, object]]:
+    return [{"kind": "step", "step": k, "c": value} for k, value in enumerate(c, 1)]
+
+
+def test_a_run_whose_probes_mostly_changed_no_answer_says_so() -> None:
+    told = history.still([*rows_of(0.0, 0.0, 2.0, -0.0, 0.0), {"kind": "validation", "step": 5}])
+    assert told is not None and told.startswith("c was exactly 0 in 4 of 5 steps")
+    assert "--batch" in told and "--method.eps" in told
+
+
+@pytest.mark.parametrize("c", [(0.0, 1.0), (1e-30, 0.0, 1e-30), (3.0, 2.0), ("nan", "inf", 0.0), ()])
+def test_a_run_that_mostly_moved_says_nothing_of_it(c: tuple[object, ...]) -> None:
+    assert history.still(rows_of(*c)) is None
+    assert history.still([{"kind": "step", "step": 1, "loss_p": 0.5}]) is None, "first order has no c"

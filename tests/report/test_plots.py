@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
-from zofo.report.plots import curves, picture, running
+from zofo.report.plots import curves, picture, running, validation
 
 
 def shape(png: bytes) -> tuple[int, int]:
@@ -40,6 +42,27 @@ def test_no_figure_stays_behind(metrics) -> None:
     before = "matplotlib.pyplot" in sys.modules
     picture(metrics(), "x")
     assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def labels(rows: list[dict[str, Any]], zero_shot: float | None = None) -> tuple[str, list[str]]:
+    """Unit and labels of the validation panel."""
+    axes = Figure().subplots()
+    validation(axes, rows, zero_shot)
+    return axes.get_ylabel(), axes.get_legend_handles_labels()[1]
+
+
+def test_the_validation_panel_names_the_first_metric() -> None:
+    row = {"kind": "validation", "step": 4, "p": {"loss": 0.5, "macro_f1": 0.6, "accuracy": 0.7}}
+    assert labels([row], 0.4) == ("macro-F1 (%)", ["p, macro-F1", "p, loss", "zero-shot macro-F1 (test)"])
+
+
+def test_a_validation_of_losses_alone_draws_losses() -> None:
+    rows = [{"kind": "validation", "step": k, "theta": {"n": 3, "loss": 0.5 / k}} for k in (1, 2)]
+    axes = Figure().subplots()
+    validation(axes, rows, None)
+    (right,) = [other for other in axes.figure.axes if other is not axes]
+    assert [line.get_label() for line in right.lines] == ["theta, loss"] and not axes.lines
+    shape(picture(rows, "losses"))
 
 
 def test_running_mean() -> None:

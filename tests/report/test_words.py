@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zofo.report import words
+from zofo.tasks.definition import metrics
 
 
 def test_numbers() -> None:
@@ -14,9 +15,30 @@ def test_numbers() -> None:
 
 
 def test_scores_carry_their_error() -> None:
-    assert words.score({"accuracy": 0.8526, "se": 0.0113}) == "85.3 % +- 1.1"
-    assert words.score({"accuracy": 0.5}) == "50.0 %"
-    assert words.score(None) == words.score({}) == "-"
+    assert words.score({"accuracy": 0.8526, "accuracy_se": 0.0113}) == "85.3 % +- 1.1"
+    assert words.score({"accuracy": 0.5, "loss_se": 0.1}) == "50.0 %"
+    assert words.score(None) == words.score({}) == words.score({"n": 3, "loss": 0.5, "loss_se": 0.1}) == "-"
+
+
+BOTH = {"n": 9, "loss": 0.5, "loss_se": 0.1, "f1": 0.625, "f1_se": 0.02, "em": 0.5, "em_se": 0.03}
+
+
+def test_a_result_is_told_by_its_first_metric_unless_another_is_asked_for() -> None:
+    assert words.score(BOTH) == "62.5 % +- 2.0" and words.score(BOTH, "em") == "50.0 % +- 3.0"
+    assert words.score(BOTH, "accuracy") == words.score(BOTH | {"f1": None}) == "-"
+    assert words.score(BOTH | {"f1": "nan"}) == "nan % +- 2.0"
+
+
+def test_metrics_of_a_result_are_those_that_evaluation_knows_in_their_order() -> None:
+    assert words.measured(BOTH) == ["f1", "em"] and words.primary(BOTH) == "f1"
+    assert words.measured({"n": 3, "loss": 0.5, "choice_loss": 0.2}) == words.measured(None) == []
+    assert words.primary({"loss": 0.5}) is words.primary(None) is None
+    assert set(words.NAMES) == set(metrics())
+
+
+def test_metrics_have_the_names_that_people_write() -> None:
+    assert [words.named(name) for name in metrics()] == ["accuracy", "macro-F1", "F1a", "F1", "EM"]
+    assert words.named(None) == "loss"
 
 
 @pytest.mark.parametrize(

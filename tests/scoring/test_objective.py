@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ from transformers import (
 
 from zofo.core.streams import seeded
 from zofo.scoring.batch import Encoded, choice_batch, lm_batch
-from zofo.scoring.objective import answer_logprobs, objective_note, output_head, row_losses
+from zofo.scoring.objective import answer_logprobs, objective_note, output_head, read_prefix, row_losses
+from zofo.scoring.past import can_share
 
 # peft 0.21.2 reads a name that transformers 5.23 has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -68,6 +70,9 @@ EXAMPLES = (
     Encoded((9, 10), ((30, 31, 32), (30, 31, 33), (34, 35)), 2),
     Encoded((11, 12, 13, 14, 15, 16, 17), ((40, 41), (42,)), 0, cut=True),
 )
+BORDER = Encoded((3, 4), ((50, 51, 52), (53,), (50, 51)), 0, skip=(2, 0, 1))
+PREFIX = (60, 61, 62, 63, 64)
+SHARING = [kind for kind in MODELS if kind != "mistral"]
 
 
 def build(kind: str, adapter: str = "plain", dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -89,6 +94,11 @@ def plain_score(model: nn.Module, context: tuple[int, ...], answer: tuple[int, .
     return torch.log_softmax(logits, -1).gather(1, torch.tensor(answer)[:, None]).mean()
 
 
+def close(kind: str, tight: float = 1e-10) -> dict[str, float]:
+    """Tolerances in fp64: Gemma's norm computes in fp32 whatever the weights are."""
+    return {"rtol": 1e-5, "atol": 1e-5} if kind == "gemma" else {"rtol": tight, "atol": tight}
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("kind", MODELS)
 def test_scores_of_all_choices_equal_a_plain_computation(kind: str, adapter: str) -> None:
@@ -97,8 +107,69 @@ def test_scores_of_all_choices_equal_a_plain_computation(kind: str, adapter: str
         found = answer_logprobs(model, choice_batch(EXAMPLES, [2, 0, 1], pad=0))
         wanted = [plain_score(model, EXAMPLES[k].context, a) for k in (2, 0, 1) for a in EXAMPLES[k].answers]
     assert found.dtype == torch.float64
-    close = 1e-5 if kind == "gemma" else 1e-10  # Gemma's norm computes in fp32 whatever the weights are
-    torch.testing.assert_close(found, torch.stack(wanted), rtol=close, atol=close)
+    torch.testing.assert_close(found, torch.stack(wanted), **close(kind))
+
+
+def test_tokens_that_belong_to_the_prompt_are_not_scored() -> None:
+    """A choice's score is the mean over its other tokens, each given all that stands before it."""
+    model = build("llama", dtype=torch.float64)
+    moved = [BORDER.context + answer[:skip] for answer, skip in zip(BORDER.answers, BORDER.skip, strict=True)]
+    rest = [answer[skip:] for answer, skip in zip(BORDER.answers, BORDER.skip, strict=True)]
+    with torch.no_grad():
+        wanted = torch.stack([plain_score(model, *pair) for pair in zip(moved, rest, strict=True)])
+        for branched in (False, True):
+            found = answer_logprobs(model, choice_batch([EXAMPLES[1], BORDER], [1, 0], 0, branched))[:3]
+            torch.testing.assert_close(found, wanted, **close("llama"))
+        torch.testing.assert_close(row_losses(model, lm_batch([BORDER], [0], 0)), -wanted[:1], **close("llama"))
+
+
+@pytest.mark.parametrize("adapter", ["plain", "lora"])
+@pytest.mark.parametrize("kind", SHARING)
+def test_branched_batches_score_as_plain_ones(kind: str, adapter: str) -> None:
+    model, rows = build(kind, adapter, torch.float64), (*EXAMPLES, BORDER)
+    assert can_share(model)
+    with torch.no_grad():
+        wanted = answer_logprobs(model, choice_batch(rows, [2, 0, 3, 1], pad=0))
+        found = answer_logprobs(model, choice_batch(rows, [2, 0, 3, 1], pad=9, branched=True))
+    torch.testing.assert_close(found, wanted, **close(kind))
+
+
+@pytest.mark.parametrize("branched", [False, True])
+@pytest.mark.parametrize("adapter", ["plain", "lora"])
+@pytest.mark.parametrize("kind", SHARING)
+def test_rows_that_go_on_from_a_kept_prefix_score_as_whole_ones(kind: str, adapter: str, branched: bool) -> None:
+    model, rows = build(kind, adapter, torch.float64), (*EXAMPLES, BORDER)
+    whole = [replace(row, context=PREFIX + row.context) for row in rows]
+    with torch.no_grad():
+        wanted = answer_logprobs(model, choice_batch(whole, [3, 2, 0, 1], pad=0))
+        past = read_prefix(model, PREFIX)
+        found = answer_logprobs(model, choice_batch(rows, [3, 2, 0, 1], 9, branched), past=past)
+        alone = answer_logprobs(model, choice_batch(rows, [3, 2, 0, 1], 9, branched))
+    torch.testing.assert_close(found, wanted, **close(kind))
+    assert (found - alone).abs().max() > 1e-2, "the prefix counts"
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])  # fp64 throughout
+def test_branched_batches_have_the_gradients_of_plain_ones(kind: str) -> None:
+    model = build(kind, dtype=torch.float64)
+    batches = [choice_batch(EXAMPLES, [0, 1, 2], 0, branched) for branched in (False, True)]
+    plain, branched = (
+        torch.autograd.grad(answer_logprobs(model, batch).sum(), list(model.parameters())) for batch in batches
+    )
+    torch.testing.assert_close(branched, plain, rtol=1e-8, atol=1e-11)
+
+
+def test_a_model_with_a_sliding_window_is_not_shared() -> None:
+    assert not can_share(build("mistral"))
+
+
+def test_going_on_works_in_bf16_too() -> None:
+    model, rows = build("llama"), choice_batch(EXAMPLES, [0, 1, 2], 0, branched=True)
+    whole = choice_batch([replace(row, context=PREFIX + row.context) for row in EXAMPLES], [0, 1, 2], 0)
+    with torch.no_grad():
+        found = answer_logprobs(model, rows, "bf16", read_prefix(model, PREFIX, "bf16"))
+        torch.testing.assert_close(found, answer_logprobs(model, whole), rtol=0.1, atol=0.1)
+    assert found.dtype == torch.float32
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -137,6 +208,18 @@ def test_half_precision_weights_are_scored_in_fp32() -> None:
     with torch.no_grad():
         found = row_losses(build("llama", dtype=torch.bfloat16), lm_batch(EXAMPLES, [0, 1], pad=0))
     assert found.dtype == torch.float32
+
+
+def test_branched_batches_bring_only_wanted_positions_to_the_head() -> None:
+    model, seen = build("llama"), []
+    head = output_head(model)
+    assert head is not None
+    handle = head.register_forward_hook(lambda _, args, out: seen.append(out.shape))
+    with torch.no_grad():
+        answer_logprobs(model, choice_batch(EXAMPLES, [1], 0, branched=True))
+    handle.remove()
+    assert seen == [(1, VOCAB), (3, VOCAB)]  # the context's end; after 30, after 30 31, after 34
+    assert not head._forward_pre_hooks
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

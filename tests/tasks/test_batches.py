@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
 
-from zofo.scoring.batch import Batch, Encoded
+from zofo.scoring.batch import Batch, Encoded, Rows, choice_batch
 from zofo.tasks.batches import Batches, order, walk
 
 SIZES = {"f": 7, "p": 14}
@@ -33,10 +34,19 @@ def tags(batches: list[Batch]) -> list[int]:
     return [int(i) for batch in batches for i in batch.input_ids[:, 0]]
 
 
-def equal(a: Batch, b: Batch) -> bool:
-    """Whether two batches hold the same numbers."""
-    pairs = [(getattr(a, field.name), getattr(b, field.name)) for field in fields(Batch)]
-    return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
+def equal(a: Any, b: Any) -> bool:
+    """Whether two batches, or what they are made of, hold the same numbers."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if not isinstance(a, Batch | Rows):
+        return bool(a == b)
+    return type(a) is type(b) and all(equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+
+
+def long_ones() -> Batches:
+    """Batches of four rows over 13 rows, each with its number as first token and a length of its own, 2 to 14."""
+    made = [Encoded((k + 1, *[9] * ((k * 5) % 13 + 1)), ((6,), (7,)), 0) for k in range(13)]
+    return Batches({"p": made, "f": made[:1], "all": made}, 4, 0, 0)
 
 
 def test_an_order_is_a_permutation_of_its_own() -> None:
@@ -64,6 +74,11 @@ def test_batches_are_pure_functions() -> None:
     assert all(equal(a, b) for a, b in zip(make().mixed("p", 3, 2, 0.5), again.mixed("p", 3, 2, 0.5), strict=True))
 
 
+def test_equal_sees_a_difference() -> None:
+    (one,), (two,) = make().batch("p", "s", 0, 1), make().batch("p", "s", 1, 1)
+    assert equal(one, one) and not equal(one, two) and not equal(one, replace(one, token=one.token + 1))
+
+
 def test_batches_depend_on_every_part() -> None:
     base = tags(make().batch("p", "s", 0, 2))
     assert base != tags(make(1).batch("p", "s", 0, 2))
@@ -87,6 +102,42 @@ def test_micro_batches_are_one_larger_batch_in_pieces() -> None:
     small, large = make(rows=2).batch("f", "s", 3, 4), make(rows=8).batch("f", "s", 3, 1)
     assert [batch.input_ids.shape[0] for batch in small] == [2, 2, 2, 2]
     assert tags(small) == tags(large)
+
+
+def test_several_micro_batches_are_cut_by_length_and_hold_exactly_the_rows_of_the_step() -> None:
+    batches = long_ones()
+    for step in range(6):
+        found = batches.batch("p", "s", step, 3)
+        assert [batch.input_ids.shape[0] for batch in found] == [4, 4, 4]
+        wanted = [k + 1 for k in walk(0, "rows-s", step * 12, 12, 13)]
+        assert Counter(tags(found)) == Counter(wanted)
+        sizes = [int(n) for batch in found for n in batch.attention_mask.sum(1)]
+        assert sizes == sorted(sizes)
+        assert [batch.input_ids.shape[1] for batch in found] == sizes[3::4], "padded to the longest of its own rows"
+
+
+def test_one_micro_batch_keeps_the_order_of_the_walk() -> None:
+    batches = long_ones()
+    for step in range(6):
+        (batch,) = batches.batch("p", "s", step, 1)
+        assert tags([batch]) == [k + 1 for k in walk(0, "rows-s", step * 4, 4, 13)]
+
+
+def test_mixed_micro_batches_are_cut_by_length_too() -> None:
+    sizes = [int(n) for batch in long_ones().mixed("s", 0, 3, 0.1) for n in batch.attention_mask.sum(1)]
+    assert sizes == sorted(sizes) and len(set(sizes)) > 2
+
+
+def test_micro_batches_are_made_by_build() -> None:
+    """Of all choices, say, instead of the right answers; from the same rows."""
+    right, all_ = make(), replace(make(), build=choice_batch)
+    for one, two in (
+        (right.batch("p", "s", 0, 2), all_.batch("p", "s", 0, 2)),
+        (right.mixed("p", 0, 2, 0.5), all_.mixed("p", 0, 2, 0.5)),
+    ):
+        assert [batch.count.tolist() for batch in one] == [[1] * 4] * 2
+        assert [batch.count.tolist() for batch in two] == [[2] * 4] * 2
+        assert [batch.examples for batch in one] == [batch.examples for batch in two]
 
 
 def test_a_part_smaller_than_a_batch_is_gone_through_again() -> None:

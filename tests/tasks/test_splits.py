@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from zofo.tasks.definition import Task, find
 from zofo.tasks.files import Source
 from zofo.tasks.splits import Splits, normalised, split
 
-TASK = Task(name="t", about="", template="{{ text }} is", template_free="{{ text }}", choices=("a", "b"))
+TASK = Task(name="t", template="{{ text }} is", template_free="{{ text }}", choices=("a", "b"))
+GROUPED = TASK.model_copy(update={"group": "page"})
+FILES = {"train": "train.csv", "validation": "validation.csv", "test": "test.csv"}
 Lay = Callable[..., None]
 
 
@@ -29,10 +32,15 @@ def rows(start: int, stop: int) -> list[dict[str, Any]]:
 def lay(monkeypatch: pytest.MonkeyPatch) -> Lay:
     """Put rows in the place of a task's files."""
 
-    def put(train: list[Any], test: list[Any], validation: list[Any] | None = None) -> None:
-        monkeypatch.setattr(splits, "load", lambda task: Source("here", train, validation, test))
+    def put(train: list[Any], test: list[Any] | None, validation: list[Any] | None = None) -> None:
+        monkeypatch.setattr(splits, "load", lambda task: Source("here", train, validation, test, FILES))
 
     return put
+
+
+def pages(start: int, stop: int, size: int) -> list[dict[str, Any]]:
+    """Rows in groups of this size."""
+    return [row | {"page": f"page {k // size}"} for k, row in enumerate(rows(start, stop), start)]
 
 
 def config(**sizes: Any) -> DataConfig:
@@ -111,6 +119,111 @@ def test_another_size_of_one_part_leaves_the_others(lay: Lay) -> None:
     assert (checked.D_f, checked.D_p) == (base.D_f, base.D_p)
 
 
+def test_without_a_test_file_a_fifth_of_the_training_rows_is_set_apart(lay: Lay) -> None:
+    lay(rows(0, 200), None)
+    found = split(TASK, config(train_rows=60, validation_rows=20, test_rows=30), 0)
+    assert [len(part) for part in parts(found).values()] == [20, 40, 20, 30]
+    assert found.notes == ["test: no test file, so 30 rows of the training file (40, a fifth, are set apart)"]
+    assert found.record["parts"]["test"]["of"] == "train"
+    seen = [text for part in parts(found).values() for text in texts(part)]
+    assert len(set(seen)) == len(seen), "no row stands in two parts"
+
+
+def test_the_size_of_a_carved_test_part_leaves_the_others(lay: Lay) -> None:
+    lay(rows(0, 200), None)
+    few = split(TASK, config(test_rows=5), 0)
+    many = split(TASK, config(test_rows=1000), 0)
+    assert (few.D_f, few.D_p, few.validation) == (many.D_f, many.D_p, many.validation)
+    assert len(many.test) == 40 and many.test[:5] == few.test
+    assert not set(texts(many.test)) & set(texts(few.D_f + few.D_p + few.validation))
+
+
+def test_a_carved_test_part_and_a_validation_file_stand_side_by_side(lay: Lay) -> None:
+    lay(rows(0, 50), None, rows(45, 60))
+    found = split(TASK, config(), 0)
+    assert texts(found.validation) == texts(rows(45, 60)) and len(found.test) == 9
+    assert len(found.D_f) + len(found.D_p) == 36
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_too_few_rows_to_set_test_rows_apart_are_bad_input(lay: Lay, count: int) -> None:
+    lay(rows(0, count), None)
+    with pytest.raises(
+        BadInput, match=f"--task t: {count} different rows in all; give a test file, or at least 5 rows"
+    ):
+        split(TASK, config(), 0)
+
+
+# Groups
+
+
+def groups(part: list[dict[str, Any]]) -> set[str]:
+    return {row["page"] for row in part}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("test", [None, pages(900, 920, 4)], ids=["carved", "file"])
+def test_no_group_stands_on_both_sides_of_a_carved_border(lay: Lay, seed: int, test: Any) -> None:
+    lay(pages(0, 240, 8), test)
+    found = split(GROUPED, config(validation_rows=30), seed)
+    held = [groups(found.D_f + found.D_p), groups(found.validation), groups(found.test)]
+    assert all(held) and len(set.union(*held)) == sum(map(len, held))
+    assert len(found.validation) == 30
+    ungrouped = split(TASK, config(validation_rows=30), seed)
+    assert groups(ungrouped.D_f + ungrouped.D_p) & groups(ungrouped.validation), "it would, but for the task's word"
+
+
+def test_rows_that_share_a_group_with_validation_rows_are_left_out_and_counted(lay: Lay) -> None:
+    lay(pages(0, 240, 8), rows(900, 920))
+    found = split(GROUPED, config(validation_rows=30, test_rows=20), 0)
+    left = 240 - sum(len(part) for part in (found.D_f, found.D_p, found.validation))
+    assert 0 < left < 8, "of the last group alone"
+    assert f"train: {left} rows left out (they share their page with validation rows)" in found.notes
+
+
+def test_rows_that_share_a_group_with_carved_test_rows_are_counted(lay: Lay) -> None:
+    lay(pages(0, 196, 7), None)
+    found = split(GROUPED, config(validation_rows=24), 0)
+    told = sum(int(note.split()[1]) for note in found.notes if "left out" in note)
+    assert sum(len(part) for part in parts(found).values()) + told == 196
+
+
+def test_one_group_of_all_rows_is_bad_input(lay: Lay) -> None:
+    lay(pages(0, 50, 50), rows(900, 920))
+    with pytest.raises(BadInput, match="--task t: 0 training rows are left"):
+        split(GROUPED, config(), 0)
+
+
+# What is told, asserted and recorded
+
+
+def test_a_row_in_two_parts_is_a_fault_that_is_asserted(lay: Lay, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay(rows(0, 9), rows(8, 12))
+    chosen = {"D_f": [0, 1], "D_p": [2, 3], "validation": [4], "test": [0, 1]}
+    monkeypatch.setattr(splits, "_choose", lambda *_: chosen | {"D_p": [2, 8]})
+    with pytest.raises(AssertionError, match="D_p and test share rows"):
+        split(TASK, config(), 0)
+    monkeypatch.setattr(splits, "_choose", lambda *_: chosen)
+    assert texts(split(TASK, config(), 0).D_p) == ["Row 2", "Row 3"]
+
+
+def test_each_row_is_named_with_its_file_and_its_number_in_it(lay: Lay) -> None:
+    train, validation, test = rows(0, 40), rows(50, 60), rows(100, 120)
+    for files in ({"train": train}, {"train": train, "test": test}, {"train": train, "validation": validation}):
+        lay(train, files.get("test"), files.get("validation"))
+        found = split(TASK, config(test_rows=5), 0)
+        for part, held in parts(found).items():
+            of = part if part in files else "train"
+            where = [f"{of}.csv, row {files[of].index(row) + 1}" for row in held]
+            assert found.named[part] == where and held
+
+
+def test_rows_that_no_json_can_hold_have_a_digest_too(lay: Lay) -> None:
+    dated = [row | {"when": datetime.date(2020, 1, 1)} for row in rows(0, 40)]
+    lay(dated, rows(100, 120))
+    assert len(split(TASK, config(), 0).record["parts"]["D_f"]["sha256"]) == 64
+
+
 def test_test_rows_keep_their_order(lay: Lay) -> None:
     lay(rows(0, 40), rows(100, 200))
     assert texts(split(TASK, config(test_rows=100), 0).test) == texts(rows(100, 200))
@@ -168,3 +281,17 @@ def test_sst2_keeps_its_872_test_rows_and_says_so() -> None:
     assert [len(part) for part in parts(found).values()] == [333, 667, 500, 872]
     assert found.notes == ["test: 872 rows taken where 1000 were asked for (the test set has no more)"]
     assert found.record["parts"]["test"]["indices"] == list(range(872))
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get("ZOFO_DATA", "/nowhere")) / "cb").is_dir(), reason="ZOFO_DATA holds no folder cb"
+)
+def test_cb_shrinks_to_its_250_training_rows_and_says_so() -> None:
+    found = split(find("cb"), config(), 0)
+    assert [len(part) for part in parts(found).values()] == [56, 111, 83, 56]
+    assert found.notes == [
+        "test: 56 rows taken where 1000 were asked for (the test set has no more)",
+        "validation: 83 rows taken where 500 were asked for (a third of the training file)",
+        "train: 167 rows taken where 1000 were asked for (the training file has no more)",
+    ]
+    assert found.named["test"][0] == "$ZOFO_DATA/cb/validation.jsonl.gz, row 1"

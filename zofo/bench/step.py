@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import platform
 import statistics
 import time
@@ -32,7 +31,7 @@ def full_logits(model: nn.Module, made: Batch, dtype: str) -> Tensor:
     """The same loss with the head applied to every position."""
     with computing(made.input_ids.device, dtype):
         logits = model(input_ids=made.input_ids, attention_mask=made.attention_mask, use_cache=False).logits
-    scores = torch.log_softmax(logits[made.row, made.col].float(), -1)
+    scores = torch.log_softmax(logits[made.rows.row, made.rows.col].float(), -1)
     return -scores[torch.arange(len(made.token)), made.token].mean()
 
 
@@ -129,8 +128,3 @@ def main(
         "weights": sum(p.numel() for p in loaded.parameters()),
         "results": measure(loaded, made, noise, rounds, dtype, full),
     }
-
-
-def as_json(result: dict[str, Any]) -> str:
-    """The result as JSON text."""
-    return json.dumps(result, indent=1)

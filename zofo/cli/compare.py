@@ -12,7 +12,7 @@ from zofo.cli.target import Dir
 from zofo.config import load
 from zofo.methods.table import METHODS
 from zofo.report import history
-from zofo.report.words import duration, figure, score
+from zofo.report.words import duration, figure, rows_of, score
 from zofo.run import folder
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
@@ -20,7 +20,7 @@ from zofo.run.metrics import read_metrics
 
 COLUMNS = (
     "run", "method", "task", "model", "steps", "training", "forwards", "zero-shot", "p", "s", "theta", "used",
-    "moved", "best validation loss",
+    "moved", "best validation loss or metric",
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def row(run: RunFolder) -> list[str]:
     return [
         run.name,
         f"{config.method.name}{kind}",
-        config.data.task,
+        rows_of(config),
         config.model.name,
         f"{last.get('step', 0)} of {config.run.steps}",
         duration(last.get("time", {}).get("train")),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -10,69 +13,110 @@ from cyclopts import Parameter
 from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir, Target, find
-from zofo.config import Config, build, load
+from zofo.config import COLUMNS, Config, build, flatten, load
 from zofo.errors import BadInput
-from zofo.report.words import figure, score
+from zofo.report.words import duration, figure, measured, named, score
 from zofo.run.folder import RunFolder
 
 Which = Annotated[Literal["best", "last"], Parameter(help="which checkpoint of the run")]
 Slot = Annotated[Literal["p", "s"] | None, Parameter(help="which adapter of the run")]
+OTHER_ROWS = {"data.task", "data.train"}
+"""Options that take a run to another task."""
+FILES = OTHER_ROWS | {"data.validation", "data.test", *(f"data.{column}" for column in COLUMNS)}
+"""Options that say where rows are: a run's own definition of its task does not serve beside them."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to score on: rows of a split, and where to write the results beside printing them."""
+
+    split: str
+    out: str | None
+
+
+def key_is_read(key: str) -> bool:
+    """Whether an option of the configuration has an effect on evaluation."""
+    return (key.startswith("data.") and key != "data.batch") or key in ("model.dtype", "run.seed")
 
 
 def evaluate(
+    flags: Mapping[str, Any],
     target: Target,
     /,
     *,
-    task: Annotated[str | None, Parameter(metavar="TASK", help="task (a run: its own, if left out)")] = None,
     which: Which = "best",
     slot: Slot = None,
     split: Annotated[Literal["test", "validation"], Parameter(help="which rows")] = "test",
-    dtype: Annotated[Literal["fp32", "bf16"], Parameter(help="computing dtype, for a model (a run: its own)")] = "fp32",
+    out: Annotated[str | None, Parameter(metavar="FILE", help="write the results as JSON too")] = None,
     dir: Dir = "runs",
 ) -> int:
-    """Score a run or a model on a task; a run's test results at its best checkpoint go to its eval.json."""
-    found = find(target, dir)
+    """Score a run or a model on a task; a run's test results at its best checkpoint go to its eval.json.
+
+    Without options a run is scored on its own task, as it was trained.
+    """
+    if out is not None and not Path(out).parent.is_dir():
+        raise BadInput(f"--out {out}", "its folder does not exist", "make it first")
+    found, asked = find(target, dir), Asked(split, out)
     if found.run is not None:
-        return of_run(found.run, task, which, slot, split)
-    if task is None:
-        raise BadInput(f"zofo eval {target}", "a model needs a task", "add --task NAME")
+        return of_run(found.run, flags, which, slot, asked)
+    if not OTHER_ROWS & set(flags):
+        raise BadInput(f"zofo eval {target}", "a model needs a task", "add --task NAME, or --data.train FILE")
     if slot is not None:
         raise BadInput(f"--slot {slot}", f"{target} is a model, it has no adapters", "leave it out")
-    return of_model(target, task, split, dtype)
+    return of_model(target, flags, asked)
 
 
-def of_model(name: str, task: str, split: str, dtype: str) -> int:
-    """Zero-shot scores of a model."""
+def of_model(name: str, flags: Mapping[str, Any], asked: Asked) -> int:
+    """Scores of a model without training."""
     from zofo import loop, models
 
-    config = build({"model.name": name, "model.dtype": dtype, "data.task": task})
+    config = build({"model.name": name, **flags})
     ready = loop.prepare(config, ())
-    results = {"zero-shot": scored(models.load(ready.source, config.model), ready, ready.tokenizer, config, split)}
-    tell(ready.notes, f"{name}, {task}, {split} rows", results, None)
+    began = time.perf_counter()
+    results = {word(config): scored(models.load(ready.source, config.model), ready, config, asked.split)}
+    tell(ready, config, name, results, None, asked, time.perf_counter() - began)
     return 0
 
 
-def of_run(run: RunFolder, task: str | None, which: Literal["best", "last"], slot: str | None, split: str) -> int:
+def word(config: Config) -> str:
+    """What a model's scores are called: zero-shot, or how many demonstrations it saw."""
+    return f"{config.data.shots}-shot" if config.data.shots else "zero-shot"
+
+
+def of_run(
+    run: RunFolder, flags: Mapping[str, Any], which: Literal["best", "last"], slot: str | None, asked: Asked
+) -> int:
     """Scores of a run's adapters (or its weights) at a checkpoint."""
-    own = load(run.config)
-    config = own if task is None else own.model_copy(update={"data": own.data.model_copy(update={"task": task})})
     from zofo import job, saved
     from zofo.run.jsonfile import read_json
     from zofo.tasks import definition
 
-    ready = job.prepare(config, task=definition.read(run.task, f"run {run.name}") if config == own else None)
+    own = load(run.config)
+    config = changed(own, flags)
+    other = bool(FILES & set(flags))
+    ready = job.prepare(config, task=None if other else definition.read(run.task, f"run {run.name}"))
     if config == own:
         job.same_rows(read_json(run.splits), ready)
     held = saved.open_run(run, which, None, complain)
-    results: dict[str, Any] = {}
+    began, results = time.perf_counter(), dict[str, Any]()
     for name in chosen(held, slot, run.name):
         if held.slots is not None:
             held.slots.use(name)
-        results[name] = scored(held.model, ready, held.tokenizer, config, split)
-    if split == "test" and held.which == "best" and config == own:
+        results[name] = scored(held.model, ready, config, asked.split)
+    if asked.split == "test" and held.which == "best" and config == own:
         record(run, held, ready, results)
-    tell(ready.notes, f"run {run.name}, step {held.step}, {config.data.task}, {split} rows", results, held.used)
+    where = f"run {run.name}, step {held.step}"
+    tell(ready, config, where, results, held, asked, time.perf_counter() - began)
     return 0
+
+
+def changed(own: Config, flags: Mapping[str, Any]) -> Config:
+    """A run's configuration with options laid over it; another task forgets the run's own files and objective."""
+    before = flatten(own.model_dump(), "")
+    if OTHER_ROWS & set(flags):
+        fresh = flatten(Config().model_dump(), "")
+        before |= {key: fresh[key] for key in (*FILES, "method.objective")}
+    return build({**before, **flags}) if flags else own
 
 
 def chosen(held: Any, slot: str | None, name: str) -> list[str]:
@@ -83,34 +127,54 @@ def chosen(held: Any, slot: str | None, name: str) -> list[str]:
     return [slot] if slot is not None else there or ["theta"]
 
 
-def scored(model: Any, ready: Any, tokenizer: Any, config: Config, split: str) -> dict[str, Any]:
-    """Evaluate a model on a split of prepared data. Stops between batches when a signal came."""
+def scored(model: Any, ready: Any, config: Config, split: str) -> dict[str, Any]:
+    """Evaluate a model on a split of prepared data."""
     from zofo.evaluate import evaluate as measure
     from zofo.scoring.tokens import pad_id
 
-    pad = pad_id(tokenizer)
-    return measure(model, ready.encoded[split], ready.task, dtype=config.model.dtype, pad=0 if pad is None else pad)
+    return measure(
+        model, ready.encoded[split], ready.task, dtype=config.model.dtype, pad=pad_id(ready.tokenizer),
+        nulls=ready.nulls.get(split, ()), tokenizer=ready.tokenizer,
+    )  # fmt: skip
 
 
 def record(run: RunFolder, held: Any, ready: Any, results: Mapping[str, Any]) -> None:
     """Lay new test results over those in eval.json, and note the step; the zero-shot score of the run's start stays."""
+    from zofo.job import adapter_of, described
     from zofo.run.jsonfile import read_json, write_json
 
     before = read_json(run.eval) if run.eval.exists() else {}
     same = before.get("step") == held.step
     kept = {name: value for name, value in before.get("results", {}).items() if same or name == "zero-shot"}
     cut = sum(row.cut for row in ready.encoded["test"])
-    now = {"task": held.config.data.task, "split": "test", "checkpoint": "best", "step": held.step, "truncated": cut}
+    now = described(held.config, ready, "test", adapter_of(held.held)) | {
+        "checkpoint": "best",
+        "step": held.step,
+        "truncated": cut,
+    }
     write_json(run.eval, {**before, **now, "used": held.used, "results": kept | dict(results)})
 
 
-def tell(notes: list[str], title: str, results: Mapping[str, Any], used: str | None) -> None:
-    """Print what was measured."""
-    for note in notes:
+def tell(
+    ready: Any, config: Config, what: str, results: Mapping[str, Any], held: Any, asked: Asked, seconds: float
+) -> None:
+    """Print what was measured (on a run's model `held`, or a plain one), and write it where that was asked for."""
+    from zofo.job import adapter_of, described
+    from zofo.run.jsonfile import write_json
+
+    for note in ready.notes:
         line(f"note: {plain(note)}")
-    line(plain(title))
+    calibrated = f", calibrated ({config.data.calibration})" if ready.nulls else ""
+    line(plain(f"{what}, {ready.task.name}, {asked.split} rows{calibrated}, {duration(seconds)}"))
+    used = held.used if held is not None else None
+    metrics = list(dict.fromkeys(name for result in results.values() for name in measured(result)))
     rows = [
-        (name + (" (used)" if name == used else ""), score(r), figure(r.get("f1")), figure(r["loss"]), r["n"])
+        (name + (" (used)" if name == used else ""), *(score(r, m) for m in metrics), figure(r["loss"]), r["n"])
         for name, r in results.items()
     ]
-    table(("what", "accuracy", "f1", "loss", "rows"), rows)
+    table(("what", *map(named, metrics), "loss", "rows"), rows)
+    if asked.out is not None:
+        cut = sum(row.cut for row in ready.encoded[asked.split])
+        adapter = adapter_of(held.held) if held is not None else None
+        found = described(config, ready, asked.split, adapter) | {"what": what, "used": used, "truncated": cut}
+        write_json(Path(asked.out), found | {"notes": ready.notes, "seconds": seconds, "results": dict(results)})

@@ -17,6 +17,9 @@ NAMES = {
     "model.dtype": ("--model.dtype", "--dtype"),
     "data.task": ("--data.task", "--task"),
     "data.batch": ("--data.batch", "--batch"),
+    "data.shots": ("--data.shots", "--shots"),
+    "data.calibration": ("--data.calibration", "--calibration"),
+    "method.objective": ("--method.objective", "--objective"),
     "method.lam": ("--method.lam", "--method.lambda"),
     "run.name": ("--run.name", "--run"),
     "run.seed": ("--run.seed", "--seed"),
@@ -61,17 +64,23 @@ def option(key: str, field: FieldInfo, group: Group) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
-def options() -> list[inspect.Parameter]:
-    """All options of the configuration, a help section for each of its rooms."""
+def every(_: str) -> bool:
+    """Whether a key becomes an option: all do."""
+    return True
+
+
+def options(wanted: Callable[[str], bool] = every) -> list[inspect.Parameter]:
+    """The options of the configuration that are wanted, a help section for each of its rooms."""
     found = []
     for rank, (name, kind) in enumerate(sections().items(), 1):
         group = Group(name, help=kind.__doc__ or "", sort_key=rank)
-        found += [option(f"{name}.{key}", field, group) for key, field in kind.model_fields.items()]
+        fields = {f"{name}.{key}": field for key, field in kind.model_fields.items() if wanted(f"{name}.{key}")}
+        found += [option(key, field, group) for key, field in fields.items()]
     return found
 
 
-def with_flags(command: Command) -> Command:
-    """Give a command every configuration option; those that were typed are its first argument, a dict by dotted key."""
+def with_flags(command: Command, wanted: Callable[[str], bool] = every) -> Command:
+    """Give a command the configuration options that are `wanted`; those that were typed are its first argument, a dict by dotted key."""
 
     def call(*args: Any, **given: Any) -> int:
         flags = {name.replace("__", ".", 1): given.pop(name) for name in list(given) if "__" in name}
@@ -79,10 +88,11 @@ def with_flags(command: Command) -> Command:
         return command(typed, *args, **given)
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    every = [*own, *options()]
-    call.__annotations__ = {p.name: p.annotation for p in every} | {"return": int}
+    both = [*own, *options(wanted)]
+    both.sort(key=lambda p: p.kind)
+    call.__annotations__ = {p.name: p.annotation for p in both} | {"return": int}
     call.__doc__, call.__name__ = command.__doc__, command.__name__
-    vars(call)["__signature__"] = inspect.Signature(every, return_annotation=int)
+    vars(call)["__signature__"] = inspect.Signature(both, return_annotation=int)
     return call
 
 

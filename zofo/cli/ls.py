@@ -57,7 +57,7 @@ def runs(dir: str) -> tuple[Row, list[Row]]:
 
 def about_run(dir: str, name: str) -> Row:
     """A run's line: its method, task, model, and the test score of what it uses."""
-    from zofo.report.words import score
+    from zofo.report.words import rows_of, score
     from zofo.run import folder
     from zofo.run.jsonfile import read_json
 
@@ -68,7 +68,7 @@ def about_run(dir: str, name: str) -> Row:
     except ZofoError as error:
         return (name, "-", "-", "-", error.found)
     result = found.get("results", {}).get(found.get("used"))
-    return (name, config.method.name, config.data.task, config.model.name, score(result) if result else "not evaluated")
+    return (name, config.method.name, rows_of(config), config.model.name, score(result) if result else "not evaluated")
 
 
 LISTS: dict[str, Callable[[str], tuple[Row, list[Row]]]] = {

@@ -18,7 +18,7 @@ To begin: zofo train --preset quickstart"""
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": flags.with_flags(train.train),
     "resume": resume.resume,
-    "eval": evaluate.evaluate,
+    "eval": flags.with_flags(evaluate.evaluate, evaluate.key_is_read),
     "generate": generate.generate,
     "export": export.export,
     "compare": compare.compare,

@@ -11,7 +11,7 @@ from zofo.cli.target import Dir
 from zofo.config import PRESETS, Config, flatten, load, preset, presets, read_yaml
 from zofo.errors import BadInput, nearest
 from zofo.report import history
-from zofo.report.words import duration, figure, score
+from zofo.report.words import duration, figure, named, primary, score
 from zofo.run import folder
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
@@ -19,6 +19,7 @@ from zofo.run.metrics import read_metrics
 from zofo.tasks import definition
 from zofo.tasks.definition import Task
 
+COLUMNS = ("what", "metric", "score", "loss", "rows")
 Name = Annotated[str, Parameter(name="RUN|TASK|PRESET", help="a run, a task (or its YAML file) or a preset")]
 
 
@@ -51,10 +52,13 @@ def of_task(task: Task) -> int:
     line(f"task {task.name}: {plain(task.about)}")
     rows = [
         ("template", task.template),
-        ("template without the hard prompt", task.template_free),
-        ("choices, in label order", ", ".join(task.choices)),
+        ("template without the hard prompt", task.free),
+        ("task-only prompt, for calibration", task.template_task),
+        ("answers", answers(task)),
         ("label", task.label),
-        ("metric", task.metric),
+        ("metrics", ", ".join(map(named, task.metrics))),
+        ("objective", task.objective),
+        ("a row too long loses", f"the end of '{task.shorten}'" if task.shorten else "its beginning"),
         ("data", "; else ".join(places(task))),
         ("validation rows", "a file of their own" if task.validation == "file" else "carved from the training rows"),
     ]
@@ -62,10 +66,19 @@ def of_task(task: Task) -> int:
     return 0
 
 
+def answers(task: Task) -> str:
+    """What a row may be answered with."""
+    if task.choices:
+        return f"{', '.join(task.choices)} (in label order)"
+    fields = task.options if isinstance(task.options, str) else ", ".join(task.options)
+    return f"the row's own: {fields}" + (f", as {task.answer}" if fields else "") if fields else "free text"
+
+
 def places(task: Task) -> list[str]:
     """Where a task's rows are looked for, in order."""
     found = ["in the package"] if task.packaged else []
     found += [f"$ZOFO_DATA/{task.folder}"] if task.folder else []
+    found += [f"files {task.files.train}"] if task.files else []
     return found + ([f"hub {task.hub.id}" + (f" ({task.hub.config})" if task.hub.config else "")] if task.hub else [])
 
 
@@ -78,7 +91,7 @@ def of_run(run: RunFolder) -> int:
         found = read_json(run.eval)
         where = f"{found.get('checkpoint')} checkpoint (step {found.get('step')})"
         line(f"\n{found.get('split')} rows, {where}, uses {found.get('used')}")
-        table(("what", "accuracy", "loss", "rows"), [results(name, r) for name, r in found.get("results", {}).items()])
+        table(COLUMNS, [results(name, r) for name, r in found.get("results", {}).items()])
     rows = read_metrics(run.metrics) if run.metrics.exists() else []
     done, checks = history.steps(rows), history.validations(rows)
     if done:
@@ -88,7 +101,7 @@ def of_run(run: RunFolder) -> int:
         table(("metric", "value"), numbers)
     if checks:
         line(f"\nlast validation, step {checks[-1]['step']}")
-        table(("what", "accuracy", "loss", "rows"), [results(s, checks[-1][s]) for s in history.slots(checks[-1])])
+        table(COLUMNS, [results(s, checks[-1][s]) for s in history.slots(checks[-1])])
         if "moved" in checks[-1]:
             line(f"theta has moved: |theta - theta_0| / |theta_0| = {figure(checks[-1]['moved'])}")
     return 0
@@ -96,7 +109,7 @@ def of_run(run: RunFolder) -> int:
 
 def results(name: str, found: dict[str, Any]) -> tuple[str, ...]:
     """A line of a table of results."""
-    return (name, score(found), figure(found.get("loss")), str(found.get("n", "-")))
+    return (name, named(primary(found)), score(found), figure(found.get("loss")), str(found.get("n", "-")))
 
 
 def differences(config: Config) -> list[tuple[str, str, str]]:

@@ -67,8 +67,10 @@ def carved(record: Mapping[str, Any]) -> None:
 
 def marked(example: Any, tokenizer: Any) -> str:
     """An encoded example as text, its right answer in double brackets, and a word where it was cut."""
-    context, answer = tokenizer.decode(example.context), tokenizer.decode(example.answers[example.label])
-    return f"{context}[[{answer}]]" + (" (cut on the left)" if example.cut else "")
+    skip = example.skip[example.label] if example.skip else 0
+    answer = example.answers[example.label]
+    context = tokenizer.decode(example.context + answer[:skip])
+    return f"{context}[[{tokenizer.decode(answer[skip:])}]]" + (" (cut)" if example.cut else "")
 
 
 def told(count: int) -> str:

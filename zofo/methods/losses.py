@@ -24,11 +24,15 @@ class Slope(NamedTuple):
     grads: list[Tensor]
 
 
-def mean_loss(problem: Problem, batch: Micro, slot: str | None) -> Tensor:
-    """F(theta, slot; batch): the mean over all rows of all micro-batches, fp64. Cost: a forward pass a micro-batch."""
+def mean_loss(problem: Problem, batch: Micro, slot: str | None, upper: bool = True) -> Tensor:
+    """F(theta, slot; batch): the mean over all rows of all micro-batches, fp64. Cost: a forward pass a micro-batch.
+
+    `upper`: of what the zeroth-order level minimises, which may be a metric instead of the loss.
+    """
     if slot is not None and problem.slots is not None:
         problem.slots.use(slot)
-    rows = [problem.loss(problem.model, micro).reshape(-1) for micro in batch]
+    loss = problem.upper if upper and problem.upper is not None else problem.loss
+    rows = [loss(problem.model, micro).reshape(-1) for micro in batch]
     return torch.stack([r.cpu().double().sum() for r in rows]).sum() / sum(r.numel() for r in rows)
 
 
@@ -64,7 +68,9 @@ def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int, dr
     z = leaves.direction(problem.config.noise, streams.key(problem.seed, f"noise-{slot}", *step))
     before = problem.slots.tensors(slot)
     try:
-        estimate = central(Inplace(leaves), lambda: mean_loss(problem, batch, slot), [z], problem.config.lower_eps)
+        estimate = central(
+            Inplace(leaves), lambda: mean_loss(problem, batch, slot, False), [z], problem.config.lower_eps
+        )
     finally:
         problem.slots.load(slot, before)
     ((_, c),) = estimate.grad.terms

@@ -90,6 +90,8 @@ def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
     """The method's options, validated as `zofo train` does."""
     if "name" in options:
         raise BadInput(f"Bilevel(name={options['name']!r})", "this is the bilevel solver", "leave `name` out")
+    if "objective" in options:
+        raise BadInput("Bilevel(objective=...)", "the objective is the loss that you give", "leave it out")
     config = build({f"method.{name}": value for name, value in options.items()})
     table.check(config, [f"method.{name}" for name in options])
     moving = [name for name in ("schedule", "lam_schedule") if getattr(config.method, name) != "constant"]

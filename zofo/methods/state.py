@@ -38,7 +38,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """The fixed things: model, loss a row, adapters, zeroth-order weights and how they are probed, options, seed."""
+    """The fixed things: model, loss a row (p and s descend it), adapters, zeroth-order weights and how they are probed, options, seed."""
 
     model: nn.Module
     loss: Callable[[nn.Module, Any], Tensor]
@@ -48,6 +48,7 @@ class Problem:
     leaves: Leaves | None = None
     probe: Probe | None = None
     slots: Slots | None = None
+    upper: Callable[[nn.Module, Any], Tensor] | None = None  # what zeroth order minimises instead of the loss
 
     def directions(self, step: int, *, stream: str = "noise") -> list[Direction]:
         """The q directions of a step."""

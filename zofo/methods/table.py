@@ -104,7 +104,7 @@ METHODS: dict[str, Method] = {
 def effective(config: Config) -> set[str]:
     """The dotted keys that have an effect with this configuration."""
     row = METHODS[config.method.name]
-    used = {f"method.{key}" for key in row.options(config) | {"name"}}
+    used = {f"method.{key}" for key in row.options(config) | {"name", "objective"}}
     if row.uses_adapter(config):
         used |= {f"adapter.{key}" for key in KIND[config.adapter.kind]}
     used |= {f"model.{key}" for key in type(config.model).model_fields}
@@ -138,6 +138,9 @@ def check(config: Config, given: Collection[str]) -> None:
                 f" with {config.adapter.kind}" if key.startswith("adapter.") else ""
             )
             raise BadInput(f"--{key}", f"it has no effect for {how} as it is configured", "leave it out")
+    if config.method.objective in ("accuracy", "f1") and not METHODS[config.method.name].zeroth:
+        found = f"method {config.method.name} needs gradients, and a metric has none"
+        raise BadInput(f"--objective {config.method.objective}", found, "take lm or classification, or another method")
     if config.adapter.kind == "prefix" and config.model.activation_checkpointing:
         raise BadInput(
             "--model.activation_checkpointing", "peft refuses it with a prefix", "leave it out, or use lora or prompt"

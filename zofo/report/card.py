@@ -11,7 +11,7 @@ import yaml
 from zofo.config import Config, flatten
 from zofo.methods.table import METHODS, effective, moves_theta
 from zofo.report import history
-from zofo.report.words import duration, figure, score
+from zofo.report.words import LOSSES, duration, figure, measured, named, primary, rows_of, score
 
 HUB_IDS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Hub ids of the models that zofo knows by names of its own."""
@@ -31,7 +31,8 @@ backpropagation, with a second adapter s beside it:
     min over theta, p, max over s of   A + lambda (B - C)
     A = F(theta, p; D_f)    B = F(theta, p; D_p)    C = F(theta, s; D_p)
 
-F is the mean loss of the right answers' tokens. In words: theta and p should do well on D_f, while p stays as
+F is the mean over rows of the loss (or minus the metric) that `method.objective` names.
+In words: theta and p should do well on D_f, while p stays as
 good on D_p as the best adapter s that can be found there. Below, s (and p, as the coupling says) take gradient
 steps; above, theta takes one step along a random direction, scaled by the difference of the losses at two points.""",
     "mezo": """\
@@ -39,14 +40,16 @@ MeZO (arXiv 2305.17333), with exact probing, needs no backpropagation:
 
     theta <- theta - lr * c z,    c = [ F(theta + eps z) - F(theta - eps z) ] / (2 eps)
 
-F is the mean loss of the right answers' tokens. In words: move along a random direction z as far as the
+F is the mean over rows of the loss (or minus the metric) that `method.objective` names.
+In words: move along a random direction z as far as the
 losses on its two sides differ.""",
     "first-order": """\
 An adapter p trained by backpropagation on a frozen base:
 
     p <- p - lr * optimizer( clip( gradient of F(theta, p) in p ) )
 
-F is the mean loss of the right answers' tokens. In words: ordinary adapter training.""",
+F is the mean over rows of the loss (or minus the metric) that `method.objective` names.
+In words: ordinary adapter training.""",
 }
 
 VERSIONS = ("zofo", "python", "torch", "transformers", "peft", "numpy", "numba")
@@ -122,7 +125,7 @@ def opening(config: Config) -> str:
     what = f"a {config.adapter.kind} adapter" if adapted(config) else "no adapter"
     with_weights = "all weights" if moves_theta(config) else "the adapter alone"
     return (
-        f"`{config.model.name}` fine-tuned on `{config.data.task}` by zofo with the method `{config.method.name}` "
+        f"`{config.model.name}` fine-tuned on `{rows_of(config)}` by zofo with the method `{config.method.name}` "
         f"({what}; {with_weights} trained). It was made by one command, and everything needed to repeat it stands here "
         "and in `config.yaml`."
     )
@@ -176,17 +179,17 @@ def training(config: Config, environment: Mapping[str, Any], totals: Mapping[str
 def results(evaluation: Mapping[str, Any]) -> str:
     """Scores on the test rows with their standard errors."""
     scores = evaluation.get("results", {})
-    f1 = any("f1" in found for found in scores.values())
+    metrics = list(dict.fromkeys(name for found in scores.values() for name in measured(found)))
     rows = []
     for name, found in scores.items():
         mark = " (used)" if name == evaluation.get("used") else ""
-        cells = [f"{name}{mark}", score(found), figure(found.get("loss")), found.get("n", "-")]
-        rows.append([*cells, figure(found.get("f1"))] if f1 else cells)
-    columns = ["what", "accuracy +- standard error", "loss (nats a token)", "rows", *(["macro-F1"] if f1 else [])]
+        values = [score(found, metric) for metric in metrics]
+        rows.append([f"{name}{mark}", *values, figure(found.get("loss")), found.get("n", "-")])
+    columns = ["what", *(f"{named(m)} +- standard error" for m in metrics), "loss (nats a token)", "rows"]
     where = f"The {evaluation.get('split', 'test')} rows of `{evaluation.get('task')}`"
     when = f"{evaluation.get('checkpoint')} checkpoint, step {evaluation.get('step')}"
     cut = evaluation.get("truncated", 0)
-    tail = f"\n\n{cut} of the rows were cut on the left to fit." if cut else ""
+    tail = f"\n\n{cut} of the rows were cut to fit." if cut else ""
     return f"{where}, {when}; zero-shot is the base before training.\n\n{grid(columns, rows)}{tail}"
 
 
@@ -197,17 +200,24 @@ def choice(config: Config, evaluation: Mapping[str, Any], metrics: Sequence[Mapp
         return "This run has no adapter: the trained weights are used as they are."
     if best is None:
         return f"`{evaluation.get('used', '?')}`; no validation chose it."
-    losses = [f"{s} {figure(best[s].get('loss'))} (accuracy {score(best[s])})" for s in history.slots(best)]
+    by = str(best.get("by", "loss"))
+    losses = [
+        f"{s} {figure(best[s].get(by))} ({named(primary(best[s]))} {score(best[s])})" for s in history.slots(best)
+    ]
     fixed = config.method.inference_adapter == best.get("used") and "inference_adapter" in METHODS[
         config.method.name
     ].options(config)
-    reason = "set by `method.inference_adapter`" if fixed else "the lowest loss on the validation rows"
+    reason = (
+        "set by `method.inference_adapter`"
+        if fixed
+        else "the lowest loss on the validation rows"
+        if by in LOSSES
+        else f"the highest {named(by)} on the validation rows"
+    )
     if len(losses) == 1:
         reason = "the only adapter"
     behind = history.lag(history.validations(metrics)[-1])
-    text = (
-        f"`{best.get('used')}`: {reason}. At the best step, {best['step']}, the validation losses: {', '.join(losses)}."
-    )
+    text = f"`{best.get('used')}`: {reason}. At the best step, {best['step']}, the {'validation losses' if by in LOSSES else 'values'}: {', '.join(losses)}."
     return f"{text}\n\nNote: {behind}." if behind else text
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from zofo.report.words import SLOTS, number
+from zofo.report.words import SLOTS, named, number, primary
 
 Row = Mapping[str, Any]
 LAG = 0.05
-"""How far p's validation accuracy may lie below s's before the run says so."""
+"""How far p's validation score may lie below s's before the run says so."""
 
 
 def steps(rows: Iterable[Row]) -> list[Row]:
@@ -28,8 +28,8 @@ def slots(row: Row) -> list[str]:
 
 
 def validation_loss(row: Row) -> float | None:
-    """The loss by which a validation counts: of the slot in use, else the lowest."""
-    found = {slot: number(row[slot].get("loss")) for slot in slots(row)}
+    """The loss (or other measure, `by`) by which a validation counts: of the slot in use, else the lowest."""
+    found = {slot: number(row[slot].get(row.get("by", "loss"))) for slot in slots(row)}
     if found.get(str(row.get("used"))) is not None:
         return found[str(row["used"])]
     return min((loss for loss in found.values() if loss is not None), default=None)
@@ -48,16 +48,31 @@ def series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
 
 
 def lag(row: Row) -> str | None:
-    """A sentence when p's accuracy lies more than 5 points below s's in a validation, else None."""
+    """A sentence when p's score lies more than 5 points below s's in a validation, else None."""
     p, s = row.get("p"), row.get("s")
     if not isinstance(p, Mapping) or not isinstance(s, Mapping):
         return None
-    behind = (number(s.get("accuracy")) or 0.0) - (number(p.get("accuracy")) or 0.0)
+    metric = primary(s)
+    if metric is None:
+        return None
+    behind = (number(s.get(metric)) or 0.0) - (number(p.get(metric)) or 0.0)
     if not behind > LAG:
         return None
     return (
-        f"p lags behind s by {100 * behind:.0f} points of validation accuracy at step {row.get('step')}: "
+        f"p lags behind s by {100 * behind:.0f} points of validation {named(metric)} at step {row.get('step')}: "
         "p needs more steps (coupling both, a larger T) or a higher --method.lr_p"
+    )
+
+
+def still(rows: Iterable[Row]) -> str | None:
+    """A sentence when most projected gradients were exactly 0 (a metric that no probe changed), else None."""
+    found = [number(row["c"]) for row in steps(rows) if "c" in row]
+    zero = sum(value == 0 for value in found)
+    if 2 * zero <= len(found):
+        return None
+    return (
+        f"c was exactly 0 in {zero} of {len(found)} steps: the probes changed no answer, and theta did not move there; "
+        "raise --batch, --method.eps or --method.q, or take a loss as the objective"
     )
 
 

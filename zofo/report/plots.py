@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zofo.report import history
 from zofo.report.history import Row
-from zofo.report.words import number
+from zofo.report.words import named, number, primary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,11 +35,11 @@ def curves(rows: Sequence[Row], path: Path, name: str, zero_shot: Mapping[str, A
     """Draw a run's curves and write them to `path`, whole or not at all.
 
     Args: rows, the metrics; path, `runs/NAME/curves.png`; name, the run's; zero_shot, the result before
-    training (its accuracy becomes a line). Cost: about a second; matplotlib is imported here.
+    training (its score becomes a line). Cost: about a second; matplotlib is imported here.
     """
     from zofo.run.seam import write_file
 
-    write_file(path, picture(rows, name, number(zero_shot.get("accuracy")) if zero_shot else None))
+    write_file(path, picture(rows, name, number(zero_shot.get(primary(zero_shot) or "")) if zero_shot else None))
 
 
 def picture(rows: Sequence[Row], title: str, zero_shot: float | None = None) -> bytes:
@@ -91,7 +91,13 @@ def losses(axes: Axes, steps: Sequence[Row]) -> None:
         style = "--" if several and "loss" in name else "-"
         curve(axes, history.series(steps, name), COLOURS[name], label if several else ALONE.get(name, label), style)
     mean = " (faint: each step; line: running mean)" if len(steps) >= SMOOTH_FROM else ""
-    finish(axes, f"training losses{mean}", "loss (nats a token)", "no steps yet")
+    negative = any((number(row.get("A")) or 0.0) < 0 for row in steps)  # a metric is minimised: minus its value
+    finish(
+        axes,
+        f"training losses{mean}",
+        "loss, or minus the metric" if negative else "loss (nats a token)",
+        "no steps yet",
+    )
 
 
 def gap(axes: Axes, steps: Sequence[Row]) -> None:
@@ -102,25 +108,29 @@ def gap(axes: Axes, steps: Sequence[Row]) -> None:
 
 
 def validation(axes: Axes, rows: Sequence[Row], zero_shot: float | None) -> None:
-    """Validation accuracy (left) and loss (right, dotted) of p and s, the best checkpoint, the zero-shot score."""
+    """Validation score (left) and loss (right, dotted) of p and s, the best checkpoint, the zero-shot score."""
     checks = history.validations(rows)
     right = axes.twinx() if checks else axes
+    metric = next((name for row in checks for slot in history.slots(row) if (name := primary(row[slot]))), None)
+    word = named(metric) if metric else "score"
     for slot in ("p", "s", "theta"):
         colour, held = COLOURS[slot], [scored(row, slot) for row in checks]
-        steps, values = history.series(held, "accuracy")
+        steps, values = history.series(held, metric or "")
+        if held and not steps and "loss" in held[0]:
+            right.plot(*history.series(held, "loss"), ":", color=colour, marker=".", label=f"{slot}, loss")
         if steps:
             shares = [100 * value for value in values]
-            axes.plot(steps, shares, color=colour, marker="o", markersize=4, label=f"{slot}, accuracy")
+            axes.plot(steps, shares, color=colour, marker="o", markersize=4, label=f"{slot}, {word}")
             right.plot(*history.series(held, "loss"), ":", color=colour, marker=".")
             axes.plot([], [], ":", color=colour, marker=".", label=f"{slot}, loss")
     best = history.best(rows)
     if best is not None:
         axes.axvline(int(best["step"]), color=GREY, linestyle="--", linewidth=1, label=f"best (step {best['step']})")
     if zero_shot is not None:
-        axes.axhline(100 * zero_shot, color=GREY, linestyle="-.", linewidth=1, label="zero-shot accuracy (test)")
+        axes.axhline(100 * zero_shot, color=GREY, linestyle="-.", linewidth=1, label=f"zero-shot {word} (test)")
     if checks:
         right.set_ylabel("loss (nats a token)")
-    finish(axes, "validation", "accuracy (%)", "no validation yet")
+    finish(axes, "validation", f"{word} (%)", "no validation yet")
 
 
 def scored(row: Row, slot: str) -> dict[str, Any]:

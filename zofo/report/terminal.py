@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from zofo.report import history
-from zofo.report.words import duration, figure, number, score, size
+from zofo.report.words import LOSSES, duration, figure, number, score, size
 
 EVERY = 30.0
 """Seconds after which a plain line is written though less than a tenth of the steps has passed."""
@@ -124,7 +124,9 @@ class Reporter:
 
     def validation(self, row: Mapping[str, Any]) -> None:
         """Show a validation; say once when p lags behind s."""
-        parts = [f"{slot} {score(row[slot])} (loss {figure(row[slot].get('loss'))})" for slot in history.slots(row)]
+        by = str(row.get("by", "loss"))
+        measure = by if by in LOSSES else "loss"
+        parts = [f"{slot} {score(row[slot])} (loss {figure(row[slot].get(measure))})" for slot in history.slots(row)]
         parts += ["best so far"] if row.get("best") else []
         self.line(f"step {row['step']}{f' of {self.of}' if self.of else ''}  validation  " + "  ".join(parts))
         behind = history.lag(row)

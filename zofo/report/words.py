@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 SLOTS = ("p", "s", "theta")
@@ -24,13 +25,41 @@ def figure(value: Any) -> str:
     return "-" if found is None else f"{found:.4g}"
 
 
-def score(result: Mapping[str, Any] | None) -> str:
-    """An accuracy in percent with its standard error: `85.2 % +- 1.1`; "-" when there is none."""
-    value = number(result.get("accuracy")) if result else None
+NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1a": "F1a", "f1": "F1", "em": "EM"}
+"""Metrics as people write them."""
+
+LOSSES = ("loss", "choice_loss")
+"""Losses of a result: of the right answer's tokens, and over the choices."""
+
+
+def measured(result: Mapping[str, Any] | None) -> list[str]:
+    """The metrics that a result holds, the task's first one first."""
+    return [name for name in result or {} if name in NAMES]
+
+
+def primary(result: Mapping[str, Any] | None) -> str | None:
+    """A result's first metric; None where it holds losses alone."""
+    return next(iter(measured(result)), None)
+
+
+def named(metric: str | None) -> str:
+    """A metric as people write it."""
+    return NAMES.get(metric or "", "loss")
+
+
+def score(result: Mapping[str, Any] | None, metric: str | None = None) -> str:
+    """A metric (default: the first) in percent with its standard error: `85.2 % +- 1.1`; "-" when there is none."""
+    name = metric or primary(result)
+    value = number(result.get(name)) if result and name else None
     if result is None or value is None:
         return "-"
-    error = number(result.get("se"))
+    error = number(result.get(f"{name}_se"))
     return f"{100 * value:.1f} %" + (f" +- {100 * error:.1f}" if error is not None else "")
+
+
+def rows_of(config: Any) -> str:
+    """What a run is trained on: its task, or the name of its own file."""
+    return str(config.data.task or Path(config.data.train).name)
 
 
 def duration(seconds: Any) -> str:

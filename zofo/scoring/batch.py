@@ -5,118 +5,222 @@ Shape legend: E examples, N answers, R rows, L length, P positions, T target tok
 An example becomes a context and its answers in tokens (`Encoded`, made once); a batch is built
 from those by a list of indices. A row holds the context and an answer without its last token (which
 nothing is predicted from), and answers that agree but for their last token share a row: choices of
-one token each cost one row an example.
+one token each cost one row an example. A `branched` batch has a row for each context and, apart, a
+row for each answer that has several tokens, which goes on from its context's keys and values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+Ids = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example in tokens: `context` ids (BOS included), `answers` (ids of each), the right `label`, was it `cut`."""
+    """An example in tokens.
 
-    context: tuple[int, ...]
-    answers: tuple[tuple[int, ...], ...]
+    `context` ids (BOS and demonstrations included), `answers` (ids of each, after the context), the `label`
+    of the right one, or of the first that is `right`; `skip`, tokens at each answer's beginning that still
+    belong to the prompt (none where empty); `texts`, the choices, or what is accepted of a free answer; was
+    the row `cut`; demonstrations `left_out`.
+    """
+
+    context: Ids
+    answers: tuple[Ids, ...]
     label: int
     cut: bool = False
+    right: tuple[int, ...] = ()
+    skip: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+    left_out: int = 0
 
     @property
     def length(self) -> int:
         """Tokens of its longest row."""
         return len(self.context) + max(map(len, self.answers)) - 1
 
+    @property
+    def rights(self) -> tuple[int, ...]:
+        """All right answers."""
+        return self.right or (self.label,)
+
 
 @dataclass(frozen=True)
-class Batch:
-    """Right-padded rows and the targets scored on them (shapes: the legend above; all tensors int64).
-
-    The next-token scores at the positions (row, col), each pair once, are wanted. Target t is the
-    token `token[t]`, scored at position number `at[t]`, a part of answer number `answer[t]`.
-    """
+class Rows:
+    """Right-padded rows, and the positions (row, col) of them, each pair once, whose next-token scores are wanted."""
 
     input_ids: Tensor  # (R, L)
     attention_mask: Tensor  # (R, L)
     row: Tensor  # (P,)
     col: Tensor  # (P,)
+
+    def to(self, device: torch.device | str) -> Rows:
+        """The same on a device."""
+        return Rows(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows and the targets scored on them (shapes: the legend above; all tensors int64).
+
+    Target t is the token `token[t]`, scored at position number `at[t]` (those of `rows`, then those of
+    `tails`), a part of answer number `answer[t]`. `tails`, where there are any, go on from row `parent` of `rows`.
+    """
+
+    rows: Rows
     at: Tensor  # (T,) into P
     token: Tensor  # (T,)
     answer: Tensor  # (T,) into N
-    gold: Tensor  # (E,) into N: the right answer of each example
+    gold: Tensor  # (E,) into N: the right answer of each example (the first of them)
     first: Tensor  # (E,) into N: an example's first answer; its answers stand together
     count: Tensor  # (E,) answers an example
-    cut: int = 0  # examples cut on the left to fit
+    right: Tensor  # (N,) 1 for a right answer
+    tails: Rows | None = None
+    parent: Tensor | None = None  # (R of tails,) into R of rows
+    examples: tuple[Encoded, ...] = ()
+
+    @property
+    def input_ids(self) -> Tensor:
+        """The rows' token ids, (R, L)."""
+        return self.rows.input_ids
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """1 where a row has a token, (R, L)."""
+        return self.rows.attention_mask
+
+    @property
+    def cut(self) -> int:
+        """Examples that were cut to fit."""
+        return sum(example.cut for example in self.examples)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device (itself when it is there already)."""
         if self.input_ids.device == torch.device(device):
             return self
-        moved: dict[str, Any] = {"cut": self.cut}
-        for field in fields(self)[:-1]:
-            moved[field.name] = getattr(self, field.name).to(device)
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            moved[field.name] = value.to(device) if hasattr(value, "to") else value
         return Batch(**moved)
 
 
-class _Builder:
-    """Collects rows, positions and targets of answers."""
+class _Rows:
+    """Collects rows and wanted positions."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int, ...]] = []
+        self.ids: list[Ids] = []
         self.places: dict[tuple[int, int], int] = {}
-        self.targets: list[tuple[int, int, int]] = []
+
+    def add(self, ids: Ids) -> int:
+        """Add a row; returns its number."""
+        self.ids.append(ids)
+        return len(self.ids) - 1
+
+    def want(self, row: int, col: int) -> int:
+        """The number of a position, new or known."""
+        return self.places.setdefault((row, col), len(self.places))
+
+    def made(self, pad: int) -> Rows:
+        """Pad the rows on the right and make the tensors."""
+        length = max(map(len, self.ids))
+        ids = torch.tensor([row + (pad,) * (length - len(row)) for row in self.ids])
+        sizes = torch.tensor([len(row) for row in self.ids])
+        row, col = torch.tensor(list(self.places), dtype=torch.long).view(-1, 2).unbind(1)
+        return Rows(ids, (torch.arange(length) < sizes[:, None]).long(), row, col)
+
+
+class _Builder:
+    """Collects the answers of examples: rows, positions and targets."""
+
+    def __init__(self, branched: bool) -> None:
+        self.branched = branched
+        self.rows, self.tails = _Rows(), _Rows()
+        self.parent: list[int] = []
+        self.targets: list[tuple[bool, int, int, int]] = []  # in tails?, position, token, answer
         self.answers = 0
 
-    def example(self, context: tuple[int, ...], answers: Iterable[tuple[int, ...]]) -> None:
+    def example(self, context: Ids, answers: Sequence[Ids], skip: Sequence[int]) -> None:
         """Add the answers of one example; answers equal but for the last token share a row."""
-        shared: dict[tuple[int, ...], int] = {}
-        for answer in answers:
-            row = shared.setdefault(answer[:-1], len(self.rows))
-            if row == len(self.rows):
-                self.rows.append(context + answer[:-1])
-            for offset, token in enumerate(answer):
-                place = self.places.setdefault((row, len(context) - 1 + offset), len(self.places))
-                self.targets.append((place, token, self.answers))
+        add = self._apart if self.branched else self._whole
+        parent = self.rows.add(context) if self.branched else -1
+        known: dict[Ids, int] = {}
+        for k, answer in enumerate(answers):
+            add(context, answer, skip[k] if skip else 0, known, parent)
             self.answers += 1
 
-    def batch(self, gold: list[int], count: list[int], pad: int, cut: int) -> Batch:
-        """Pad the rows on the right and make the tensors."""
-        length = max(map(len, self.rows))
-        ids = torch.tensor([row + (pad,) * (length - len(row)) for row in self.rows])
-        sizes = torch.tensor([len(row) for row in self.rows])
-        mask = (torch.arange(length) < sizes[:, None]).long()
-        row, col = torch.tensor(list(self.places)).unbind(1)
-        at, token, answer = torch.tensor(self.targets).unbind(1)
+    def _whole(self, context: Ids, answer: Ids, skip: int, known: dict[Ids, int], parent: int) -> None:
+        """One row of context and answer."""
+        if answer[:-1] not in known:
+            known[answer[:-1]] = self.rows.add(context + answer[:-1])
+        for offset, token in list(enumerate(answer))[skip:]:
+            place = self.rows.want(known[answer[:-1]], len(context) - 1 + offset)
+            self.targets.append((False, place, token, self.answers))
+
+    def _apart(self, context: Ids, answer: Ids, skip: int, known: dict[Ids, int], parent: int) -> None:
+        """The answer's first token on the context's row, the others on a row that goes on from it."""
+        if len(answer) > 1 and answer[:-1] not in known:
+            known[answer[:-1]] = self.tails.add(answer[:-1])
+            self.parent.append(parent)
+        for offset, token in list(enumerate(answer))[skip:]:
+            rows, row, col = (
+                (self.tails, known.get(answer[:-1], 0), offset - 1) if offset else (self.rows, parent, len(context) - 1)
+            )
+            self.targets.append((offset > 0, rows.want(row, col), token, self.answers))
+
+    def batch(
+        self, examples: Sequence[Encoded], gold: list[int], right: list[int], count: list[int], pad: int
+    ) -> Batch:
+        """Pad and make the tensors."""
+        there = len(self.rows.places)
+        at = torch.tensor([place + there * tail for tail, place, _, _ in self.targets])
+        token, answer = torch.tensor([target[2:] for target in self.targets]).unbind(1)
         counts = torch.tensor(count)
         first = counts.cumsum(0) - counts
-        return Batch(ids, mask, row, col, at, token, answer, first + torch.tensor(gold), first, counts, cut)
+        made = Batch(
+            self.rows.made(pad), at, token, answer, first + torch.tensor(gold), first, counts, torch.tensor(right),
+            examples=tuple(examples),
+        )  # fmt: skip
+        return replace(made, tails=self.tails.made(pad), parent=torch.tensor(self.parent)) if self.parent else made
 
 
 def lm_batch(examples: Sequence[Encoded], index: Sequence[int], pad: int) -> Batch:
-    """The right answers only (N = E): what training and the LM loss need.
+    """The right answers only (N = E; of several right ones the first): what training and the LM loss need.
 
     Args: examples, encoded rows; index, which of them (at least one, in this order); pad, the id
     that fills up rows. Cost: one row an example.
     """
-    builder = _Builder()
-    for k in index:
-        builder.example(examples[k].context, [examples[k].answers[examples[k].label]])
-    return builder.batch([0] * len(index), [1] * len(index), pad, sum(examples[k].cut for k in index))
+    builder, chosen = _Builder(False), [examples[k] for k in index]
+    for example in chosen:
+        builder.example(example.context, [example.answers[example.label]], example.skip[example.label :])
+    return builder.batch(chosen, [0] * len(index), [1] * len(index), [1] * len(index), pad)
 
 
-def choice_batch(examples: Sequence[Encoded], index: Sequence[int], pad: int) -> Batch:
+def choice_batch(examples: Sequence[Encoded], index: Sequence[int], pad: int, branched: bool = False) -> Batch:
     """All choices of the examples: what choosing an answer needs.
 
-    Args: as `lm_batch`. Cost: one row an example where its choices differ in their last token
-    only (choices of one token, say), else up to one row a choice.
+    Args: as `lm_batch`; branched, read each context once and go on from it for each answer (needs a model with
+    a plain cache of keys and values). Cost: one row an example where its choices differ in their last token
+    only (choices of one token, say), else up to one row a choice; branched, a row an example and the answers'.
     """
-    builder = _Builder()
-    for k in index:
-        builder.example(examples[k].context, examples[k].answers)
-    gold, count = [examples[k].label for k in index], [len(examples[k].answers) for k in index]
-    return builder.batch(gold, count, pad, sum(examples[k].cut for k in index))
+    builder, chosen = _Builder(branched), [examples[k] for k in index]
+    for example in chosen:
+        builder.example(example.context, example.answers, example.skip)
+    right = [int(k in example.rights) for example in chosen for k in range(len(example.answers))]
+    return builder.batch(chosen, [e.label for e in chosen], right, [len(e.answers) for e in chosen], pad)
+
+
+def tokens(examples: Sequence[Encoded], branched: bool = False) -> int:
+    """Padded tokens that a choice batch of these examples has the model read."""
+    tails = [{answer[:-1] for answer in example.answers} for example in examples]
+    context = max(len(example.context) for example in examples)
+    if not branched:
+        return sum(map(len, tails)) * max(example.length for example in examples)
+    longer = [tail for group in tails for tail in group if tail]
+    return len(examples) * context + len(longer) * max(map(len, longer), default=0)

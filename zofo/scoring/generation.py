@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig
 
 from zofo.core.streams import seeded
 from zofo.errors import BadInput
-from zofo.scoring.objective import evaluating
+from zofo.scoring.batch import Encoded
+from zofo.scoring.objective import computing, evaluating
+from zofo.scoring.past import Past, spread
 from zofo.scoring.tokens import pad_id, prompt_ids
 
 
@@ -75,3 +79,80 @@ def generate(
     with evaluating(model), torch.no_grad(), seeded(seed, "generation"), _only(settings, model):
         found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
     return str(tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+class Ended:
+    """Stops a row once a token of it holds a newline (a stopping criterion of transformers)."""
+
+    def __init__(self, breaks: Tensor) -> None:
+        self.breaks = breaks
+
+    def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Which rows are done: (R,)."""
+        return self.breaks.to(ids.device)[ids[:, -1]]
+
+
+@lru_cache(maxsize=4)
+def newlines(tokenizer: Any, vocabulary: int) -> Tensor:
+    """Whether each token's text holds a newline: (V,). Cost: the vocabulary decoded once a tokenizer."""
+    size = min(vocabulary, len(tokenizer))
+    texts = tokenizer.batch_decode([[k] for k in range(size)])
+    return torch.tensor(["\n" in text for text in texts] + [False] * (vocabulary - size))
+
+
+def counts_padding(model: Any) -> bool:
+    """Whether padding on the left would count as positions: peft drops the position ids of prompt tuning."""
+    peft = getattr(model, "active_peft_config", None)
+    return bool(getattr(peft, "num_virtual_tokens", None)) and getattr(peft, "peft_type", None) != "PREFIX_TUNING"
+
+
+def by_length(examples: Sequence[Encoded]) -> list[list[int]]:
+    """Numbers of the examples, those with contexts of equal length together."""
+    found: dict[int, list[int]] = {}
+    for k, example in enumerate(examples):
+        found.setdefault(len(example.context), []).append(k)
+    return list(found.values())
+
+
+def answers(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Encoded],
+    max_new_tokens: int,
+    line: bool = True,
+    past: Past | None = None,
+    dtype: str = "fp32",
+) -> list[str]:
+    """Continue each example's context greedily, as a batch; returns the new texts, stripped, one line each if `line`.
+
+    Args: examples, of which the contexts are read; max_new_tokens, at most; line, stop at a newline (the
+    end-of-text token stops too); past, keys and values of what stands before all contexts. Raises: BadInput
+    where a row is too long for the model. Cost: a forward pass over the contexts and one a new token (keys
+    and values are cached); works while the model is being probed.
+    """
+    groups = by_length(examples) if counts_padding(model) else [list(range(len(examples)))]
+    if len(groups) > 1:
+        parts = [
+            answers(model, tokenizer, [examples[k] for k in group], max_new_tokens, line, past, dtype)
+            for group in groups
+        ]
+        found_at = {
+            k: text for group, part in zip(groups, parts, strict=True) for k, text in zip(group, part, strict=True)
+        }
+        return [found_at[k] for k in range(len(examples))]
+    before = past.ids if past is not None else ()
+    contexts = [example.context for example in examples]
+    length, pad, device = max(map(len, contexts)), pad_id(tokenizer), next(model.parameters()).device
+    _refuse_too_long(model, len(before) + length + max_new_tokens)
+    ids = torch.tensor([before + (pad,) * (length - len(c)) + c for c in contexts], device=device)
+    mask = torch.tensor(
+        [(1,) * len(before) + (0,) * (length - len(c)) + (1,) * len(c) for c in contexts], device=device
+    )
+    more: dict[str, Any] = {"past_key_values": spread(past, len(contexts))} if past is not None else {}
+    if line:
+        more["stopping_criteria"] = [Ended(newlines(tokenizer, model.get_input_embeddings().num_embeddings))]
+    settings = _settings(model, max_new_tokens, 0.0, pad)
+    with torch.no_grad(), computing(device, dtype), _only(settings, model):
+        found = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, **more)
+    texts = tokenizer.batch_decode(found[:, ids.shape[1] :], skip_special_tokens=True)
+    return [(text.split("\n", 1)[0] if line else text).strip() for text in texts]

@@ -1,36 +1,144 @@
-"""Metrics of predictions: accuracy with its standard error, macro-F1, mean loss."""
+"""Metrics of predictions, each with its standard error: accuracy, F1 of several kinds, exact match, mean loss.
+
+A metric that is a mean over rows has the standard error sd / sqrt(n) (for an accuracy a, sqrt(a (1 - a) / n)).
+One that is not (macro-F1, F1a) has the jackknife's: the metric without each row in turn. Rows are taken as independent.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def accuracy(predictions: Sequence[int], labels: Sequence[int]) -> tuple[float, float]:
-    """Share of right predictions, and its standard error sqrt(a (1 - a) / n)."""
-    n = len(labels)
-    value = sum(p == y for p, y in zip(predictions, labels, strict=True)) / n
-    return value, math.sqrt(value * (1 - value) / n)
+@dataclass(frozen=True)
+class Answered:
+    """What was answered to a row: the text, its number among the choices (-1: free), and which were right or accepted."""
+
+    text: str
+    accepted: tuple[str, ...]
+    choice: int = -1
+    right: tuple[int, ...] = ()
 
 
-def macro_f1(predictions: Sequence[int], labels: Sequence[int]) -> float:
-    """Mean over the classes that occur of F1 = 2 TP / (2 TP + FP + FN)."""
-    from sklearn.metrics import f1_score
+Value = tuple[float, float]
+"""A metric and its standard error."""
 
-    return float(f1_score(labels, predictions, average="macro", zero_division=0))
+
+def normalised(text: str) -> str:
+    """A text as SQuAD compares it: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016)."""
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+
+
+def exact_match(text: str, accepted: Sequence[str]) -> float:
+    """1 if the normalised text equals an accepted one, else 0."""
+    return float(any(normalised(text) == normalised(gold) for gold in accepted))
+
+
+def overlap(text: str, gold: str) -> float:
+    """F1 of the normalised words of two texts; where one of them has none, whether neither has."""
+    said, meant = normalised(text).split(), normalised(gold).split()
+    if not said or not meant:
+        return float(said == meant)
+    same = sum((Counter(said) & Counter(meant)).values())
+    return 2 * same / (len(said) + len(meant))
+
+
+def token_f1(text: str, accepted: Sequence[str]) -> float:
+    """The highest F1 of words against any accepted answer."""
+    return max(overlap(text, gold) for gold in accepted)
+
+
+def mean(values: Sequence[float]) -> Value:
+    """Mean and standard error, sd / sqrt(n) with the sd of n (so that of an accuracy is sqrt(a (1 - a) / n))."""
+    n = len(values)
+    value = math.fsum(values) / n
+    return value, math.sqrt(math.fsum((v - value) ** 2 for v in values)) / n
+
+
+def jackknife(pairs: Sequence[tuple[str, str]], metric: Callable[[Counter[tuple[str, str]]], float]) -> Value:
+    """A metric of the counts of (gold, said) and its jackknife standard error. Cost: one evaluation a distinct pair."""
+    counts, n = Counter(pairs), len(pairs)
+    value = metric(counts)
+    if n == 1:
+        return value, math.nan
+    without = {pair: metric(counts - Counter([pair])) for pair in counts}
+    middle = math.fsum(counts[pair] * without[pair] for pair in counts) / n
+    spread = math.fsum(counts[pair] * (without[pair] - middle) ** 2 for pair in counts)
+    return value, math.sqrt((n - 1) / n * spread)
+
+
+def class_f1(counts: Counter[tuple[str, str]], label: str) -> float:
+    """2 TP / (2 TP + FP + FN) of one class; 0 where the class never occurs."""
+    hit = counts[label, label]
+    missed = sum(count for (gold, said), count in counts.items() if (gold == label) != (said == label))
+    return 2 * hit / (2 * hit + missed) if hit + missed else 0.0
+
+
+def macro(counts: Counter[tuple[str, str]]) -> float:
+    """Mean F1 of the classes that occur, among the right answers or the predictions."""
+    labels = sorted({label for pair in counts if counts[pair] for label in pair})
+    return math.fsum(class_f1(counts, label) for label in labels) / len(labels)
+
+
+def accuracy(rows: Sequence[Answered]) -> Value:
+    """Share of rows whose choice is right."""
+    return mean([float(row.choice in row.right) for row in rows])
+
+
+def macro_f1(rows: Sequence[Answered]) -> Value:
+    """Mean over classes of F1 (scikit-learn's `f1_score(average="macro")`); of several right answers the one given, else the first."""
+    return jackknife([(_gold(row), row.text) for row in rows], macro)
+
+
+def _gold(row: Answered) -> str:
+    return row.text if row.choice in row.right else row.accepted[0]
+
+
+def f1a(rows: Sequence[Answered]) -> Value:
+    """F1 of saying choice 1 (MultiRC's F1 over all answers)."""
+    return jackknife([(str(row.right[0]), str(row.choice)) for row in rows], lambda counts: class_f1(counts, "1"))
+
+
+def f1(rows: Sequence[Answered]) -> Value:
+    """Mean over rows of SQuAD's F1 of words, the best over accepted answers."""
+    return mean([token_f1(row.text, row.accepted) for row in rows])
+
+
+def em(rows: Sequence[Answered]) -> Value:
+    """Share of rows that equal an accepted answer after SQuAD's normalisation."""
+    return mean([exact_match(row.text, row.accepted) for row in rows])
+
+
+METRICS: dict[str, Callable[[Sequence[Answered]], Value]] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "f1a": f1a,
+    "f1": f1,
+    "em": em,
+}
 
 
 def summarise(
-    predictions: Sequence[int], labels: Sequence[int], losses: Sequence[float], metric: str = "accuracy"
-) -> dict[str, Any]:
-    """Metrics of n >= 1 rows: `loss` (mean of the rows' LM losses, nats a token), `accuracy`, `se`, `n`, `f1` if asked.
+    losses: Mapping[str, Sequence[float]], rows: Sequence[Answered], metrics: Sequence[str]
+) -> dict[str, float | int]:
+    """Metrics of n >= 1 rows: each by its name, its standard error as NAME_se, and `n`.
 
-    Args: predictions and labels, indices of choices; losses, one a row; metric, "accuracy" or "f1".
-    Raises: ValueError when there are no rows or the lengths differ.
+    Args: losses, lists of one value a row, by name; rows, what was answered (empty: only the losses are
+    summed up); metrics, names of METRICS. Raises: ValueError when there are no rows or their numbers differ.
     """
-    if not labels or len(labels) != len(losses):
-        raise ValueError(f"{len(labels)} labels and {len(losses)} losses")
-    value, error = accuracy(predictions, labels)
-    found: dict[str, Any] = {"loss": math.fsum(losses) / len(losses), "accuracy": value, "se": error, "n": len(labels)}
-    return found | ({"f1": macro_f1(predictions, labels)} if metric == "f1" else {})
+    sizes = {len(values) for values in losses.values()} | ({len(rows)} if rows else set())
+    if len(sizes) != 1 or sizes == {0}:
+        raise ValueError(f"losses and rows of {sorted(sizes)} rows")
+    values = {name: mean(values) for name, values in losses.items()}
+    values |= {name: METRICS[name](rows) for name in metrics if rows}
+    found: dict[str, float | int] = {"n": sizes.pop()}
+    for name, (value, error) in values.items():
+        found |= {name: value, f"{name}_se": error}
+    return found

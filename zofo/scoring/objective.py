@@ -2,17 +2,22 @@
 
 Only the wanted positions go through the output head (for a short row and a large vocabulary the head
 is most of a forward pass): a hook on the head takes them out of the hidden states, in two dimensions.
+Where the loss needs a few words of the vocabulary only, a tied head computes those alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from zofo.scoring.batch import Batch
+from zofo.scoring import past as keys
+from zofo.scoring.batch import Batch, Rows
+from zofo.scoring.past import Past
 
 
 def output_head(model: nn.Module) -> nn.Module | None:
@@ -44,25 +49,47 @@ def objective_note(model: nn.Module) -> str | None:
     return f"{type(model).__name__} names no output head: logits of all positions are computed, and most thrown away"
 
 
-def _take(values: Tensor, batch: Batch) -> Tensor:
+def _take(values: Tensor, rows: Rows) -> Tensor:
     """Rows of (R, L', H) at the wanted positions: (P, H). Columns count from the end: virtual tokens stand in front."""
-    return values[batch.row, values.shape[1] - batch.input_ids.shape[1] + batch.col]
+    return values[rows.row, values.shape[1] - rows.input_ids.shape[1] + rows.col]
 
 
 @contextmanager
-def _only_wanted(model: nn.Module, batch: Batch) -> Iterator[None]:
+def _only_wanted(head: nn.Module | None, rows: Rows) -> Iterator[None]:
     """Let only the wanted positions into the output head, for one forward pass."""
 
     def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        return (_take(args[0], batch), *args[1:]) if args and args[0].dim() == 3 else None
+        return (_take(args[0], rows), *args[1:]) if args and args[0].dim() == 3 else None
 
-    head = output_head(model)
     handle = head.register_forward_pre_hook(before) if head is not None else None
     try:
         yield
     finally:
         if handle is not None:
             handle.remove()
+
+
+def few_words(model: nn.Module) -> nn.Embedding | None:
+    """The embedding that gives a head's rows by token, where it has the head's own weight and scales nothing.
+
+    Called for a few tokens it gives their rows as the model has them at that moment, perturbed ones too.
+    """
+    head, inputs = output_head(model), getattr(model, "get_input_embeddings", lambda: None)()
+    plain = type(head) is nn.Linear and type(inputs) is nn.Embedding and head.bias is None  # type: ignore[union-attr]
+    return inputs if plain and inputs.weight is head.weight and inputs.max_norm is None else None  # type: ignore[union-attr]
+
+
+@contextmanager
+def _only_words(head: nn.Module, words: nn.Embedding, tokens: Tensor) -> Iterator[None]:
+    """Let the head compute the logits of `tokens` alone, for one forward pass."""
+    before = vars(head).get("forward")
+    head.forward = lambda x: F.linear(x, words(tokens))  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del head.forward
+        if before is not None:
+            head.forward = before  # type: ignore[method-assign]
 
 
 def computing(device: torch.device, dtype: str) -> torch.autocast:
@@ -74,26 +101,63 @@ def computing(device: torch.device, dtype: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16", cache_enabled=False)
 
 
-def _forward(model: nn.Module, batch: Batch, dtype: str) -> Tensor:
-    """Logits (P, V) at the wanted positions."""
-    with computing(batch.input_ids.device, dtype), _only_wanted(model, batch):
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+def _logits(model: nn.Module, rows: Rows, cached: dict[str, Any], tokens: Tensor | None) -> tuple[Tensor, Any]:
+    """Logits (P, V) at the wanted positions of rows (of `tokens` alone, where given), and the cache."""
+    head = output_head(model)
+    with ExitStack() as stack:
+        stack.enter_context(_only_wanted(head, rows))
+        if tokens is not None:
+            assert head is not None
+            stack.enter_context(_only_words(head, few_words(model), tokens))  # type: ignore[arg-type]
+        inputs = {"attention_mask": rows.attention_mask, "use_cache": False} | cached
+        out = model(input_ids=rows.input_ids, **inputs)
     # A head that is called by its weight only (no module call, so no hook) gives logits everywhere.
-    return _take(logits, batch) if logits.dim() == 3 else logits
+    logits = _take(out.logits, rows) if out.logits.dim() == 3 else out.logits
+    return logits, inputs.get("past_key_values")
 
 
-def answer_logprobs(model: nn.Module, batch: Batch, dtype: str = "fp32") -> Tensor:
+def _forward(model: nn.Module, batch: Batch, dtype: str, past: Past | None, tokens: Tensor | None = None) -> Tensor:
+    """Logits (P, V) at a batch's wanted positions: the rows, going on from `past`; then the tails, going on from the rows."""
+    with computing(batch.input_ids.device, dtype):
+        cached = keys.begun(model, batch.rows, past, keep=batch.tails is not None)
+        logits, cache = _logits(model, batch.rows, cached, tokens)
+        if batch.tails is None or batch.parent is None:
+            return logits
+        cached = keys.continued(model, batch.tails, batch.rows, batch.parent, past, cache)
+        more, _ = _logits(model, batch.tails, cached, tokens)
+        return torch.cat([logits, more])
+
+
+def read_prefix(model: nn.Module, ids: tuple[int, ...], dtype: str = "fp32") -> Past:
+    """Keys and values of a prefix, to go on from (`can_share` says which models can). Cost: one forward pass over it."""
+    row = torch.tensor([ids], device=next(model.parameters()).device)
+    last = row.new_tensor([len(ids) - 1])
+    rows = Rows(row, torch.ones_like(row), torch.zeros_like(last), last)
+    with torch.no_grad(), computing(row.device, dtype):
+        return Past(ids, _logits(model, rows, keys.begun(model, rows, None, keep=True), None)[1])
+
+
+def answer_logprobs(model: nn.Module, batch: Batch, dtype: str = "fp32", past: Past | None = None) -> Tensor:
     """Mean log-probability of each answer's tokens, (1/|a|) sum_t log P(a_t | context, a_<t): shape (N,).
 
     Args: model, a causal model of transformers, or a peft model around one; batch, moved to the
     model's device if it is elsewhere; dtype, "fp32" (compute in the weights' own type) or "bf16"
-    (autocast). The result is fp32, or fp64 for an fp64 model. Differentiable; works under no_grad.
-    Cost: one forward pass, and P x V logits.
+    (autocast); past, keys and values of a prefix that all rows share (`zofo.scoring.past`). The result is
+    fp32, or fp64 for an fp64 model. Differentiable; works under no_grad.
+    Cost: one forward pass (branched: two, that read each context once), and P x V logits.
     """
     batch = batch.to(next(model.parameters()).device)
-    logits = _forward(model, batch, dtype)
-    kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    scores = torch.log_softmax(logits, -1, dtype=kind)[batch.at, batch.token]
+    logits = _forward(model, batch, dtype, past)
+    scores = torch.log_softmax(logits, -1, dtype=_kind(logits))[batch.at, batch.token]
+    return _means(scores, batch)
+
+
+def _kind(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _means(scores: Tensor, batch: Batch) -> Tensor:
+    """The mean score of each answer's tokens: (T,) to (N,)."""
     total = scores.new_zeros(int(batch.count.sum())).index_add(0, batch.answer, scores)
     return total / torch.bincount(batch.answer)
 
@@ -103,4 +167,44 @@ def row_losses(model: nn.Module, batch: Batch, dtype: str = "fp32") -> Tensor:
 
     Arguments, type and cost as for `answer_logprobs`.
     """
-    return -answer_logprobs(model, batch, dtype)[batch.gold]
+    return -answer_logprobs(model, batch, dtype)[batch.gold.to(next(model.parameters()).device)]
+
+
+def choice_losses(model: nn.Module, batch: Batch, dtype: str = "fp32") -> Tensor:
+    """Classification loss of each example, -log sum_{right c} softmax(score)_c over its choices: shape (E,).
+
+    score_c is the mean log-probability of choice c's tokens (MeZO, appendix E.1). Arguments and type as for
+    `answer_logprobs`, on a `choice_batch`. Cost: one forward pass; where every choice is one token after the
+    same context, the vocabulary's normaliser cancels, and a tied head computes the choices' words alone.
+    """
+    batch = batch.to(next(model.parameters()).device)
+    words = few_words(model)
+    tokens, place = torch.unique(batch.token, return_inverse=True)
+    if one_word(batch) and words is not None and words.padding_idx not in tokens.tolist():
+        logits = _forward(model, batch, dtype, None, tokens)
+        scores = logits.to(_kind(logits))[batch.at, place]
+    else:
+        scores = answer_logprobs(model, batch, dtype)
+    return cross_entropy(scores, batch)
+
+
+def one_word(batch: Batch) -> bool:
+    """Whether every answer is one token, and all of an example's stand at one position."""
+    if batch.token.numel() != batch.right.numel():
+        return False
+    return bool((batch.at == batch.at[batch.first.repeat_interleave(batch.count)]).all())
+
+
+def by_example(values: Tensor, batch: Batch, fill: float) -> Tensor:
+    """Values of answers, (N,), as a row an example, (E, most answers), filled up with `fill`."""
+    example = torch.repeat_interleave(batch.count)
+    place = torch.arange(len(values), device=values.device) - batch.first[example]
+    table = values.new_full((len(batch.count), int(batch.count.max())), fill)
+    return table.index_put((example, place), values)
+
+
+def cross_entropy(scores: Tensor, batch: Batch) -> Tensor:
+    """-log of the probability that a softmax over an example's scores gives to its right choices: (N,) to (E,)."""
+    every = by_example(scores, batch, -torch.inf)
+    right = by_example(scores.masked_fill(batch.right == 0, -torch.inf), batch, -torch.inf)
+    return torch.logsumexp(every, 1) - torch.logsumexp(right, 1)

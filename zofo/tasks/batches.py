@@ -7,7 +7,7 @@ depends on (seed, stream, epoch) alone.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from zofo.core import streams
@@ -33,10 +33,12 @@ class Batches:
     rows: int
     pad: int
     seed: int
+    build: Callable[[Sequence[Encoded], Sequence[int], int], Batch] = lm_batch
 
     def cut(self, examples: Sequence[Encoded], index: Sequence[int]) -> list[Batch]:
-        """Micro-batches of the rows named, with the right answers only."""
-        return [lm_batch(examples, index[i : i + self.rows], self.pad) for i in range(0, len(index), self.rows)]
+        """Micro-batches of the rows named, made by `build`; several are cut by length, so that each is padded less."""
+        order = index if len(index) <= self.rows else sorted(index, key=lambda k: examples[k].length)
+        return [self.build(examples, order[i : i + self.rows], self.pad) for i in range(0, len(order), self.rows)]
 
     def batch(self, part: str, stream: str, step: int, micro: int) -> list[Batch]:
         """`micro` micro-batches: the rows of a stream at a step."""

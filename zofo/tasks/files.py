@@ -1,44 +1,49 @@
-"""Where a task's rows come from: the package, $ZOFO_DATA, or the hub. A row is a plain dict."""
+"""Where a task's rows come from: the package, $ZOFO_DATA, the user's files, or the hub. A row is a plain dict."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from zofo.errors import BadInput
-from zofo.tasks.definition import Hub, Task
+from zofo.tasks.answers import answers
+from zofo.tasks.definition import Files, Hub, Task
+from zofo.tasks.read import READERS, Row, is_saved, kind, read_rows, saved
 from zofo.tasks.template import fields
 
-Row = dict[str, Any]
 PACKAGED = Path(__file__).parent / "data"
 VARIABLE = "ZOFO_DATA"
-MAX_CHARACTERS = 1 << 28  # of a data file once unpacked
 WAIT = 5.0  # seconds until a hub that does not answer counts as out of reach
+Splits = tuple[str | None, str | None, str | None]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A task's rows as published, and where from (`name`); `validation` is None where the set has no file for it."""
+    """A task's rows as published, and where from (`name`; `files`: what errors call each part).
+
+    `validation` and `test` are None where the set has no file for them.
+    """
 
     name: str
     train: list[Row]
     validation: list[Row] | None
-    test: list[Row]
+    test: list[Row] | None
+    files: dict[str, str]
 
 
 def load(task: Task) -> Source:
-    """Read a task's rows: those in the package, else $ZOFO_DATA/<folder>, else the hub.
+    """Read a task's rows: the user's files where the task has some, those in the package, $ZOFO_DATA/<folder>, else the hub.
 
-    Raises: BadInput where none of them has the data, a file is missing, empty or broken, or a label is
-    none of the task's choices (with the file and the row's number, from 1).
+    Raises: BadInput where none of them has the data, a file is missing, empty or broken, a field is null or a
+    label none of the task's choices (with the file and the row's number, from 1).
     """
+    if task.files is not None:
+        return _from_files(task, task.files)
     if task.packaged is not None:
         return _from_folder(task, PACKAGED / task.packaged, "jsonl", f"packaged {task.packaged}")
     root = os.environ.get(VARIABLE)
@@ -50,74 +55,116 @@ def load(task: Task) -> Source:
     return _from_hub(task, task.hub)
 
 
-def _parts(task: Task, read: Callable[[str], list[Row]], splits: tuple[str, str | None, str], name: str) -> Source:
-    """Read the three splits with `read` and check their rows."""
-    train, validation, test = splits
-    return Source(
-        name,
-        _checked(task, read(train), f"{name}, {train}"),
-        None if validation is None else _checked(task, read(validation), f"{name}, {validation}"),
-        _checked(task, read(test), f"{name}, {test}"),
-    )
+def _parts(
+    task: Task, read: Callable[[str, str], list[Row]], splits: Splits, name: str, called: dict[str, str]
+) -> Source:
+    """Read the splits that there are with `read(part, split)`, and check their rows."""
+    parts = dict(zip(("train", "validation", "test"), splits, strict=True))
+    rows = {
+        part: None if split is None else _checked(task, read(part, split), called[part])
+        for part, split in parts.items()
+    }
+    assert rows["train"] is not None
+    return Source(name, rows["train"], rows["validation"], rows["test"], called)
 
 
 def _checked(task: Task, rows: list[Row], where: str) -> list[Row]:
-    """The rows as they are. Raises: BadInput when there are none, a field is null, or a label is no choice's."""
+    """The rows as they are. Raises: BadInput when there are none, or one has a null field, no text, or no right answer."""
     if not rows:
         raise BadInput(where, "no rows", "give data with at least one row")
+    names = fields(task)
     for number, row in enumerate(rows, 1):
-        label = row.get(task.label)
-        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(task.choices):
-            found = f"field '{task.label}' is {label!r}" if task.label in row else f"no field '{task.label}'"
-            raise BadInput(f"{where}, row {number}", found, f"labels of {task.name} are 0 to {len(task.choices) - 1}")
-        if null := [name for name in fields(task) if name in row and row[name] is None]:
-            raise BadInput(f"{where}, row {number}", f"field '{null[0]}' is null", "mend or drop the row")
+        asked = f"{where}, row {number}"
+        answers(task, row, asked)
+        there = [name for name in names if name in row]
+        if null := [name for name in there if row[name] is None]:
+            raise BadInput(asked, f"field '{null[0]}' is null", "mend or drop the row")
+        if there and not any(str(row[name]).strip() for name in there):
+            raise BadInput(asked, f"no text: field '{there[0]}' is empty", "mend or drop the row")
     return rows
 
 
 def _from_folder(task: Task, folder: Path, ending: str, name: str) -> Source:
-    validation = "validation" if task.validation == "file" else None
+    splits = ("train", "validation" if task.validation == "file" else None, task.test_file)
+    called = {
+        part: f"{name}/{split}.{ending}" for part, split in zip(("train", "validation", "test"), splits, strict=True)
+    }
+    return _parts(task, lambda part, split: read_rows(folder / f"{split}.{ending}", called[part]), splits, name, called)
+
+
+def _from_files(task: Task, files: Files) -> Source:
+    """The user's own files; a folder of several splits, or a hub id, serves for the parts that are not given."""
+    given = {part: getattr(files, part) for part in ("train", "validation", "test")}
+    for part in ("validation", "test"):
+        if given[part] is None and part in splits_of(files.train):
+            given[part] = files.train
+    called = {part: f"--data.{part} {where}" for part, where in given.items()}
+    splits = (given["train"], given["validation"], given["test"])
     return _parts(
-        task, lambda split: read_rows(folder / f"{split}.{ending}", f"{name}/{split}.{ending}"),
-        ("train", validation, task.test_file), name,
+        task, lambda part, where: renamed(part_rows(where, part, called[part]), files.columns, called[part]),
+        splits, files.train, called,
     )  # fmt: skip
 
 
-def read_rows(path: Path, asked: str) -> list[Row]:
-    """Read a file of JSON lines, gzip-compressed when its name ends in .gz; empty lines are skipped.
+def renamed(rows: list[Row], columns: dict[str, str], asked: str) -> list[Row]:
+    """Rows with the task's names for their columns. Raises: BadInput where a column is missing."""
+    if not columns:
+        return rows
+    for number, row in enumerate(rows, 1):
+        if missing := [theirs for theirs in columns.values() if theirs not in row]:
+            known = ", ".join(sorted(row))
+            raise BadInput(f"{asked}, row {number}", f"no column '{missing[0]}'", f"columns of this row: {known}")
+    return [{ours: row[theirs] for ours, theirs in columns.items()} for row in rows]
 
-    Raises: BadInput when it is missing, cannot be unpacked, is longer than MAX_CHARACTERS, or has a line
-    that is no JSON object (with its number).
-    """
-    if not path.is_file():
-        raise BadInput(asked, "no such file", "check the data folder")
+
+def is_hub_id(where: str) -> bool:
+    """Whether a word can only be a data set on the hub: `owner/name`, no file of that name, and not the name of one."""
+    named = where.count("/") == 1 and all(where.split("/")) and not where.startswith((".", "~"))
+    return named and not Path(where).exists() and kind(Path(where)) not in {*READERS, ".txt", ".zip", ".xlsx"}
+
+
+def splits_of(where: str) -> set[str]:
+    """The splits that a folder of `datasets`, or a data set on the hub, has; a file has none of its own."""
+    if is_saved(Path(where)):
+        return set(saved(Path(where), where))
+    return set(_on_hub(where, f"--data.train {where}")) if is_hub_id(where) else set()
+
+
+def part_rows(where: str, part: str, asked: str) -> list[Row]:
+    """Rows of a part from a file, a folder of `datasets` (its split of that name, or its only one) or the hub."""
+    if is_saved(Path(where)) or is_hub_id(where):
+        held = saved(Path(where), asked) if is_saved(Path(where)) else _on_hub(where, asked)
+        split = part if part in held else next(iter(held)) if len(held) == 1 else None
+        if split is None:
+            raise BadInput(asked, f"no split '{part}'", f"its splits are {', '.join(sorted(held))}")
+        return [dict(row) for row in held[split]]
+    return read_rows(Path(where), asked)
+
+
+def class_names(where: str, column: str) -> tuple[str, ...]:
+    """The names that a data set of `datasets` gives to a column of class numbers; none for other data."""
+    saved_here = is_saved(Path(where))
+    if not saved_here and not is_hub_id(where):
+        return ()
+    held = saved(Path(where), where) if saved_here else _on_hub(where, f"--data.train {where}")
+    return tuple(getattr(next(iter(held.values())).features.get(column), "names", None) or ())
+
+
+@lru_cache(maxsize=4)
+def _on_hub(id: str, asked: str) -> dict[str, Any]:
+    """All splits of a data set on the hub. Raises: BadInput when it cannot be had."""
+    import datasets
+
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as handle:
-            return [_row(line, f"{asked}, line {number}") for number, line in _lines(handle, asked) if line.strip()]
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise BadInput(asked, f"cannot be read ({error})", "get the file again") from None
+        with _offline_unless_reachable(id):
+            return dict(datasets.load_dataset(id))
+    except Exception as error:  # whatever the hub's client raises, the user needs to know the same thing
+        found = f"no such file, and it cannot be had from the hub ({_why(error)})"
+        raise BadInput(asked, found, "check the path, or go online") from None
 
 
-def _lines(handle: IO[str], asked: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines, up to MAX_CHARACTERS in all (a small file may unpack to a huge one)."""
-    left, number = MAX_CHARACTERS, 0
-    while line := handle.readline(left + 1):
-        left, number = left - len(line), number + 1
-        if left < 0:
-            raise BadInput(asked, f"longer than {MAX_CHARACTERS} characters", "give a smaller file")
-        yield number, line
-
-
-def _row(line: str, asked: str) -> Row:
-    try:
-        row = json.loads(line)
-        if "\\ud" in line.lower():  # half of a pair, which is no text: UnicodeEncodeError, a ValueError
-            json.dumps(row, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise BadInput(asked, f"no JSON ({str(error)[:120]})", "mend the line") from None
-    if not isinstance(row, dict):
-        raise BadInput(asked, "no JSON object", 'write a row as {"field": value, ...}')
-    return row
+def _why(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
 
 
 def _about_folder(task: Task) -> str:
@@ -129,15 +176,15 @@ def _about_folder(task: Task) -> str:
 
 def _from_hub(task: Task, hub: Hub) -> Source:
     name = f"hub {hub.id}" + (f", {hub.config}" if hub.config else "")
-    validation = hub.validation if task.validation == "file" else None
+    splits = (hub.train, hub.validation if task.validation == "file" else None, hub.test)
+    called = {part: f"{name}, {split}" for part, split in zip(("train", "validation", "test"), splits, strict=True)}
     try:
-        with _offline_unless_reachable(hub):
-            return _parts(task, lambda split: _hub_rows(hub, split), (hub.train, validation, hub.test), name)
+        with _offline_unless_reachable(hub.id):
+            return _parts(task, lambda _, split: _hub_rows(hub, split), splits, name, called)
     except BadInput:
         raise
-    except Exception as error:  # whatever the hub's client raises, the user needs to know the same thing
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        found = f"no data: {_about_folder(task)}, and {hub.id} cannot be had from the hub ({why})"
+    except Exception as error:  # as in `_on_hub`
+        found = f"no data: {_about_folder(task)}, and {hub.id} cannot be had from the hub ({_why(error)})"
         do = f"set {VARIABLE} to a folder with {task.folder}/, go online, or take `--task reviews`, which needs neither"
         raise BadInput(f"--task {task.name}", found, do) from None
 
@@ -145,20 +192,20 @@ def _from_hub(task: Task, hub: Hub) -> Source:
 def _hub_rows(hub: Hub, split: str) -> list[Row]:
     import datasets
 
-    found: Iterable[Row] = datasets.load_dataset(hub.id, hub.config, split=split)
     columns = hub.columns.items()
+    found = datasets.load_dataset(hub.id, hub.config, split=split)
     return [{ours: row[theirs] for ours, theirs in columns} if columns else dict(row) for row in found]
 
 
 @contextmanager
-def _offline_unless_reachable(hub: Hub) -> Iterator[None]:
+def _offline_unless_reachable(id: str) -> Iterator[None]:
     """Ask the hub once; if it does not answer, use what is cached, without the client's many retries."""
     import datasets
     import huggingface_hub
 
     before = datasets.config.HF_HUB_OFFLINE
     try:
-        huggingface_hub.HfApi().dataset_info(hub.id, timeout=WAIT)
+        huggingface_hub.HfApi().dataset_info(id, timeout=WAIT)
     except Exception:
         datasets.config.HF_HUB_OFFLINE = True
     try:

@@ -1,85 +1,233 @@
 """Rows into tokens: a rendered prompt and its answers, each example once.
 
-The prompt gets the special tokens in front that the tokenizer gives to plain text (BOS only if it
-adds one) and none behind. One space joins prompt and answer, unless the prompt ends in white space.
+Demonstrations, prompt and answer are tokenised as one text, and the answer's tokens are found by where its
+characters stand in it: no tokenizer has to turn the prompt alone into a prefix of the whole. The special
+tokens that the tokenizer puts before plain text stand in front (BOS only if it adds one), none behind. One
+space joins prompt and answer, unless the prompt ends in white space.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zofo.errors import BadInput
 from zofo.scoring.batch import Encoded
-from zofo.scoring.tokens import Ids, bare_ids, leading_ids, prompt_ids
+from zofo.scoring.tokens import Ids, bare_ids, common, leading_ids, parted, starting_ids
+from zofo.tasks.answers import Answers, answers
 from zofo.tasks.definition import Task
-from zofo.tasks.template import render
+from zofo.tasks.template import CHOICE, fill
+
+TRIES = 8  # times a passage is shortened before its row is given up
+Row = Mapping[str, Any]
 
 
-def answer_ids(tokenizer: Any, prompt: str, choice: str) -> Ids:
-    """Tokens of an answer as it stands after its prompt.
+@dataclass(frozen=True)
+class Style:
+    """How rows are rendered: with the hard prompt or without (or, `task_only`, with the prompt but no row in it).
 
-    They are the tokens of prompt and answer together less those of the prompt alone. Where the prompt's
-    tokens are no prefix of that (the tokenizer merges over the seam), the answer is tokenised alone.
+    `max_length` is in tokens of prompt and answer together, demonstrations not counted; `positions` is what
+    the model can read in all (None: no limit).
     """
-    joined = choice if prompt[-1:].isspace() or not prompt else " " + choice
-    context, whole = bare_ids(tokenizer, prompt), bare_ids(tokenizer, prompt + joined)
-    return whole[len(context) :] if whole[: len(context)] == context else bare_ids(tokenizer, joined)
+
+    hard_prompt: bool = True
+    max_length: int = 512
+    positions: int | None = None
+    task_only: bool = False
 
 
-def check_choices(task: Task, tokenizer: Any) -> None:
-    """Refuse choices that the tokenizer cannot tell apart or turns into nothing. Needs no model.
-
-    Raises: BadInput naming the choices.
-    """
-    seen: dict[Ids, str] = {}
-    for choice in task.choices:
-        ids, asked = answer_ids(tokenizer, "x", choice), f"--task {task.name}"
-        if not ids:
-            raise BadInput(asked, f"choice '{choice}' becomes no token with this model's tokenizer", "use another word")
-        if ids in seen:
-            found = f"choices '{seen[ids]}' and '{choice}' become the same tokens with this model's tokenizer"
-            raise BadInput(asked, found, "use words that it can tell apart")
-        seen[ids] = choice
+PLAIN = Style()
 
 
-def _fit(context: Ids, lead: Ids, room: int) -> Ids:
-    """The context's last tokens that fit in `room`, its leading special tokens kept."""
-    if len(context) <= room:
-        return context
-    kept = room - len(lead)
-    return lead + context[len(context) - kept :] if kept > 0 else context[len(context) - room :]
+@dataclass(frozen=True)
+class Written:
+    """A row as text: the prompt, and each answer with what joins it to the prompt; and what is right."""
+
+    prompt: str
+    tails: tuple[str, ...]
+    held: Answers
+
+
+def written(task: Task, row: Row, tokenizer: Any, style: Style, asked: str) -> Written:
+    """Render a row: its prompt and its answers. Raises: BadInput naming `asked`."""
+    if task.chat is not None:
+        return chat(task, row, tokenizer, asked)
+    held = answers(task, row, asked)
+    template = task.template_task if style.task_only else task.template if style.hard_prompt else task.free
+    prompt = fill(task, template, row, asked) if template else ""
+    texts = held.choices[:1] if task.kind == "text" else held.choices
+    if task.answer != "{{ choice }}":
+        texts = tuple(fill(task, task.answer, {**row, CHOICE: text}, asked) for text in texts)
+    gap = " " if prompt and not prompt[-1].isspace() else ""
+    end = tokenizer.eos_token or "" if task.end else ""
+    return Written(prompt, tuple(gap + text + end for text in texts), held)
+
+
+def chat(task: Task, row: Row, tokenizer: Any, asked: str) -> Written:
+    """A conversation by the tokenizer's chat template: its last message, the assistant's, is the answer."""
+    messages = row.get(task.chat or "")
+    well = isinstance(messages, list) and len(messages) > 1 and all(isinstance(m, dict) for m in messages)
+    if not well or messages[-1].get("role") != "assistant" or not str(messages[-1].get("content") or "").strip():  # type: ignore[index]
+        found = f"field '{task.chat}' is no list of messages that ends with the assistant's"
+        raise BadInput(asked, found, 'write [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]')
+    if not getattr(tokenizer, "chat_template", None):
+        raise BadInput(asked, "this model's tokenizer has no chat template", "use prompt and completion columns")
+    try:
+        prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)  # type: ignore[index]
+        whole = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception as error:  # a template can raise whatever it likes
+        raise BadInput(asked, f"the chat template refuses this row ({str(error)[:160]})", "mend the messages") from None
+    if not whole.startswith(prompt):
+        found = "the chat template changes earlier messages when the answer is added"
+        raise BadInput(asked, found, "use prompt and completion columns")
+    return Written(prompt, (whole[len(prompt) :],), Answers((str(messages[-1]["content"]),), (0,)))  # type: ignore[index]
+
+
+def demonstration(task: Task, row: Row, tokenizer: Any, style: Style, asked: str) -> str:
+    """A row with its right answer, as text: what stands before another row's prompt."""
+    if task.chat is not None:
+        raise BadInput("--data.shots", "conversations cannot be demonstrations", "leave it out")
+    text = written(task, row, tokenizer, style, asked)
+    return text.prompt + text.tails[text.held.right[0] if task.kind != "text" else 0] + task.separator
 
 
 def encode(
-    task: Task, row: Mapping[str, Any], tokenizer: Any, hard_prompt: bool = True, max_length: int = 512, number: int = 0
+    task: Task, row: Row, tokenizer: Any, style: Style = PLAIN, asked: str = "", shots: Sequence[str] = ()
 ) -> Encoded:
     """Render and tokenise one row.
 
-    Args: row, a mapping with the task's fields and label; hard_prompt, with the task's prompt text or
-    without; max_length, tokens of prompt and answer together (a longer prompt is cut on the left, BOS
-    and answer kept); number, the row's number for error messages. Raises: BadInput where a field is
-    missing, the prompt or an answer has no token, or max_length has no room beside the answer.
+    Args: row, a mapping with the task's fields and label; asked, what errors name (the file and the row);
+    shots, demonstrations as text. A row longer than `style.max_length` loses text from the end of the field
+    that the task says, and only there; where the task says none, its prompt loses its beginning. Where the
+    model cannot read all, the first demonstrations are left out. Raises: BadInput where a field is missing, an
+    answer has no token or those of another, or nothing that may be cut makes the row fit.
     """
-    prompt = render(task, row, hard_prompt, number)
-    context = prompt_ids(tokenizer, prompt)
-    answers = tuple(answer_ids(tokenizer, prompt, choice) for choice in task.choices)
-    asked = f"task {task.name}, row {number}"
-    if not context or not all(answers):
-        what = "an answer" if context else "the prompt"
-        raise BadInput(asked, f"{what} has no token with this model's tokenizer", "drop or mend the row")
-    room = max_length - max(map(len, answers))
-    if room < 1:
-        found = f"no room for a prompt beside the answer of row {number}"
-        raise BadInput(f"--data.max_length {max_length}", found, "raise it")
-    return Encoded(_fit(context, leading_ids(tokenizer), room), answers, int(row[task.label]), cut=len(context) > room)
+    asked = asked or f"task {task.name}"
+    shots, left_out = fitting(tokenizer, shots, style)
+    before = "".join(shots)
+    room = style.max_length + len(bare_ids(tokenizer, before)) if before else style.max_length
+    made = joined(written(task, row, tokenizer, style, asked), tokenizer, before, asked)
+    if made.length + 1 > room:
+        made = shortened(task, row, tokenizer, style, asked, before, made, room)
+    return replace(made, left_out=left_out)
+
+
+def fitting(tokenizer: Any, shots: Sequence[str], style: Style) -> tuple[Sequence[str], int]:
+    """The last demonstrations that leave room for a row of `max_length`, and how many are left out."""
+    if not shots or style.positions is None:
+        return shots, 0
+    room, kept = style.positions - style.max_length - len(leading_ids(tokenizer)), 0
+    for text in reversed(shots):
+        room -= len(bare_ids(tokenizer, text))
+        if room < 0:
+            break
+        kept += 1
+    return shots[len(shots) - kept :], len(shots) - kept
+
+
+def joined(text: Written, tokenizer: Any, before: str, asked: str) -> Encoded:
+    """Tokenise a written row: the context that its answers share, and each answer's tokens after it."""
+    prompt = before + text.prompt
+    found = parted(tokenizer, [(prompt, tail) for tail in text.tails])
+    if empty := [tail for tail, (ids, start) in zip(text.tails, found, strict=True) if start >= len(ids)]:
+        raise BadInput(
+            asked, f"answer '{empty[0].strip()}' becomes no token with this model's tokenizer", "use another word"
+        )
+    size = min(common([ids for ids, _ in found]), *(start for _, start in found)) if len(found) > 1 else found[0][1]
+    lead = leading_ids(tokenizer) if size else starting_ids(tokenizer)
+    if size and prompt.startswith(getattr(tokenizer, "bos_token", None) or "\0"):
+        lead = ()  # a chat template has written it already
+    if not lead and not size:
+        raise BadInput(asked, "the prompt has no token with this model's tokenizer", "drop or mend the row")
+    tails = tuple(ids[size:] for ids, _ in found)
+    skip = tuple(start - size for _, start in found)
+    refuse_equal(text.tails, tails, asked)
+    right = text.held.right if len(tails) == len(text.held.choices) else (0,)
+    return Encoded(
+        context=lead + found[0][0][:size],
+        answers=tails,
+        label=right[0],
+        right=right,
+        skip=skip if any(skip) else (),
+        texts=text.held.choices,
+    )
+
+
+def refuse_equal(texts: Sequence[str], ids: Sequence[Ids], asked: str) -> None:
+    """Raise where two answers are the same tokens."""
+    seen: dict[Ids, str] = {}
+    for text, tokens in zip(texts, ids, strict=True):
+        if tokens in seen:
+            found = f"choices '{seen[tokens].strip()}' and '{text.strip()}' become the same tokens with this model's tokenizer"
+            raise BadInput(asked, found, "use words that it can tell apart")
+        seen[tokens] = text
+
+
+def shortened(
+    task: Task, row: Row, tokenizer: Any, style: Style, asked: str, before: str, made: Encoded, room: int
+) -> Encoded:
+    """A row cut to `room` tokens, where the task allows it."""
+    field, over = task.shorten, made.length + 1 - room
+    if field is None or style.task_only or task.chat is not None or not isinstance(row.get(field), str):
+        return cut_on_the_left(made, tokenizer, over, style, asked, before)
+    text = str(row[field])
+    for _ in range(TRIES):
+        text = shorter(tokenizer, text, over)
+        less = joined(written(task, {**row, field: text}, tokenizer, style, asked), tokenizer, before, asked)
+        over = less.length + 1 - room
+        if over <= 0:
+            return replace(less, cut=True)
+        if not text:
+            break
+    found = f"no room for the rest of the row beside '{field}', which alone may be cut"
+    raise BadInput(f"--data.max_length {style.max_length}, {asked}", found, "raise it")
+
+
+def shorter(tokenizer: Any, text: str, tokens: int) -> str:
+    """A text less about so many tokens at its end (at least one character less)."""
+    ids = bare_ids(tokenizer, text)
+    keep = str(tokenizer.decode(ids[: max(0, len(ids) - tokens)], skip_special_tokens=True))
+    size = len(keep) if text.startswith(keep) else int(len(text) * max(0, len(ids) - tokens) / max(1, len(ids)))
+    return text[: min(size, len(text) - 1)].rstrip() if text else ""
+
+
+def cut_on_the_left(made: Encoded, tokenizer: Any, over: int, style: Style, asked: str, before: str) -> Encoded:
+    """The example less `over` tokens of its own prompt, at the beginning; leading special tokens and demonstrations stay."""
+    lead = made.context[: len(leading_ids(tokenizer)) + len(bare_ids(tokenizer, before))]
+    kept = len(made.context) - len(lead) - over
+    if len(made.context) - over < 1:
+        found = "no room for a prompt beside the answer"
+        raise BadInput(f"--data.max_length {style.max_length}, {asked}", found, "raise it")
+    context = lead + made.context[len(made.context) - kept :] if kept >= 0 and lead else made.context[over:]
+    return replace(made, context=context, cut=True)
+
+
+def check_choices(task: Task, tokenizer: Any) -> None:
+    """Refuse choices that the tokenizer cannot tell apart or turns into nothing. Needs no rows, no model.
+
+    Raises: BadInput naming the choices.
+    """
+    if task.choices and task.answer == "{{ choice }}":
+        text = Written("x", tuple(f" {choice}" for choice in task.choices), Answers(task.choices, (0,)))
+        joined(text, tokenizer, "", f"--task {task.name}")
 
 
 def encode_rows(
-    task: Task, rows: Sequence[Mapping[str, Any]], tokenizer: Any, hard_prompt: bool = True, max_length: int = 512
+    task: Task,
+    rows: Sequence[Row],
+    tokenizer: Any,
+    style: Style = PLAIN,
+    named: Sequence[str] | None = None,
+    shots: Sequence[Sequence[str]] | None = None,
 ) -> tuple[Encoded, ...]:
-    """Encode rows in their order, numbered from 1 in errors; arguments and errors as `encode`.
+    """Encode rows in their order; arguments and errors as `encode`.
 
-    Each says whether it was `cut`; count them and tell the user.
+    Args: named, what errors call each row (default: the task and a number from 1); shots, the demonstrations
+    of each. Each example says whether it was `cut`, and how many demonstrations were `left_out`: count them and tell the user.
     """
-    return tuple(encode(task, row, tokenizer, hard_prompt, max_length, k) for k, row in enumerate(rows, 1))
+    names = named or [f"task {task.name}, row {k}" for k in range(1, len(rows) + 1)]
+    before: Sequence[Sequence[str]] = shots or [()] * len(rows)
+    return tuple(
+        encode(task, row, tokenizer, style, name, own) for row, name, own in zip(rows, names, before, strict=True)
+    )

@@ -1,14 +1,16 @@
 """Which rows train, validate and test: a pure function of the run's seed and the task's name.
 
-Test rows come from the test file alone. Validation rows are carved from the training file (or come
-from a file of their own), training rows from what is left, split in D_f (upper level) and D_p (lower
-level). No text stands in two parts. Every shrinking is told in `notes`.
+Test rows come from the test file alone; where there is none, a fifth of the training file is set apart for them.
+Validation rows are carved from the training file (or come from a file of their own), training rows from what is
+left, split in D_f (upper level) and D_p (lower level). No text stands in two parts, and no group of rows (a
+passage with several questions, where the task says so) on both sides of a carved border. Every shrinking is told in `notes`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +18,10 @@ from typing import Any
 from zofo.config import DataConfig
 from zofo.core.streams import generator
 from zofo.errors import BadInput
+from zofo.tasks.answers import reach
 from zofo.tasks.definition import Task
-from zofo.tasks.files import Row, Source, load
+from zofo.tasks.files import Source, load
+from zofo.tasks.read import Row
 from zofo.tasks.template import fields
 
 
@@ -31,11 +35,20 @@ class Splits:
     test: list[Row]
     notes: list[str]
     record: dict[str, Any]
+    named: dict[str, list[str]]  # what errors call each row of a part: file and row
 
 
 def normalised(task: Task, row: Row) -> str:
     """The text that says which row it is: the fields of its prompt, white space collapsed, in lower case."""
-    return "\x1f".join(" ".join(str(row.get(field)).split()).lower() for field in fields(task))
+    return "\x1f".join(" ".join(str(_value(row, field)).split()).lower() for field in fields(task))
+
+
+def _value(row: Row, field: str) -> Any:
+    """A field, dotted or not; None where a row has it not."""
+    try:
+        return reach(row, field)
+    except KeyError:
+        return None
 
 
 def _fresh(texts: Sequence[str], taken: set[str]) -> list[int]:
@@ -58,7 +71,7 @@ def _sample(indices: Sequence[int], size: int, seed: int, stream: str) -> list[i
 
 def _digest(rows: Sequence[Row]) -> str:
     """SHA-256 of the rows as JSON lines with sorted keys."""
-    lines = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
+    lines = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) + "\n" for row in rows)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -85,27 +98,36 @@ def split(task: Task, config: DataConfig, seed: int) -> Splits:
     source = load(task)
     notes = _Notes()
     chosen = _choose(task, source, config, seed, notes)
-    held = {"D_f": source.train, "D_p": source.train, "test": source.test}
-    held["validation"] = source.train if source.validation is None else source.validation
-    parts = {name: [held[name][k] for k in chosen[name]] for name in chosen}
+    own = {"validation": source.validation, "test": source.test}
+    of = {part: part if own.get(part) is not None else "train" for part in chosen}
+    held = {part: getattr(source, of[part]) for part in chosen}
+    parts = {part: [held[part][k] for k in chosen[part]] for part in chosen}
+    _assert_apart(task, parts)
     record: dict[str, Any] = {"task": task.name, "source": source.name, "seed": seed, "notes": list(notes), "parts": {}}
-    for name, rows in parts.items():
-        split_file = "test" if name == "test" else "validation" if held[name] is source.validation else "train"
-        record["parts"][name] = {
-            "rows": len(rows), "of": split_file, "sha256": _digest(rows), "indices": chosen[name],
+    for part, rows in parts.items():
+        record["parts"][part] = {
+            "rows": len(rows), "of": of[part], "sha256": _digest(rows), "indices": chosen[part],
         }  # fmt: skip
-    return Splits(**parts, notes=list(notes), record=record)
+    named = {part: [f"{source.files[of[part]]}, row {k + 1}" for k in chosen[part]] for part in chosen}
+    return Splits(**parts, notes=list(notes), record=record, named=named)
+
+
+def _assert_apart(task: Task, parts: dict[str, list[Row]]) -> None:
+    """Raise AssertionError where a text stands in two parts: a fault of this module."""
+    texts = {part: {normalised(task, row) for row in rows} for part, rows in parts.items()}
+    names = list(texts)
+    for k, one in enumerate(names):
+        for other in names[k + 1 :]:
+            assert not texts[one] & texts[other], f"{one} and {other} share rows"
 
 
 def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _Notes) -> dict[str, list[int]]:
     """Indices of each part in its file."""
     stream = f"splits:{task.name}"
     train = [normalised(task, row) for row in source.train]
-    tests = [normalised(task, row) for row in source.test]
-    test = _sample(range(len(tests)), config.test_rows, seed, f"{stream}:test")
-    notes.fewer("test", config.test_rows, len(test), "the test set has no more")
+    tests = [normalised(task, row) for row in source.test or ()]
     taken = set(tests)
-    validation = None
+    validation: list[int] | None = None
     if source.validation is not None:
         validation = _own_validation(task, source.validation, config, seed, taken, notes)
         taken |= {normalised(task, row) for row in source.validation}
@@ -114,8 +136,13 @@ def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _N
     clean = _fresh(train, taken)
     notes.dropped("train", len(pool) - len(clean), "the same text stands in the validation or test file")
     order = [clean[k] for k in generator(seed, f"{stream}:train").permutation(len(clean)).tolist()]
+    if source.test is None:
+        test, order = _carve_test(task, source.train, order, config, notes)
+    else:
+        test = _sample(range(len(tests)), config.test_rows, seed, f"{stream}:test")
+        notes.fewer("test", config.test_rows, len(test), "the test set has no more")
     if validation is None:
-        validation, order = _carve(task, order, config, notes)
+        validation, order = _carve(task, source.train, order, config, notes)
     return {**_levels(task, order, config, notes), "validation": validation, "test": test}
 
 
@@ -133,13 +160,48 @@ def _own_validation(
     return chosen
 
 
-def _carve(task: Task, order: list[int], config: DataConfig, notes: _Notes) -> tuple[list[int], list[int]]:
+def _front(task: Task, rows: list[Row], order: list[int], size: int) -> tuple[list[int], list[int]]:
+    """The first `size` of the shuffled rows and the others, no group of rows in both."""
+    if task.group is None:
+        return order[:size], order[size:]
+    group = {k: str(rows[k].get(task.group)) for k in order}
+    sizes, taken, count = Counter(group.values()), set[str](), 0
+    for name in dict.fromkeys(group.values()):
+        if count >= size:
+            break
+        taken.add(name)
+        count += sizes[name]
+    return [k for k in order if group[k] in taken][:size], [k for k in order if group[k] not in taken]
+
+
+def _carve_test(
+    task: Task, rows: list[Row], order: list[int], config: DataConfig, notes: _Notes
+) -> tuple[list[int], list[int]]:
+    """Test rows where the data has none: from a fifth of the shuffled rows, set apart whatever is asked for; and the rest."""
+    apart, rest = _front(task, rows, order, len(order) // 5)
+    if not apart:
+        raise BadInput(
+            f"--task {task.name}", f"{len(order)} different rows in all", "give a test file, or at least 5 rows"
+        )
+    left = len(order) - len(apart) - len(rest)
+    notes.dropped("train", left, f"they share their {task.group} with test rows")
+    test = apart[: config.test_rows]
+    notes.append(f"test: no test file, so {len(test)} rows of the training file ({len(apart)}, a fifth, are set apart)")
+    return test, rest
+
+
+def _carve(
+    task: Task, rows: list[Row], order: list[int], config: DataConfig, notes: _Notes
+) -> tuple[list[int], list[int]]:
     """Validation rows off the front of the shuffled rows (at most a third of them), and the rest from the back."""
     size = min(config.validation_rows, len(order) // 3)
     if not size:
         raise BadInput(f"--task {task.name}", f"{len(order)} training rows are left", "give at least 3 different rows")
     notes.fewer("validation", config.validation_rows, size, "a third of the training file")
-    return order[:size], order[size:][::-1]
+    validation, rest = _front(task, rows, order, size)
+    left = len(order) - len(validation) - len(rest)
+    notes.dropped("train", left, f"they share their {task.group} with validation rows")
+    return validation, rest[::-1]
 
 
 def _levels(task: Task, order: list[int], config: DataConfig, notes: _Notes) -> dict[str, list[int]]:

@@ -17,6 +17,18 @@ MAX_TEXT = 1 << 18  # characters of a rendered text
 
 
 FILTERS = ("capitalize", "default", "first", "join", "last", "length", "lower", "replace", "title", "trim", "upper")
+CHOICE = "choice"
+"""What the answer template calls the choice that it renders."""
+
+
+def before(text: str, mark: str) -> str:
+    """The text before the first `mark` (all of it where there is none)."""
+    return str(text).partition(mark)[0]
+
+
+def after(text: str, mark: str) -> str:
+    """The text after the first `mark` (nothing where there is none)."""
+    return str(text).partition(mark)[2]
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -38,7 +50,7 @@ def _environment() -> _Environment:
     # Text goes to a tokenizer, not to a page: nothing is escaped.
     environment = _Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     environment.globals.clear()
-    environment.filters = {name: environment.filters[name] for name in FILTERS}
+    environment.filters = {name: environment.filters[name] for name in FILTERS} | {"before": before, "after": after}
     return environment
 
 
@@ -48,22 +60,26 @@ def _compiled(text: str) -> Template:
 
 
 @cache
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(sorted(meta.find_undeclared_variables(_environment().parse(text))))
+def _names(text: str) -> frozenset[str]:
+    return frozenset(meta.find_undeclared_variables(_environment().parse(text)))
 
 
 def fields(task: Task) -> tuple[str, ...]:
-    """The fields of a row that the task's prompt-free template reads, sorted: they say which row it is.
+    """The fields of a row that the task's templates and options read, sorted: they say which row it is.
 
-    Raises: BadInput when the template is broken or reads none.
+    Raises: BadInput when a template is broken, or none of them reads a field.
     """
     try:
-        found = _names(task.template_free)
+        prompt = _names(task.template) | _names(task.free) | _names(task.template_task)
+        answer = _names(task.answer) - {CHOICE}
     except TemplateSyntaxError as error:
         raise _broken(task, error) from None
-    if not found:
-        raise BadInput(f"task {task.name}", "template_free reads no field of a row", "write one as {{ field }}")
-    return found
+    if task.chat is not None:
+        return (task.chat,)
+    if not prompt:
+        raise BadInput(f"task {task.name}", "the template reads no field of a row", "write one as {{ field }}")
+    options = (task.options,) if isinstance(task.options, str) else task.options
+    return tuple(sorted(prompt | answer | {name for name in options if name}))
 
 
 def _broken(task: Task, error: TemplateSyntaxError) -> BadInput:
@@ -82,18 +98,16 @@ def _bounded(template: Template, row: Mapping[str, Any]) -> str | None:
     return "".join(pieces)
 
 
-def render(task: Task, row: Mapping[str, Any], hard_prompt: bool = True, number: int = 0) -> str:
-    """The prompt of a row, with the task's hard prompt or without (the answer comes after one space).
+def fill(task: Task, template: str, row: Mapping[str, Any], asked: str) -> str:
+    """A template of the task with a row's fields in it.
 
-    Args: row, its fields; number, the row's number for error messages. Raises: BadInput naming the task
-    and the row where a field is missing, the template asks for what the sandbox refuses, or the text is
-    longer than MAX_TEXT characters.
+    Args: asked, what errors name (the file and row). Raises: BadInput where a field is missing, the template
+    asks for what the sandbox refuses, or the text is longer than MAX_TEXT characters.
     """
-    asked = f"task {task.name}, row {number}"
     try:
-        text = _bounded(_compiled(task.template if hard_prompt else task.template_free), row)
+        text = _bounded(_compiled(template), row)
     except UndefinedError as error:
-        do = "fields of this row: " + ", ".join(sorted(row))
+        do = "fields of this row: " + ", ".join(sorted(set(row) - {CHOICE}))
         raise BadInput(asked, f"a field is missing ({error})", do) from None
     except TemplateSyntaxError as error:
         raise _broken(task, error) from None

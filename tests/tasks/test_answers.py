@@ -1,0 +1,141 @@
+"""Which answers a row can have, and which of them its label means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zofo.errors import BadInput
+from zofo.tasks.answers import Answers, answers, reach
+from zofo.tasks.definition import Task
+
+WHERE = "mine.jsonl, row 7"
+FIXED = Task(name="t", choices=("No", "Yes", "Maybe"))
+LISTED = Task(name="t", options="options")
+FIELDS = Task(name="t", options=("one", "two"))
+TEXT = Task(name="t", metrics=("f1",))
+
+
+def right(task: Task, label: Any, **row: Any) -> tuple[int, ...]:
+    return answers(task, {task.label: label, **row}, WHERE).right
+
+
+@pytest.mark.parametrize("label", [1, "1", "Yes", ["Yes"], [1], ["1"]])
+def test_a_label_is_a_number_or_the_text_of_a_choice(label: Any) -> None:
+    assert answers(FIXED, {"label": label}, WHERE) == Answers(("No", "Yes", "Maybe"), (1,))
+
+
+def test_a_list_of_labels_is_all_that_is_right_in_its_order_and_once() -> None:
+    assert right(FIXED, ["Maybe", "Yes", 2, "Maybe"]) == (2, 1)
+    assert right(LISTED, ("b", "c"), options=["a", "b", "c"]) == (1, 2)
+
+
+def test_labels_say_what_the_field_holds_instead() -> None:
+    task = FIXED.model_copy(update={"labels": ("A", 7, "1")})
+    assert [right(task, value) for value in ("A", 7, "7", "1", 1)] == [(0,), (1,), (1,), (2,), (2,)]
+    for value in ("No", 0, "0"):
+        with pytest.raises(BadInput, match=r"field 'label' is .* one of A, 7, 1"):
+            right(task, value)
+
+
+def test_a_text_that_is_a_choice_is_that_choice_though_it_looks_like_a_number() -> None:
+    assert right(LISTED, "2", options=["1", "2", "3"]) == (1,)
+    assert right(LISTED, 2, options=["1", "2", "3"]) == (2,), "a number counts from 0"
+
+
+def test_options_are_a_list_in_a_field_or_a_field_each() -> None:
+    assert answers(LISTED, {"label": 0, "options": ["a", 2]}, WHERE).choices == ("a", "2")
+    assert answers(FIELDS, {"label": 1, "one": "a", "two": "b"}, WHERE) == Answers(("a", "b"), (1,))
+    task = FIELDS.model_copy(update={"labels": ("1", "2")})
+    assert right(task, "2", one="a", two="b") == (1,)
+
+
+def test_a_dotted_name_reaches_into_a_field() -> None:
+    row = {"answers": {"text": ["x", "y"], "deep": {"er": 3}}, "a.b": 1, "a": {"b": 2}}
+    assert reach(row, "answers.text") == ["x", "y"] and reach(row, "answers.deep.er") == 3
+    assert reach(row, "a.b") == 1, "a field of that very name comes first"
+    for name in ("answers.none", "none.text", "answers.text.x"):
+        with pytest.raises(KeyError):
+            reach(row, name)
+
+
+def test_dotted_labels_and_options_are_read() -> None:
+    task = Task(name="t", options="choices.text", label="key.at")
+    assert right(task.model_copy(update={"label": "gold"}), "b", choices={"text": ["a", "b"]}) == (1,)
+    assert answers(task, {"choices": {"text": ["a", "b"]}, "key": {"at": 1}}, WHERE).right == (1,)
+
+
+def test_free_answers_are_one_text_or_all_that_are_accepted() -> None:
+    assert answers(TEXT, {"label": "Paris"}, WHERE) == Answers(("Paris",), (0,))
+    assert answers(TEXT, {"label": 42}, WHERE) == Answers(("42",), (0,))
+    assert answers(TEXT, {"label": ["Paris", "the city"]}, WHERE) == Answers(("Paris", "the city"), (0, 1))
+
+
+BAD_LABELS = [
+    3,
+    -1,
+    "3",
+    "-1",
+    "yes",
+    "",
+    " ",
+    1.0,
+    None,
+    True,
+    False,
+    [],
+    [None],
+    [True],
+    ["Yes", "yes"],
+    {},
+    "²",
+    "9" * 5000,
+]
+
+
+@pytest.mark.parametrize("label", BAD_LABELS, ids=lambda label: repr(label)[:12])
+def test_a_label_that_is_no_choice_is_bad_input_with_its_place(label: Any) -> None:
+    with pytest.raises(BadInput, match=r"mine.jsonl, row 7: field 'label' is .*one of 0, 1, 2, No, Yes, Maybe"):
+        right(FIXED, label)
+
+
+def test_a_long_list_of_labels_is_not_written_out() -> None:
+    with pytest.raises(BadInput, match=r"0, 1, .*, 11 \.\.\.$"):
+        right(LISTED, "none", options=[f"option {k}" for k in range(40)])
+
+
+@pytest.mark.parametrize("task", [FIXED, LISTED, TEXT], ids=["fixed", "options", "text"])
+def test_a_missing_label_is_named_with_the_fields_that_are_there(task: Task) -> None:
+    with pytest.raises(BadInput, match=r"mine.jsonl, row 7: no field 'label'; fields of this row: options, text"):
+        answers(task, {"text": "x", "options": ["a", "b"]}, WHERE)
+
+
+@pytest.mark.parametrize(("task", "name"), [(LISTED, "options"), (FIELDS, "two")])
+def test_a_missing_field_of_options_is_named(task: Task, name: str) -> None:
+    with pytest.raises(BadInput, match=f"mine.jsonl, row 7: no field '{name}'; fields of this row: label, one"):
+        answers(task, {"label": 0, "one": "a"}, WHERE)
+
+
+@pytest.mark.parametrize("options", [None, [], ["one"], "ab", 3, {"a": 1, "b": 2}])
+def test_fewer_than_two_options_are_bad_input(options: Any) -> None:
+    with pytest.raises(BadInput, match=r"mine.jsonl, row 7: field 'options' is no list of two options or more"):
+        right(LISTED, 0, options=options)
+
+
+@pytest.mark.parametrize("option", [None, "", "  ", ["b"], {}])
+def test_an_option_that_is_no_text_is_bad_input_that_names_its_field(option: Any) -> None:
+    with pytest.raises(BadInput, match=r"mine.jsonl, row 7: .*'options'"):
+        right(LISTED, 0, options=["a", option])
+    with pytest.raises(BadInput, match=r"mine.jsonl, row 7: .*'two'"):
+        right(FIELDS, 0, one="a", two=option)
+
+
+@pytest.mark.parametrize("label", [None, "", " \n", [], ["Paris", ""], [None], {"text": "Paris"}])
+def test_an_empty_free_answer_is_bad_input(label: Any) -> None:
+    with pytest.raises(BadInput, match=r"mine.jsonl, row 7: field 'label' is "):
+        right(TEXT, label)
+
+
+def test_a_conversation_has_one_answer_whatever_its_row_holds() -> None:
+    assert answers(Task(name="t", chat="messages", metrics=("f1",)), {}, WHERE).right == (0,)

@@ -1,0 +1,99 @@
+"""What a row may be answered with, and which answers are right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zofo.errors import BadInput
+from zofo.tasks.definition import Task
+
+SHOWN = 12  # labels listed in an error
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The texts of a row's choices and which are right (the first right one is trained on). Free answers: all accepted."""
+
+    choices: tuple[str, ...]
+    right: tuple[int, ...]
+
+
+def reach(row: Mapping[str, Any], name: str) -> Any:
+    """A field's value; `answers.text` reaches into the field `answers`. Raises: KeyError where it is not there."""
+    if name in row:
+        return row[name]
+    head, dot, rest = name.partition(".")
+    if not dot or not isinstance(row[head], Mapping):
+        raise KeyError(name)
+    return reach(row[head], rest)
+
+
+def answers(task: Task, row: Mapping[str, Any], asked: str) -> Answers:
+    """The choices of a row and the right ones among them.
+
+    Args: asked, what errors name (file and row). Raises: BadInput where the label or an option is missing,
+    null or none of the choices.
+    """
+    if task.chat is not None:
+        return Answers(("",), (0,))
+    try:
+        label = reach(row, task.label)
+    except KeyError:
+        raise BadInput(asked, f"no field '{task.label}'", f"fields of this row: {', '.join(sorted(row))}") from None
+    if task.kind == "text":
+        return _free(label, f"field '{task.label}'", asked)
+    choices = task.choices or _options(task, row, asked)
+    given = label if isinstance(label, list | tuple) else [label]
+    found = [_index(value, task.labels, choices) for value in given]
+    if not given or None in found:
+        known = task.labels or (*range(len(choices)), *choices)
+        do = "it must be one of " + ", ".join(map(str, known[:SHOWN])) + (" ..." if len(known) > SHOWN else "")
+        raise BadInput(asked, f"field '{task.label}' is {str(label)[:80]!r}", do)
+    return Answers(choices, tuple(dict.fromkeys(k for k in found if k is not None)))
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value can stand as a text: letters or a number, and not blank."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and bool(str(value).strip())
+
+
+def _index(value: Any, labels: Sequence[str | int], choices: Sequence[str]) -> int | None:
+    """Which choice a label means, or None."""
+    text = str(value)
+    if labels:
+        named = [str(label) for label in labels]
+        return named.index(text) if text in named else None
+    if isinstance(value, str) and text in choices:
+        return list(choices).index(text)
+    number = int(text) if len(text) < 10 and text.isascii() and text.isdigit() and not isinstance(value, bool) else -1
+    return number if 0 <= number < len(choices) else None
+
+
+def _options(task: Task, row: Mapping[str, Any], asked: str) -> tuple[str, ...]:
+    """A row's own choices."""
+    listed = isinstance(task.options, str)
+    names = (task.options,) if isinstance(task.options, str) else task.options
+    try:
+        found = [reach(row, name) for name in names]
+    except KeyError as error:
+        raise BadInput(asked, f"no field {error}", f"fields of this row: {', '.join(sorted(row))}") from None
+    values = found[0] if listed else found
+    if not isinstance(values, list | tuple) or len(values) < 2:
+        raise BadInput(asked, f"field '{names[0]}' is no list of two options or more", "give the row its options")
+    for k, value in enumerate(values):
+        if not is_text(value):
+            found_here = f"an option in field '{names[0 if listed else k]}' is {str(value)[:80]!r}"
+            raise BadInput(asked, found_here, "options are texts")
+    return tuple(str(value) for value in values)
+
+
+def _free(label: Any, what: str, asked: str) -> Answers:
+    """All accepted texts of a free answer."""
+    texts = list(label) if isinstance(label, list | tuple) else [label]
+    if not texts or not all(map(is_text, texts)):
+        raise BadInput(
+            asked, f"{what} is {str(label)[:80]!r}", "give the text of an answer, or a list of accepted ones"
+        )
+    return Answers(tuple(str(t) for t in texts), tuple(range(len(texts))))

@@ -1,0 +1,39 @@
+"""Demonstrations: solved rows that stand before a row's prompt. A matter of data: every method can train with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from zofo.core.streams import generator
+from zofo.errors import BadInput
+from zofo.tasks.definition import Task
+from zofo.tasks.render import Row, Style, demonstration
+
+
+def texts(task: Task, rows: Sequence[Row], tokenizer: Any, style: Style, named: Sequence[str]) -> list[str]:
+    """Each row as a demonstration."""
+    return [demonstration(task, row, tokenizer, style, name) for row, name in zip(rows, named, strict=True)]
+
+
+def refuse_too_many(shots: int, pool: int, task: Task) -> None:
+    """Raise BadInput where there are fewer training rows than demonstrations asked for (a row is not its own)."""
+    if shots >= pool:
+        raise BadInput(
+            f"--data.shots {shots}", f"{pool} training rows of {task.name} to take them from", "ask for fewer"
+        )
+
+
+def for_all(pool: Sequence[str], shots: int, seed: int) -> list[str]:
+    """`shots` of the pool, drawn once: the same for every validation and test row."""
+    drawn = generator(seed, "demonstrations").permutation(len(pool))[:shots]
+    return [pool[k] for k in drawn.tolist()]
+
+
+def for_each(pool: Sequence[str], shots: int, seed: int, stream: str) -> list[list[str]]:
+    """For each row of the pool, `shots` others of it, drawn for that row alone."""
+    found = []
+    for k in range(len(pool)):
+        drawn = generator(seed, f"demonstrations-{stream}", k).choice(len(pool) - 1, shots, replace=False)
+        found.append([pool[j + (j >= k)] for j in drawn.tolist()])
+    return found
