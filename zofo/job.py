@@ -80,10 +80,12 @@ class Job(Loaded):
         return state
 
 
-def prepare(config: Config, given: Collection[str] = (), task: Task | None = None) -> Prepared:
+def prepare(
+    config: Config, given: Collection[str] = (), task: Task | None = None, wanted: Collection[str] = tuple(PARTS)
+) -> Prepared:
     """Check options, model and task, choose the rows and encode them: all that needs no weights.
 
-    Args: task, a run's own definition, instead of the one that the configuration names. Raises `BadInput`. Cost: reads the data once (a GGUF file is converted first, once).
+    Args: task, a run's own definition, instead of the one that the configuration names; wanted, the parts to encode. Raises `BadInput`. Cost: reads the data once (a GGUF file is converted first, once).
     """
     table.check(config, given)
     source = sources.find(config.model.name)
@@ -91,7 +93,7 @@ def prepare(config: Config, given: Collection[str] = (), task: Task | None = Non
     splits = split(task, config.data, config.run.seed)
     tokenizer = models.load_tokenizer(source)
     check_choices(task, tokenizer)
-    made = parts.encode(task, splits, tokenizer, config.data, config.run.seed, models.positions(source))
+    made = parts.encode(task, splits, tokenizer, config.data, config.run.seed, models.positions(source), wanted)
     return Prepared(task, splits, tokenizer, source, made.encoded, made.nulls, [*splits.notes, *made.notes])
 
 

@@ -113,9 +113,11 @@ def test_a_run_is_taken_to_another_task(cli, trained: str, home: Path) -> None:
     before, own = file.read_bytes(), mine(home)
     status, out, err = cli("eval", trained, "--data.train", own, "--out", "other.json")
     assert status == 0, err
-    assert ", mine, test rows" in out and lines(out)["what"] == ["what", "loss", "rows"], "losses alone are measured"
+    assert ", own/mine, test rows" in out and lines(out)["what"] == ["what", "loss", "rows"], (
+        "losses alone are measured"
+    )
     found = json.loads((home / "other.json").read_text(encoding="utf-8"))
-    assert (found["task"], found["results"]["p"]["n"]) == ("mine", 6) and "accuracy" not in found["results"]["p"]
+    assert (found["task"], found["results"]["p"]["n"]) == ("own/mine", 6) and "accuracy" not in found["results"]["p"]
     assert file.read_bytes() == before
 
 
@@ -148,13 +150,13 @@ def test_what_a_run_was_trained_for_does_not_limit_what_it_is_scored_on(cli, mod
     begun(cli, model, home, "classifier", *words)
     status, out, err = cli("eval", "classifier", "--dir", "more", "--data.train", mine(home))
     assert status == 0, err
-    assert ", mine, test rows" in out
+    assert ", own/mine, test rows" in out
 
 
 def test_a_run_on_own_files_is_taken_to_a_task_of_the_package(cli, model: str, home: Path) -> None:
     begun(cli, model, home, "own", "--data.train", mine(home))
     record = json.loads((home / "more" / "own" / "eval.json").read_text(encoding="utf-8"))
-    assert record["task"] == "mine" and set(record["results"]["theta"]) == {"n", "loss", "loss_se"}
+    assert record["task"] == "own/mine" and set(record["results"]["theta"]) == {"n", "loss", "loss_se"}
     status, out, err = cli("eval", "own", "--dir", "more", "--task", "reviews", "--data.test_rows", "6")
     assert status == 0, err
     assert ", reviews, test rows" in out and "%" in lines(out)["theta (used)"][1]

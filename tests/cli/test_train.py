@@ -61,14 +61,15 @@ def test_dry_run_tells_and_writes_nothing(cli, model: str, tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
     told = out.split("\n# ")
     assert [part.split("\n", 1)[0].split(",")[0] for part in told] == [
-        "# configuration", "splits", "3 training examples", "memory (sizes known without running)",
+        "# configuration", "task", "splits", "3 training examples", "memory (sizes known without running)",
     ]  # fmt: skip
     assert build(flat(yaml.safe_load(told[0]))).method.warmup == 10
-    assert "D_f\t4\ttrain file" in told[1] and "D_p\t8\ttrain file" in told[1] and "test\t8\ttest file" in told[1]
-    assert "note: D_p: " in told[1] and "cut at the end of 'sentence' to 30 tokens" in told[1]
-    examples = told[2].splitlines()[1:]
+    assert "reviews: answers terrible, great (in label order); objective lm" in told[1]
+    assert "D_f\t4\ttrain file" in told[2] and "D_p\t8\ttrain file" in told[2] and "test\t8\ttest file" in told[2]
+    assert "note: D_p: " in told[2] and "cut at the end of 'sentence' to 30 tokens" in told[2]
+    examples = told[3].splitlines()[1:]
     assert len([line for line in examples if "[[ great]]" in line or "[[ terrible]]" in line]) == 3
-    assert "weights (fp32): " in told[3] and "activations: not estimated yet" in told[3]
+    assert "weights (fp32): " in told[4] and "activations: not estimated yet" in told[4]
 
 
 def flat(tree: dict[str, Any]) -> dict[str, Any]:

@@ -115,9 +115,9 @@ def test_a_family_gives_its_members_what_all_share_and_what_their_kind_has() -> 
     [
         ({"chioces": ["a", "b"]}, "did you mean 'choices'"),
         ({"metric": "bleu"}, "did you mean 'metrics'"),
-        ({"choices": ["one"]}, "key choices: .*two words or more"),
-        ({"choices": ["same", "same"]}, "each another"),
-        ({"choices": ["", "x"]}, "each another"),
+        ({"choices": ["one"]}, "key choices: .*two texts or more"),
+        ({"choices": ["same", "same"]}, "all different"),
+        ({"choices": ["", "x"]}, "all different"),
         ({"options": "options"}, "choices and options cannot both be given"),
         ({"labels": ["0", "1", "2"]}, "labels must be as many as choices"),
         (

@@ -91,11 +91,11 @@ SHOWN: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     ),
     "squad": (
         {"title": TITLE, "context": PASSAGE, "question": "Where?", "answers": {"text": ["Paris", "in Paris"], "answer_start": [32, 29]}},
-        f"Title: Paris\nContext: {PASSAGE}\nQuestion: Where?\nAnswer:", ["* Paris"],
+        f"Title: Paris\nContext: {PASSAGE}\nQuestion: Where?\nAnswer:", ["* Paris\n"],
     ),
     "drop": (
         {"passage": PASSAGE, "question": "How many towers?", "answers": ["1", "one"]},
-        f"Passage: {PASSAGE}\nQuestion: How many towers?\nAnswer:", ["* 1"],
+        f"Passage: {PASSAGE}\nQuestion: How many towers?\nAnswer:", ["* 1\n"],
     ),
     "crossfit/trec": (
         {"task": "trec", "input": "Who won ?", "output": "HUM", "options": ["ABBR", "HUM", "NUM"]},
@@ -107,7 +107,7 @@ SHOWN: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     ),
     "crossfit/drop": (
         {"task": "drop", "input": "question: Who? context: Bo.", "output": "Bo", "options": []},
-        "question: Who? context: Bo.\n", ["*Bo"],
+        "question: Who? context: Bo.\n", ["*Bo\n"],
     ),
 }  # fmt: skip
 """A row, its prompt, and its answers: `*` before each that is right."""
@@ -130,7 +130,7 @@ def test_a_row_becomes_the_published_prompt_and_answers(letters: Any, name: str)
 def test_a_demonstration_is_prompt_and_right_answer_as_scored(letters: Any, name: str) -> None:
     row, prompt, answers = SHOWN[name]
     right = next(text[1:] for text in answers if text[0] == "*")
-    assert demonstration(find(name), row, letters, LONG, "x") == prompt + right + "\n\n"
+    assert demonstration(find(name), row, letters, LONG, "x") == prompt + right.rstrip("\n") + "\n\n"
 
 
 @pytest.mark.parametrize("name", SHOWN)
@@ -139,7 +139,7 @@ def test_the_prompt_alone_holds_nothing_of_the_row_but_its_answers(letters: Any,
     found = encode(find(name), row, letters, Style(task_only=True))
     alone = "" if not find(name).template_task else letters.decode(found.context)
     assert all(word in prompt for word in re.findall(r"\w+", alone))
-    assert [letters.decode(ids).strip() for ids in found.answers] == [text.strip("* ") for text in answers]
+    assert [letters.decode(ids).strip() for ids in found.answers] == [text.strip("* \n") for text in answers]
     given = [value for value in row.values() if isinstance(value, str) and value not in ("cause", row.get("output"))]
     assert not [value for value in given if re.search(rf"\b{re.escape(value.strip())}\b", alone)]
 

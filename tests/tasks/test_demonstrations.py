@@ -24,7 +24,7 @@ def test_a_demonstration_is_a_row_with_its_right_answer() -> None:
 
 
 def test_a_row_that_cannot_be_a_demonstration_is_named() -> None:
-    with pytest.raises(BadInput, match=r"^train.csv, row 7: a field is missing"):
+    with pytest.raises(BadInput, match=r"^train.csv, row 7: task t's template reads a field that is missing"):
         texts(
             TASK, [{"text": "one", "label": 1}, {"label": 0}], PLAIN, Style(), ["train.csv, row 2", "train.csv, row 7"]
         )
@@ -64,9 +64,9 @@ def test_rows_drawn_once_are_of_the_pool_each_once_and_more_go_on_from_fewer() -
 
 
 def test_as_many_shots_as_rows_are_refused() -> None:
-    refuse_too_many(3, 4, TASK)
+    refuse_too_many(3, 4, "D_p")
     for shots in (4, 5):
         with pytest.raises(
-            BadInput, match=f"^--data.shots {shots}: 4 training rows of t to take them from; ask for fewer"
+            BadInput, match=f"^--data.shots {shots}: D_p has 4 training rows to take them from; ask for at most 3"
         ):
-            refuse_too_many(shots, 4, TASK)
+            refuse_too_many(shots, 4, "D_p")

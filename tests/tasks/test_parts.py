@@ -108,9 +108,12 @@ def test_demonstrations_are_a_function_of_the_seed_and_of_their_pool(tokenizer: 
 
 def test_more_shots_than_other_rows_of_a_level_are_refused(tokenizer: Any) -> None:
     made(tokenizer, shots=4)
-    with pytest.raises(BadInput, match=r"^--data.shots 5: 5 training rows of t to take them from; ask for fewer$"):
+    with pytest.raises(
+        BadInput,
+        match=r"^--data.shots 5: D_f has 5 training rows to take them from; ask for at most 4, or give more rows$",
+    ):
         made(tokenizer, shots=5)
-    with pytest.raises(BadInput, match=r"^--data.shots 3: 3 training rows of t"):
+    with pytest.raises(BadInput, match=r"^--data.shots 3: D_. has 3 training rows to take them from"):
         made(tokenizer, shots=3, held=rows() | {"p": rows()["p"][:3]})
 
 

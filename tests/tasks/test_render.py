@@ -239,8 +239,8 @@ def test_only_the_named_field_loses_text_and_only_at_its_end(either: Any, limit:
     made_task = Task(name="t", template="P: {{ passage }}\nQ: {{ question }}", shorten="passage", metrics=("f1",))
     found = encode(made_task, ABOUT, either, Style(max_length=limit))
     text = either.decode(whole(found, 0), skip_special_tokens=True)
-    assert text.startswith("P: ") and text.endswith("\nQ: a fine quiet film ? great")
-    kept = text.removeprefix("P: ").removesuffix("\nQ: a fine quiet film ? great")
+    assert text.startswith("P: ") and text.endswith("\nQ: a fine quiet film ? great\n")
+    kept = text.removeprefix("P: ").removesuffix("\nQ: a fine quiet film ? great\n")
     assert PASSAGE.startswith(kept) and 0 < len(kept) < len(PASSAGE)
     assert found.cut and limit - 8 <= size(found) <= limit, "no more is lost than has to be"
 
@@ -441,3 +441,19 @@ def test_a_choice_of_no_token_is_refused() -> None:
 
     with pytest.raises(BadInput, match="'q' becomes no token"):
         check_choices(task(choices=("a", "q")), Deaf())
+
+
+def test_a_free_answer_is_closed_by_the_newline_that_generation_stops_at(gpt: Any) -> None:
+    free = Task(name="t", template="{{ sentence }} =", metrics=("f1",))
+    row = {"sentence": "a film", "label": ["great", "bad"]}
+    assert gpt.decode(encode(free, row, gpt).answers[0]) == " great\n"
+    assert demonstration(free, row, gpt, Style(), "row") == "a film = great\n\n"
+    assert gpt.decode(encode(free.model_copy(update={"stop": "end"}), row, gpt).answers[0]) == " great"
+
+
+def test_an_answer_that_brings_its_space_gets_no_other(gpt: Any) -> None:
+    row = {"sentence": "a film", "label": " great"}
+    assert (
+        gpt.decode(encode(Task(name="t", template="{{ sentence }}", metrics=(), stop="end"), row, gpt).answers[0])
+        == " great"
+    )

@@ -43,7 +43,7 @@ def test_before_and_after_part_a_text_at_its_first_mark() -> None:
 
 
 def test_a_missing_field_is_named_with_the_row() -> None:
-    with pytest.raises(BadInput, match=r"mine.jsonl, row 7: .*'text'.*fields of this row: other"):
+    with pytest.raises(BadInput, match=r"mine.jsonl, row 7: .*'text'.*choose one of: other"):
         filled("{{ text }}", asked="mine.jsonl, row 7", other=1)
     with pytest.raises(BadInput, match=r"row 1: .*deeper"):
         filled("{{ text.deeper }}", text={"deep": 1})
@@ -52,7 +52,7 @@ def test_a_missing_field_is_named_with_the_row() -> None:
 def test_a_missing_field_is_told_without_the_choice_among_the_fields() -> None:
     with pytest.raises(BadInput) as error:
         filled("{{ choice }} {{ text }}", choice="a", other=1)
-    assert error.value.do == "fields of this row: other"
+    assert error.value.do == "choose one of: other"
 
 
 @pytest.mark.parametrize(

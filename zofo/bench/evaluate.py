@@ -88,7 +88,7 @@ def main(
     held: nn.Module | None = None
     for task in tasks:
         config = build({"model.name": model, "model.dtype": dtype, "data.task": task, "data.test_rows": rows})
-        ready = job.prepare(config)
+        ready = job.prepare(config, wanted=("test",))
         held = held or models.load(ready.source, config.model)
         found[task] = measure(held, ready, rounds, dtype)
     return {

@@ -25,6 +25,9 @@ OTHER_ROWS = {"data.task", "data.train"}
 FILES = OTHER_ROWS | {"data.validation", "data.test", *(f"data.{column}" for column in COLUMNS)}
 """Options that say where rows are: a run's own definition of its task does not serve beside them."""
 
+OTHER_PARTS = {"train", "validation", "test"}
+"""What a note about rows may begin with; those of rows that are not scored go unsaid."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -68,10 +71,10 @@ def evaluate(
 
 def of_model(name: str, flags: Mapping[str, Any], asked: Asked) -> int:
     """Scores of a model without training."""
-    from zofo import loop, models
+    from zofo import job, models
 
     config = build({"model.name": name, **flags})
-    ready = loop.prepare(config, ())
+    ready = job.prepare(config, wanted=(asked.split,))
     began = time.perf_counter()
     results = {word(config): scored(models.load(ready.source, config.model), ready, config, asked.split)}
     tell(ready, config, name, results, None, asked, time.perf_counter() - began)
@@ -90,11 +93,13 @@ def of_run(
     from zofo import job, saved
     from zofo.run.jsonfile import read_json
     from zofo.tasks import definition
+    from zofo.tasks.parts import PARTS
 
     own = load(run.config)
     config = changed(own, flags)
     other = bool(FILES & set(flags))
-    ready = job.prepare(config, task=None if other else definition.read(run.task, f"run {run.name}"))
+    task = None if other else definition.read(run.task, f"run {run.name}")
+    ready = job.prepare(config, task=task, wanted=PARTS if config == own else (asked.split,))
     if config == own:
         job.same_rows(read_json(run.splits), ready)
     held = saved.open_run(run, which, None, complain)
@@ -163,7 +168,8 @@ def tell(
     from zofo.run.jsonfile import write_json
 
     for note in ready.notes:
-        line(f"note: {plain(note)}")
+        if note.partition(":")[0] not in OTHER_PARTS - {asked.split} or config.data.shots:
+            line(f"note: {plain(note)}")
     calibrated = f", calibrated ({config.data.calibration})" if ready.nulls else ""
     line(plain(f"{what}, {ready.task.name}, {asked.split} rows{calibrated}, {duration(seconds)}"))
     used = held.used if held is not None else None

@@ -51,9 +51,9 @@ def of_task(task: Task) -> int:
     """A task: prompt, choices, metric, and where its rows come from."""
     line(f"task {task.name}: {plain(task.about)}")
     rows = [
-        ("template", task.template),
-        ("template without the hard prompt", task.free),
-        ("task-only prompt, for calibration", task.template_task),
+        ("template", task.template.replace("\n", "\\n")),
+        ("template without the hard prompt", task.free.replace("\n", "\\n")),
+        ("task-only prompt, for calibration", task.template_task.replace("\n", "\\n") or "none"),
         ("answers", answers(task)),
         ("label", task.label),
         ("metrics", ", ".join(map(named, task.metrics))),

@@ -38,12 +38,18 @@ def train(
 
 def rehearse(config: Config, given: Collection[str]) -> int:
     """Print the resolved configuration, the splits, examples and sizes. Loads no weights, writes no run."""
-    from zofo import loop, models
+    from zofo import loop, models, objectives
+    from zofo.cli.show import answers
     from zofo.memory import sizes
+    from zofo.report.words import named
 
     ready = loop.prepare(config, given)
     line("# configuration")
     line(dump(config).rstrip())
+    task = ready.task
+    line("\n# task")
+    line(plain(f"{task.name}: answers {answers(task)}; objective {objectives.name_of(config, task)}"))
+    line(plain(f"measured: {', '.join(map(named, task.metrics)) or 'loss'}; template: {task.template!r}"))
     line("\n# splits")
     carved(ready.splits.record)
     for note in ready.notes:

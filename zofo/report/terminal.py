@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from zofo.report import history
-from zofo.report.words import LOSSES, duration, figure, number, score, size
+from zofo.report.words import LOSSES, duration, figure, number, primary, score, size
 
 EVERY = 30.0
 """Seconds after which a plain line is written though less than a tenth of the steps has passed."""
@@ -126,7 +126,7 @@ class Reporter:
         """Show a validation; say once when p lags behind s."""
         by = str(row.get("by", "loss"))
         measure = by if by in LOSSES else "loss"
-        parts = [f"{slot} {score(row[slot])} (loss {figure(row[slot].get(measure))})" for slot in history.slots(row)]
+        parts = [f"{slot} {scored(row[slot], measure)}" for slot in history.slots(row)]
         parts += ["best so far"] if row.get("best") else []
         self.line(f"step {row['step']}{f' of {self.of}' if self.of else ''}  validation  " + "  ".join(parts))
         behind = history.lag(row)
@@ -154,6 +154,12 @@ def named(place: str) -> str:
     """A run as it is typed in a command: its name where it lies in `runs`, else its path."""
     path = Path(place)
     return shlex.quote(path.name if path.parent == Path("runs") else str(path))
+
+
+def scored(result: Mapping[str, Any], measure: str) -> str:
+    """A result in a few words: its score and loss, or its loss alone."""
+    loss = f"loss {figure(result.get(measure))}"
+    return f"{score(result)} ({loss})" if primary(result) else loss
 
 
 def checkpoint(summary: Mapping[str, Any]) -> str:

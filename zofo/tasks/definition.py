@@ -115,8 +115,8 @@ class Task(_Frozen):
     @classmethod
     def _told_apart(cls, choices: tuple[str, ...]) -> tuple[str, ...]:
         blank = any(not choice.strip() for choice in choices)
-        if len(choices) == 1 or blank or len(set(choices)) < len(choices):
-            raise ValueError("choices must be two words or more, each another")
+        if len(choices) == 1 or blank or len({choice.strip() for choice in choices}) < len(choices):
+            raise ValueError("choices must be two texts or more, all different")
         return choices
 
     @model_validator(mode="after")
@@ -219,4 +219,6 @@ def _validated(tree: dict[str, Any], asked: str) -> Task:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         hint = nearest(key, Task.model_fields) if first["type"] == "extra_forbidden" else "mend the file"
-        raise BadInput(f"{asked}, key {key}" if key else asked, first["msg"].lower(), hint) from None
+        raise BadInput(
+            f"{asked}, key {key}" if key else asked, first["msg"].lower().removeprefix("value error, "), hint
+        ) from None

@@ -16,12 +16,11 @@ def texts(task: Task, rows: Sequence[Row], tokenizer: Any, style: Style, named: 
     return [demonstration(task, row, tokenizer, style, name) for row, name in zip(rows, named, strict=True)]
 
 
-def refuse_too_many(shots: int, pool: int, task: Task) -> None:
-    """Raise BadInput where there are fewer training rows than demonstrations asked for (a row is not its own)."""
+def refuse_too_many(shots: int, pool: int, part: str) -> None:
+    """Raise BadInput where a part of the training rows has too few to take demonstrations from (a row is not its own)."""
     if shots >= pool:
-        raise BadInput(
-            f"--data.shots {shots}", f"{pool} training rows of {task.name} to take them from", "ask for fewer"
-        )
+        found = f"{part} has {pool} training rows to take them from"
+        raise BadInput(f"--data.shots {shots}", found, f"ask for at most {pool - 1}, or give more rows")
 
 
 def for_all(pool: Sequence[str], shots: int, seed: int) -> list[str]:

@@ -109,7 +109,8 @@ def title(files: Files) -> str:
     path = Path(files.train)
     stem = path.name.split(".")[0]
     word = path.parent.name if stem == "train" else stem
-    return "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in word).strip("-")[:64] or "own"
+    plain = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in word).strip("-")[:64]
+    return f"own/{plain or 'rows'}"
 
 
 def conversation(data: DataConfig, files: Files) -> Task:
@@ -193,7 +194,9 @@ def labels_of(values: Sequence[object], column: str, asked: str) -> tuple[str, .
         if value is None or not str(value).strip():
             raise BadInput(f"{asked}, row {number}", f"field '{column}' is empty", "mend or drop the row")
     found = sorted({str(value) for value in values}, key=order)
-    if len(found) < 2 or len(found) > MOST:
+    if len(found) < 2:
+        raise BadInput(asked, f"column '{column}' holds '{found[0]}' in every row", "give rows of two labels or more")
+    if len(found) > MOST:
         do = "for free answers name --data.prompt_column and --data.completion_column"
         raise BadInput(asked, f"column '{column}' has {len(found)} different labels in {len(values)} rows", do)
     return tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,9 +28,15 @@ class Parts:
 
 
 def encode(
-    task: Task, splits: Splits, tokenizer: Any, data: DataConfig, seed: int, positions: int | None = None
+    task: Task,
+    splits: Splits,
+    tokenizer: Any,
+    data: DataConfig,
+    seed: int,
+    positions: int | None = None,
+    wanted: Collection[str] = tuple(PARTS),
 ) -> Parts:
-    """Encode all parts.
+    """Encode the parts that are wanted.
 
     Demonstrations of a training row are other rows of its own level, drawn for it; those of validation and test
     rows are rows of D_p, drawn once. Args: positions, tokens that the model can read (None: no limit).
@@ -40,10 +46,10 @@ def encode(
         found = f"{task.name} has no choices to compare"
         raise BadInput(f"--data.calibration {data.calibration}", found, "leave it out")
     style = Style(data.hard_prompt, data.max_length, positions)
-    shots = {key: drawn(key, task, splits, tokenizer, style, data.shots, seed) for key in PARTS} if data.shots else {}
+    shots = {key: drawn(key, task, splits, tokenizer, style, data.shots, seed) for key in wanted} if data.shots else {}
     encoded, nulls = {}, {}
-    for key, part in PARTS.items():
-        rows, named = getattr(splits, part), splits.named[part]
+    for key in wanted:
+        rows, named = getattr(splits, PARTS[key]), splits.named[PARTS[key]]
         encoded[key] = encode_rows(task, rows, tokenizer, style, named, shots.get(key))
         if data.calibration != "none" and key not in TRAINED:
             before = shots.get(key) if data.calibration == "icl-sfc" else None
@@ -57,7 +63,7 @@ def drawn(
     """The demonstrations of each row of a part."""
     part = PARTS[key] if key in TRAINED else "D_p"
     rows = getattr(splits, part)
-    demonstrations.refuse_too_many(shots, len(rows), task)
+    demonstrations.refuse_too_many(shots, len(rows), part)
     pool = demonstrations.texts(task, rows, tokenizer, style, splits.named[part])
     if key in TRAINED:
         return demonstrations.for_each(pool, shots, seed, key)
@@ -70,6 +76,10 @@ def told(task: Task, encoded: dict[str, tuple[Encoded, ...]], data: DataConfig) 
     cut = {PARTS[key]: sum(row.cut for row in rows) for key, rows in encoded.items()}
     lost = {PARTS[key]: sum(row.left_out > 0 for row in rows) for key, rows in encoded.items()}
     notes = [f"{part}: {n} rows cut {where} to {data.max_length} tokens" for part, n in cut.items() if n]
+    if data.calibration != "none" and not task.template_task:
+        notes.append(
+            f"calibration: {task.name} has no task-only prompt (template_task): choices are scored after nothing"
+        )
     return notes + [
         f"{part}: {n} rows with fewer than {data.shots} demonstrations (the model reads no more)"
         for part, n in lost.items() if n

@@ -3,7 +3,7 @@
 Demonstrations, prompt and answer are tokenised as one text, and the answer's tokens are found by where its
 characters stand in it: no tokenizer has to turn the prompt alone into a prefix of the whole. The special
 tokens that the tokenizer puts before plain text stand in front (BOS only if it adds one), none behind. One
-space joins prompt and answer, unless the prompt ends in white space.
+space joins prompt and answer, unless the prompt ends or the answer begins in white space.
 """
 
 from __future__ import annotations
@@ -60,8 +60,15 @@ def written(task: Task, row: Row, tokenizer: Any, style: Style, asked: str) -> W
     if task.answer != "{{ choice }}":
         texts = tuple(fill(task, task.answer, {**row, CHOICE: text}, asked) for text in texts)
     gap = " " if prompt and not prompt[-1].isspace() else ""
-    end = tokenizer.eos_token or "" if task.end else ""
-    return Written(prompt, tuple(gap + text + end for text in texts), held)
+    tails = tuple((gap if not text[:1].isspace() else "") + text + ending(task, tokenizer) for text in texts)
+    return Written(prompt, tails, held)
+
+
+def ending(task: Task, tokenizer: Any) -> str:
+    """What closes an answer, so that a model learns to stop: nothing after a choice; what generation stops at after free text."""
+    if task.end:
+        return str(tokenizer.eos_token or "")
+    return "\n" if task.kind == "text" and task.stop == "newline" else ""
 
 
 def chat(task: Task, row: Row, tokenizer: Any, asked: str) -> Written:
@@ -89,7 +96,8 @@ def demonstration(task: Task, row: Row, tokenizer: Any, style: Style, asked: str
     if task.chat is not None:
         raise BadInput("--data.shots", "conversations cannot be demonstrations", "leave it out")
     text = written(task, row, tokenizer, style, asked)
-    return text.prompt + text.tails[text.held.right[0] if task.kind != "text" else 0] + task.separator
+    tail = text.tails[text.held.right[0] if task.kind != "text" else 0]
+    return text.prompt + tail.removesuffix("\n") + task.separator
 
 
 def encode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -10,7 +11,7 @@ from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from zofo.errors import BadInput
+from zofo.errors import BadInput, nearest
 from zofo.tasks.definition import Task
 
 MAX_TEXT = 1 << 18  # characters of a rendered text
@@ -107,8 +108,10 @@ def fill(task: Task, template: str, row: Mapping[str, Any], asked: str) -> str:
     try:
         text = _bounded(_compiled(template), row)
     except UndefinedError as error:
-        do = "fields of this row: " + ", ".join(sorted(set(row) - {CHOICE}))
-        raise BadInput(asked, f"a field is missing ({error})", do) from None
+        known = sorted(set(row) - {CHOICE})
+        missing = re.search(r"'(\w+)' is undefined", str(error))
+        do = nearest(missing[1] if missing else "", known)
+        raise BadInput(asked, f"task {task.name}'s template reads a field that is missing ({error})", do) from None
     except TemplateSyntaxError as error:
         raise _broken(task, error) from None
     except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
