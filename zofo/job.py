@@ -93,8 +93,29 @@ def prepare(
     splits = split(task, config.data, config.run.seed)
     tokenizer = models.load_tokenizer(source)
     check_choices(task, tokenizer)
-    made = parts.encode(task, splits, tokenizer, config.data, config.run.seed, models.positions(source), wanted)
+    made = parts.encode(task, splits, tokenizer, config.data, config.run.seed, room(config, task, source), wanted)
     return Prepared(task, splits, tokenizer, source, made.encoded, made.nulls, [*splits.notes, *made.notes])
+
+
+def room(config: Config, task: Task, source: Source) -> int | None:
+    """Tokens that the model can read of a row, less what is generated and an adapter's virtual tokens (None: no limit known).
+
+    Raises: BadInput where nothing is left.
+    """
+    positions = models.positions(source)
+    if positions is None:
+        return None
+    left = positions - (task.max_new_tokens if task.kind == "text" and task.metrics else 0) - virtual(config)
+    if left < 8:
+        raise BadInput(f"--model {source.name}", f"it reads {positions} tokens, {left} of a row", "take another model")
+    return left
+
+
+def virtual(config: Config) -> int:
+    """Virtual tokens that a run's adapter puts before each row."""
+    if not table.METHODS[config.method.name].uses_adapter(config) or config.adapter.kind == "lora":
+        return 0
+    return config.adapter.tokens or {"prefix": 5, "prompt": 10}[config.adapter.kind]
 
 
 def recorded(prepared: Prepared) -> dict[str, Any]:

@@ -230,7 +230,10 @@ def zero_shot(r: Running) -> None:
     )
     what = words.primary(result)
     value = words.score(result) if what else words.figure(result["loss"])
-    r.show.note(f"zero-shot test {words.named(what)} {value} (n = {result['n']})")
+    shots = r.job.config.data.shots
+    r.show.note(
+        f"{f'{shots}-shot, untrained:' if shots else 'zero-shot'} test {words.named(what)} {value} (n = {result['n']})"
+    )
 
 
 def named(settings: Config, given: Collection[str]) -> Config:

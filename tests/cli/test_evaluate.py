@@ -63,7 +63,7 @@ def test_other_rows_or_checkpoints_are_not_recorded(cli, trained: str, home: Pat
     assert file.read_bytes() == before
 
 
-@pytest.mark.parametrize("words", ["--shots 1", "--calibration sfc", "--seed 1", "--dtype bf16", "--data.test_rows 5"])
+@pytest.mark.parametrize("words", ["--shots 1", "--calibration sfc", "--dtype bf16", "--data.test_rows 5"])
 def test_a_run_scored_with_other_options_is_told_and_not_recorded(cli, trained: str, home: Path, words: str) -> None:
     file = home / "runs" / trained / "eval.json"
     before = file.read_bytes()
@@ -74,6 +74,15 @@ def test_a_run_scored_with_other_options_is_told_and_not_recorded(cli, trained: 
     assert (", calibrated (sfc)" in out) == ("sfc" in words) == (found["calibration"] == "sfc")
     same = found["results"]["p"] == own["results"]["p"] and found["rows_sha256"] == own["rows_sha256"]
     assert not same or "sfc" in words, "calibration changes answers, not losses"
+
+
+@pytest.mark.parametrize(
+    "words", ["--seed 1", "--data.train_rows 9", "--data.validation_rows 3", "--data.upper_share 0.5"]
+)
+def test_a_runs_rows_are_not_chosen_anew(cli, trained: str, words: str) -> None:
+    """Rows that it was trained on could come to be tested."""
+    status, _, err = cli("eval", trained, *words.split())
+    assert status == 2 and "a run's rows are those that it was made on" in err
 
 
 def test_options_that_say_what_holds_anyway_are_no_others(cli, trained: str, home: Path) -> None:

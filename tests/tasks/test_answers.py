@@ -41,7 +41,8 @@ def test_labels_say_what_the_field_holds_instead() -> None:
 
 def test_a_text_that_is_a_choice_is_that_choice_though_it_looks_like_a_number() -> None:
     assert right(LISTED, "2", options=["1", "2", "3"]) == (1,)
-    assert right(LISTED, 2, options=["1", "2", "3"]) == (2,), "a number counts from 0"
+    assert right(LISTED, 2, options=["1", "2", "3"]) == (1,), "a number means the same in JSON as in a table"
+    assert right(LISTED, 2, options=["a", "b", "c"]) == (2,), "where no choice is a number it counts from 0"
 
 
 def test_options_are_a_list_in_a_field_or_a_field_each() -> None:

@@ -1,4 +1,4 @@
-"""`zofo bench`: what steps cost on this machine."""
+"""`zofo bench`: what steps and scoring cost on this machine."""
 
 from __future__ import annotations
 

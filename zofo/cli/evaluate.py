@@ -23,7 +23,9 @@ Slot = Annotated[Literal["p", "s"] | None, Parameter(help="which adapter of the 
 OTHER_ROWS = {"data.task", "data.train"}
 """Options that take a run to another task."""
 FILES = OTHER_ROWS | {"data.validation", "data.test", *(f"data.{column}" for column in COLUMNS)}
-"""Options that say where rows are: a run's own definition of its task does not serve beside them."""
+"""Options that say where rows are."""
+FIXED = ("run.seed", "data.train_rows", "data.validation_rows", "data.upper_share", *(f"data.{c}" for c in COLUMNS))
+"""Options that would choose a run's own rows anew: some that it was trained on could come to be tested."""
 
 OTHER_PARTS = {"train", "validation", "test"}
 """What a note about rows may begin with; those of rows that are not scored go unsaid."""
@@ -92,13 +94,11 @@ def of_run(
     """Scores of a run's adapters (or its weights) at a checkpoint."""
     from zofo import job, saved
     from zofo.run.jsonfile import read_json
-    from zofo.tasks import definition
     from zofo.tasks.parts import PARTS
 
     own = load(run.config)
     config = changed(own, flags)
-    other = bool(FILES & set(flags))
-    task = None if other else definition.read(run.task, f"run {run.name}")
+    task = None if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
     ready = job.prepare(config, task=task, wanted=PARTS if config == own else (asked.split,))
     if config == own:
         job.same_rows(read_json(run.splits), ready)
@@ -113,6 +113,27 @@ def of_run(
     where = f"run {run.name}, step {held.step}"
     tell(ready, config, where, results, held, asked, time.perf_counter() - began)
     return 0
+
+
+def with_own_files(run: RunFolder, own: Config, config: Config, flags: Mapping[str, Any]) -> Any:
+    """A run's own task, its test or validation file replaced where that was asked for. Raises BadInput for what would mix its rows."""
+    from zofo.tasks import definition
+
+    task = definition.read(run.task, f"run {run.name}")
+    before, now = flatten(own.model_dump(), ""), flatten(config.model_dump(), "")
+    if wrong := [key for key in FIXED if key in flags and now[key] != before[key]]:
+        found = "a run's rows are those that it was made on"
+        raise BadInput(
+            f"--{wrong[0]} {flags[wrong[0]]}", found, "leave it out, or name other rows: --task, --data.train"
+        )
+    new = {key: flags[f"data.{key}"] for key in ("validation", "test") if f"data.{key}" in flags}
+    if new and task.files is None:
+        key, value = next(iter(new.items()))
+        raise BadInput(
+            f"--data.{key} {value}", f"the rows of {task.name} are no files of yours", "give --data.train too"
+        )
+    files = task.files.model_copy(update=new) if task.files is not None else None
+    return task.model_copy(update={"files": files}) if new else task
 
 
 def changed(own: Config, flags: Mapping[str, Any]) -> Config:

@@ -65,7 +65,7 @@ def _index(value: Any, labels: Sequence[str | int], choices: Sequence[str]) -> i
     if labels:
         named = [str(label) for label in labels]
         return named.index(text) if text in named else None
-    if isinstance(value, str) and text in choices:
+    if not isinstance(value, bool) and text in choices:
         return list(choices).index(text)
     number = int(text) if len(text) < 10 and text.isascii() and text.isdigit() and not isinstance(value, bool) else -1
     return number if 0 <= number < len(choices) else None

@@ -13,7 +13,7 @@ from zofo.errors import BadInput, nearest
 DEFINITIONS = Path(__file__).parent / "definitions"
 FAMILIES = DEFINITIONS / "families"
 YAML = (".yaml", ".yml")
-MAX_FILE = 1 << 18  # bytes of a task's YAML file
+MAX_FILE = 1 << 22  # bytes of a task's YAML file
 MAX_TEMPLATE = 4096  # characters of a template
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$", max_length=96)]
@@ -68,7 +68,7 @@ class Task(_Frozen):
     `template` renders a row with the hard prompt, `template_free` without, `template_task` without the row's
     own text (for calibration); `answer` renders a choice as it is scored, `choice` and the row's fields in it.
     `shorten` names the field that a row too long loses text from, at its end (without: the prompt loses its
-    beginning). `group` names a field: rows that share it never stand on both sides of a carved border.
+    beginning). `group` names a field: rows that share it never stand on both sides of the border of carved test or validation rows.
     `chat` names a field with chat messages, which the tokenizer's chat template renders instead; `end` closes
     an answer in training with the tokenizer's end-of-text token. `packaged`, `folder`, `files` and `hub` say
     where rows are, `validation` whether validation rows have a file of their own or are carved from the training rows.

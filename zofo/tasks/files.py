@@ -14,7 +14,7 @@ from zofo.errors import BadInput
 from zofo.tasks.answers import answers
 from zofo.tasks.definition import Files, Hub, Task
 from zofo.tasks.read import READERS, Row, is_saved, kind, read_rows, saved
-from zofo.tasks.template import fields
+from zofo.tasks.template import fields, own_text
 
 PACKAGED = Path(__file__).parent / "data"
 VARIABLE = "ZOFO_DATA"
@@ -72,15 +72,16 @@ def _checked(task: Task, rows: list[Row], where: str) -> list[Row]:
     """The rows as they are. Raises: BadInput when there are none, or one has a null field, no text, or no right answer."""
     if not rows:
         raise BadInput(where, "no rows", "give data with at least one row")
-    names = fields(task)
+    names, texts = fields(task), own_text(task)
     for number, row in enumerate(rows, 1):
         asked = f"{where}, row {number}"
         answers(task, row, asked)
         there = [name for name in names if name in row]
         if null := [name for name in there if row[name] is None]:
             raise BadInput(asked, f"field '{null[0]}' is null", "mend or drop the row")
-        if there and not any(str(row[name]).strip() for name in there):
-            raise BadInput(asked, f"no text: field '{there[0]}' is empty", "mend or drop the row")
+        held = [name for name in texts if name in row]
+        if held and not any(str(row[name]).strip() for name in held):
+            raise BadInput(asked, f"no text: field '{held[0]}' is empty", "mend or drop the row")
     return rows
 
 

@@ -17,6 +17,8 @@ from zofo.tasks.read import READERS, Row
 TEXTS = ("text", "sentence", "review", "content", "body")
 """Columns taken for the text where none is named."""
 MOST = 200  # different labels of one column
+FORMS = dict(zip(COLUMNS, ("labelled", "labelled", "instruction", "instruction", "chat"), strict=True))
+"""The kind of data that a column flag means."""
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
 
@@ -72,7 +74,9 @@ def named(data: DataConfig) -> dict[str, str]:
 
 
 def with_files(task: Task, files: Files) -> Task:
-    """The task on the user's rows."""
+    """The task on the user's rows (its names for columns stay)."""
+    if task.files is not None:
+        files = files.model_copy(update={"columns": task.files.columns})
     return task.model_copy(update={"files": files, "packaged": None, "folder": None, "hub": None, "note": ""})
 
 
@@ -94,14 +98,27 @@ def made(data: DataConfig, files: Files) -> Task:
     rows = part_rows(files.train, "train", asked)
     if not rows:
         raise BadInput(asked, "no rows", "give data with at least one row")
-    there = set(rows[0])
-    if data.messages_column or ("messages" in there and not (data.text_column or data.prompt_column)):
-        return conversation(data, files)
-    if data.prompt_column or data.completion_column or ({"prompt", "completion"} <= there and not data.text_column):
-        return instruction(data, files)
-    if {"input", "output", "options"} <= there and not data.text_column:
+    there, given = set(rows[0]), [column for column in COLUMNS if getattr(data, column)]
+    asked_for = {FORMS[column] for column in given}
+    if len(asked_for) > 1:
+        raise BadInput(
+            f"--data.{given[0]} and --data.{given[-1]}", "they belong to different kinds of data", "leave one out"
+        )
+    form = next(iter(asked_for), None) or by_columns(there)
+    if form == "metaicl":
         return metaicl(files, rows)
-    return labelled(data, files, rows, asked)
+    if form == "labelled":
+        return labelled(data, files, rows, asked)
+    return conversation(data, files) if form == "chat" else instruction(data, files)
+
+
+def by_columns(there: set[str]) -> str:
+    """The kind of data, where no flag says it."""
+    if "messages" in there:
+        return "chat"
+    if {"prompt", "completion"} <= there:
+        return "instruction"
+    return "metaicl" if {"input", "output", "options"} <= there else "labelled"
 
 
 def title(files: Files) -> str:

@@ -45,7 +45,12 @@ def encode(
     if data.calibration != "none" and task.kind == "text":
         found = f"{task.name} has no choices to compare"
         raise BadInput(f"--data.calibration {data.calibration}", found, "leave it out")
-    style = Style(data.hard_prompt, data.max_length, positions)
+    if not data.hard_prompt and task.template_free is None:
+        raise BadInput("--data.hard_prompt false", f"{task.name} has no prompt-free variant", "leave it out")
+    if data.calibration == "icl-sfc" and not data.shots:
+        raise BadInput("--data.calibration icl-sfc", "there are no demonstrations", "take sfc, or add --shots")
+    length = min(data.max_length, positions or data.max_length)
+    style = Style(data.hard_prompt, length, positions)
     shots = {key: drawn(key, task, splits, tokenizer, style, data.shots, seed) for key in wanted} if data.shots else {}
     encoded, nulls = {}, {}
     for key in wanted:
@@ -54,7 +59,7 @@ def encode(
         if data.calibration != "none" and key not in TRAINED:
             before = shots.get(key) if data.calibration == "icl-sfc" else None
             nulls[key] = encode_rows(task, rows, tokenizer, replace(style, task_only=True), named, before)
-    return Parts(encoded, nulls, told(task, encoded, data))
+    return Parts(encoded, nulls, told(task, encoded, data, length))
 
 
 def drawn(
@@ -70,15 +75,17 @@ def drawn(
     return [demonstrations.for_all(pool, shots, seed)] * len(getattr(splits, PARTS[key]))
 
 
-def told(task: Task, encoded: dict[str, tuple[Encoded, ...]], data: DataConfig) -> list[str]:
+def told(task: Task, encoded: dict[str, tuple[Encoded, ...]], data: DataConfig, length: int) -> list[str]:
     """How many rows were cut, and lost demonstrations."""
     where = f"at the end of '{task.shorten}'" if task.shorten else "on the left"
     cut = {PARTS[key]: sum(row.cut for row in rows) for key, rows in encoded.items()}
     lost = {PARTS[key]: sum(row.left_out > 0 for row in rows) for key, rows in encoded.items()}
-    notes = [f"{part}: {n} rows cut {where} to {data.max_length} tokens" for part, n in cut.items() if n]
-    if data.calibration != "none" and not task.template_task:
+    notes = [f"{part}: {n} rows cut {where} to {length} tokens" for part, n in cut.items() if n]
+    if length < data.max_length:
+        notes.append(f"max_length: {length} tokens, since the model reads no more beside what is added to a row")
+    if data.calibration != "none" and not (task.template_task and data.hard_prompt):
         notes.append(
-            f"calibration: {task.name} has no task-only prompt (template_task): choices are scored after nothing"
+            f"calibration: {task.name} has no task-only prompt as it is rendered: choices are scored after nothing"
         )
     return notes + [
         f"{part}: {n} rows with fewer than {data.shots} demonstrations (the model reads no more)"

@@ -19,7 +19,7 @@ MAX_CHARACTERS = 1 << 28  # of a data file once unpacked
 def read_rows(path: Path, asked: str) -> list[Row]:
     """Read a file of rows by the ending of its name; rows of texts for csv and tsv (the first line names the columns).
 
-    Raises: BadInput when it is missing, not what its name says, longer than MAX_CHARACTERS, or has a line that
+    Raises: BadInput when it is missing, not what its name says, longer than MAX_CHARACTERS (text), or has a line that
     is no row (with its number).
     """
     if not path.is_file():

@@ -54,7 +54,9 @@ def written(task: Task, row: Row, tokenizer: Any, style: Style, asked: str) -> W
     if task.chat is not None:
         return chat(task, row, tokenizer, asked)
     held = answers(task, row, asked)
-    template = task.template_task if style.task_only else task.template if style.hard_prompt else task.free
+    template = task.template if style.hard_prompt else task.free
+    if style.task_only:  # without the hard prompt nothing is left
+        template = task.template_task if style.hard_prompt else ""
     prompt = fill(task, template, row, asked) if template else ""
     texts = held.choices[:1] if task.kind == "text" else held.choices
     if task.answer != "{{ choice }}":
@@ -112,22 +114,24 @@ def encode(
     answer has no token or those of another, or nothing that may be cut makes the row fit.
     """
     asked = asked or f"task {task.name}"
-    shots, left_out = fitting(tokenizer, shots, style)
+    text = written(task, row, tokenizer, style, asked)
+    shots, left_out = fitting(tokenizer, shots, style, text)
     before = "".join(shots)
     room = style.max_length + len(bare_ids(tokenizer, before)) if before else style.max_length
-    made = joined(written(task, row, tokenizer, style, asked), tokenizer, before, asked)
+    made = joined(text, tokenizer, before, asked)
     if made.length + 1 > room:
         made = shortened(task, row, tokenizer, style, asked, before, made, room)
     return replace(made, left_out=left_out)
 
 
-def fitting(tokenizer: Any, shots: Sequence[str], style: Style) -> tuple[Sequence[str], int]:
-    """The last demonstrations that leave room for a row of `max_length`, and how many are left out."""
+def fitting(tokenizer: Any, shots: Sequence[str], style: Style, row: Written) -> tuple[Sequence[str], int]:
+    """The last demonstrations that leave room for the row (cut to `max_length`), and how many are left out."""
     if not shots or style.positions is None:
         return shots, 0
-    room, kept = style.positions - style.max_length - len(leading_ids(tokenizer)), 0
+    own = max(len(bare_ids(tokenizer, row.prompt + tail)) for tail in row.tails)
+    room, kept = style.positions - min(own, style.max_length) - len(leading_ids(tokenizer)), 0
     for text in reversed(shots):
-        room -= len(bare_ids(tokenizer, text))
+        room -= len(bare_ids(tokenizer, text)) + 1  # joined, they may take a token more
         if room < 0:
             break
         kept += 1

@@ -3,7 +3,7 @@
 Test rows come from the test file alone; where there is none, a fifth of the training file is set apart for them.
 Validation rows are carved from the training file (or come from a file of their own), training rows from what is
 left, split in D_f (upper level) and D_p (lower level). No text stands in two parts, and no group of rows (a
-passage with several questions, where the task says so) on both sides of a carved border. Every shrinking is told in `notes`.
+passage with several questions, where the task says so) on both sides of a carved border (D_f and D_p are parted by row). Every shrinking is told in `notes`.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ def _front(task: Task, rows: list[Row], order: list[int], size: int) -> tuple[li
     """The first `size` of the shuffled rows and the others, no group of rows in both."""
     if task.group is None:
         return order[:size], order[size:]
-    group = {k: str(rows[k].get(task.group)) for k in order}
+    group = {k: str(_value(rows[k], task.group)) for k in order}
+    if order and all(name == "None" for name in group.values()):
+        raise BadInput(f"--task {task.name}", f"no row has the field '{task.group}' of `group`", "mend the task's file")
     sizes, taken, count = Counter(group.values()), set[str](), 0
     for name in dict.fromkeys(group.values()):
         if count >= size:
@@ -199,6 +201,8 @@ def _carve(
         raise BadInput(f"--task {task.name}", f"{len(order)} training rows are left", "give at least 3 different rows")
     notes.fewer("validation", config.validation_rows, size, "a third of the training file")
     validation, rest = _front(task, rows, order, size)
+    if task.files is not None and size == config.validation_rows:
+        notes.append(f"validation: no validation file, so {size} rows of the training file")
     left = len(order) - len(validation) - len(rest)
     notes.dropped("train", left, f"they share their {task.group} with validation rows")
     return validation, rest[::-1]

@@ -83,6 +83,11 @@ def fields(task: Task) -> tuple[str, ...]:
     return tuple(sorted(prompt | answer | {name for name in options if name}))
 
 
+def own_text(task: Task) -> tuple[str, ...]:
+    """The fields that hold a row's own text: those of the prompt-free template, sorted."""
+    return (task.chat,) if task.chat is not None else tuple(sorted(_names(task.free)))
+
+
 def _broken(task: Task, error: TemplateSyntaxError) -> BadInput:
     found = f"the template is broken at line {error.lineno} ({error.message})"
     return BadInput(f"task {task.name}", found, "mend it")
