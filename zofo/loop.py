@@ -142,7 +142,7 @@ def score(job: Job, part: str, slot: str | None) -> dict[str, Any]:
 
 
 def validate(r: Running, state: State, progress: Progress) -> Progress:
-    """Score p and s (or theta) on the validation rows; keep the best checkpoint by validation loss.
+    """Score p and s (or theta) on the validation rows; keep the best checkpoint by what the objective goes by.
 
     Also measures how far theta has moved. Returns the progress with the best so far.
     """
