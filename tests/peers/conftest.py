@@ -23,5 +23,5 @@ def real() -> Real:
     if not os.environ.get("ZOFO_DATA"):
         pytest.skip("ZOFO_DATA is not set: the tasks' rows are not here")
     config = build({"model.name": "smollm2-135m", "data.task": "reviews", "data.test_rows": 1})
-    ready = job.prepare(config)
+    ready = job.prepare(config, wanted=("test",))
     return Real(models.load(ready.source, config.model), ready.tokenizer)

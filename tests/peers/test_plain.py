@@ -24,7 +24,8 @@ def texts(task: definition.Task, row: dict[str, Any]) -> tuple[str, list[str]]:
     choices = found.choices[:1] if task.kind == "text" else found.choices
     prompt = fill(task, task.template, row, "row")
     gap = "" if not prompt or prompt[-1].isspace() else " "
-    return prompt, [gap + fill(task, task.answer, {**row, "choice": choice}, "row") for choice in choices]
+    end = "\n" if task.kind == "text" else ""  # what generation stops at
+    return prompt, [gap + fill(task, task.answer, {**row, "choice": choice}, "row") + end for choice in choices]
 
 
 @torch.no_grad()
@@ -42,7 +43,7 @@ def plain(model: Any, tokenizer: Any, prompt: str, answer: str) -> float:
 @pytest.mark.parametrize("name", definition.names())
 def test_log_probabilities_equal_those_of_a_plain_scorer(real: Any, name: str) -> None:
     config = build({"model.name": "smollm2-135m", "data.task": name, "data.test_rows": ROWS, "data.max_length": 4096})
-    ready = job.prepare(config)
+    ready = job.prepare(config, wanted=("test",))
     task = ready.task.model_copy(update={"metrics": ()}) if ready.task.kind == "text" else ready.task
     found = evaluate(real.model, ready.encoded["test"], task, predictions=True)
     assert len(ready.splits.test) == ROWS
