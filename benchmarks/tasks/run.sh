@@ -18,5 +18,6 @@ score() { # task, shots, test rows at most
 for task in $CHOICES; do score "$task" 0 1000; done
 for task in $CHOICES; do score "$task" 8 1000; done
 for task in $OTHERS; do score "$task" 0 1000; done
-for task in $LONG; do score "$task" 0 1000; done
-for task in $LONG; do score "$task" 8 200; done # a prompt has 2,000 to 3,500 tokens: a thousand rows take 20 minutes
+score multirc 0 1000
+for task in squad drop; do score "$task" 0 200; done # up to 32 tokens are written a row
+for task in $LONG; do score "$task" 8 100; done # a prompt has 2,000 to 3,500 tokens: a thousand rows take 20 minutes
