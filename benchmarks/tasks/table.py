@@ -16,7 +16,7 @@ HEAD = """# SmolLM2-135M without training
 
 Score +- standard error over test rows, in percent (at most 1,000 rows, fewer where a row takes long, sampled with seed 0); bf16 computing over fp32 weights; prompts of
 the task files; the 8 demonstrations are drawn once from the training rows (seed 0), so the 8-shot column has one draw's luck in it. Times are those of
-scoring alone, on two x86-64 cores that tests and edits shared: orders of magnitude, not a benchmark (that is `zofo bench eval`). Which files are not
+scoring alone, on two x86-64 cores that tests and edits shared: orders of magnitude, not a benchmark (that is `zofo bench eval`); SQuAD's 8-shot time holds a pause of a minute and a half. Which files are not
 the standard split: [docs/tasks.md](../../docs/tasks.md). A JSON a task stands beside this file.
 """
 
