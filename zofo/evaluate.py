@@ -20,9 +20,7 @@ from zofo.tasks.definition import Task
 WORTH = 32  # tokens of a shared prefix that are worth keeping
 PASS = 100  # tokens that a second forward pass must save beside its own
 TOKENS = 2048  # padded tokens of a batch, at most (one example may have more)
-KEPT = (
-    1 << 16
-)  # tokens of a kept prefix that a batch may hold copies of (keys and values: 46 kB a token in SmolLM2, fp32)
+KEPT = 1 << 16  # tokens of a kept prefix that a batch may hold copies of (46 kB a token in SmolLM2, fp32)
 
 
 @dataclass

@@ -26,7 +26,12 @@ def as_json(result: dict[str, Any]) -> str:
 
 def build(rank: int) -> App:
     """The `bench` commands, at a place in the list of commands."""
-    app = App(name="bench", help="Measure what a step costs on this machine.", help_format="plaintext", sort_key=rank)
+    app = App(
+        name="bench",
+        help="Measure what steps and scoring cost on this machine.",
+        help_format="plaintext",
+        sort_key=rank,
+    )
     app.command(step, name="step")
     app.command(evaluate, name="eval")
     return app
