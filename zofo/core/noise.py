@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zofo.core.kernels import cpu, reference
+from zofo.core.kernels import cpu, cuda, reference
 
 Law = str
 LAWS: tuple[Law, ...] = ("gaussian", "rademacher", "sphere", "low-rank-8")  # low-rank of any rank up to MAX_RANK
@@ -121,6 +121,12 @@ def perturb(
         table = scaled_table(how, a, rank)
         cpu.perturb(flat[0], flat[1], how, table, z.key, tid, start, width, rank, flat[2], rounding)  # type: ignore[arg-type]
         return out
+    if cuda.available() and w.is_cuda and (w.dtype, out.dtype) in cuda.PAIRS:
+        for there, sign in ((flat[0], 1.0), (flat[2], -1.0)):
+            if there is not None:
+                rank = reference.rank_of(z.law)
+                cuda.perturb(there, flat[1], z.law, z.key, tid, sign * a, start, width, rank, rounding)  # type: ignore[arg-type]
+        return out
     plainly(flat[1], z, a, tid, start, width, flat[0], flat[2], rounding)  # type: ignore[arg-type]
     return out
 
@@ -142,14 +148,22 @@ def plainly(
         out[i : i + CHUNK] = new
 
 
-def perturb_rows(out: Tensor, w: Tensor, rows: Tensor, z: Direction, a: float, tid: int) -> Tensor:
-    """Write rows of w + a z into `out` and return it: what an embedding needs of a large table.
+def perturb_rows(
+    out: Tensor, w: Tensor, rows: Tensor, z: Direction, a: float, tid: int, minus: Tensor | None = None
+) -> Tensor:
+    """Write rows of w + a z into `out` (and of w - a z into `minus`) and return it: what an embedding needs of a large table.
 
     Args: out, (U, H); w, (V, H) contiguous; rows, (U,) row numbers. Cost: U rows of work and memory.
     """
     width = w.shape[1]
+    if cpu.takes(w, out) and rows.numel():
+        how, rank = reading(z.law, width)
+        table, rows = scaled_table(how, a * z.scale, rank), rows.contiguous()
+        cpu.perturb(out, w, how, table, z.key, tid, 0, width, rank, minus, rows=rows)
+        return out
     for place, row in enumerate(rows.tolist()):
-        perturb(out[place], w[row], z, a, tid, row * width, width=width)
+        there = None if minus is None else minus[place]
+        perturb(out[place], w[row], z, a, tid, row * width, width=width, minus=there)
     return out
 
 

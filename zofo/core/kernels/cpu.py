@@ -9,11 +9,11 @@ not depend on the cut.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,22 +25,41 @@ CHUNK = 2048  # elements done at a time
 SMALL = 1 << 15  # elements; fewer are not worth a second thread
 SIGNS, QUANTILES, PRODUCTS = 0, 1, 2  # how a law's table is read: by eight bits, by sixteen, by rank and patterns
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-JOB = ("size", "start", "tid", "key", "how", "table", "width", "rank", "w", "w_kind", "out", "out_kind", "minus", "rounding", "rounding_key", "halves")  # fmt: skip
-(SIZE, START, TID, KEY, HOW, TABLE, WIDTH, RANK, W, W_KIND, OUT, OUT_KIND, MINUS, ROUNDING, ROUNDING_KEY, HALVES) = (
-    range(16)
-)
+JOB = ("size", "start", "tid", "key", "how", "table", "width", "rank", "w", "w_kind", "out", "out_kind", "minus", "rounding", "rounding_key", "halves", "rows")  # fmt: skip
+(
+    SIZE,
+    START,
+    TID,
+    KEY,
+    HOW,
+    TABLE,
+    WIDTH,
+    RANK,
+    W,
+    W_KIND,
+    OUT,
+    OUT_KIND,
+    MINUS,
+    ROUNDING,
+    ROUNDING_KEY,
+    HALVES,
+    ROWS,
+) = range(17)
 FIELDS = len(JOB)
 NEAREST, STOCHASTIC = 0, 1
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def address(context: Any, number: Any) -> Any:
+def _address(context: Any, number: Any) -> Any:
     """An integer as a pointer, for `carray`."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
 
     return types.voidptr(types.int64), code
+
+
+address: Any = _address
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -123,23 +142,23 @@ def products(step, v, table, at, n, width, rank, tid, key):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True)
-def load(x, job, at, n):  # type: ignore[no-untyped-def]
-    """x[i] = w[at + i] in fp32, exactly."""
+def load(x, job, source, n):  # type: ignore[no-untyped-def]
+    """x[i] = w[source + i] in fp32, exactly."""
     if job[W_KIND] == 0:
-        old = carray(address(job[W]), (job[SIZE],), np.float32)
+        old = carray(address(job[W]), (source + n,), np.float32)
         for i in range(n):
-            x[i] = old[at + i]
+            x[i] = old[source + i]
     elif job[W_KIND] == 1:
-        half, bits = carray(address(job[W]), (job[SIZE],), np.uint16), x.view(np.uint32)
+        half, bits = carray(address(job[W]), (source + n,), np.uint16), x.view(np.uint32)
         for i in range(n):
-            bits[i] = np.uint32(half[at + i]) << np.uint32(16)
+            bits[i] = np.uint32(half[source + i]) << np.uint32(16)
     else:
         half, table = (
-            carray(address(job[W]), (job[SIZE],), np.uint16),
+            carray(address(job[W]), (source + n,), np.uint16),
             carray(address(job[HALVES]), (65536,), np.float32),
         )
         for i in range(n):
-            x[i] = table[half[at + i]]
+            x[i] = table[half[source + i]]
 
 
 @njit(nogil=True, cache=True)
@@ -195,15 +214,14 @@ def store(job, where, kind, x, chance, at, n):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def fp32_only(job, step, at, n):  # type: ignore[no-untyped-def]
+def fp32_only(job, step, source, at, n):  # type: ignore[no-untyped-def]
     """w + step (and w - step) where everything is fp32."""
-    old, new = carray(address(job[W]), (job[SIZE],), np.float32), carray(address(job[OUT]), (job[SIZE],), np.float32)
+    here = carray(address(job[OUT]), (job[SIZE],), np.float32)[at : at + n]
     if job[W] == job[OUT]:
-        here = new[at : at + n]
         for i in range(n):
             here[i] += step[i]
         return
-    was, here = old[at : at + n], new[at : at + n]
+    was = carray(address(job[W]), (source + n,), np.float32)[source:]
     for i in range(n):
         here[i] = was[i] + step[i]
     if job[MINUS]:
@@ -213,40 +231,55 @@ def fp32_only(job, step, at, n):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def half_types(job, step, x, chance, source, at, n):  # type: ignore[no-untyped-def]
+    """The same where a half type is read or written: by way of x, in fp32."""
+    load(x, job, source, n)
+    if job[MINUS]:
+        for i in range(n):
+            x[i] -= step[i]
+        store(job, job[MINUS], job[OUT_KIND], x, chance, at, n)
+        load(x, job, source, n)
+    for i in range(n):
+        x[i] += step[i]
+    store(job, job[OUT], job[OUT_KIND], x, chance, at, n)
+
+
+@njit(nogil=True, cache=True)
+def steps(step, words, v, job, begin, n):  # type: ignore[no-untyped-def]
+    """step[skip + i] = a z of element begin + i of the whole tensor, for i < n; returns skip."""
+    tid, key = np.uint64(job[TID]), np.uint64(job[KEY])
+    if job[HOW] == SIGNS:
+        return signs(step, words, carray(address(job[TABLE]), (256, 4), np.uint64), begin, n, tid, key)
+    if job[HOW] == QUANTILES:
+        return quantiles(step, words, carray(address(job[TABLE]), (65536,), np.float32), begin, n, tid, key)
+    return products(step, v, carray(address(job[TABLE]), (33,), np.float32), begin, n, job[WIDTH], job[RANK], tid, key)
+
+
+@njit(nogil=True, cache=True)
 def span(job, low, high):  # type: ignore[no-untyped-def]
     """out = w + a z over elements low..high of a job (and minus = w - a z, where wanted)."""
-    tid, key, width, rank = np.uint64(job[TID]), np.uint64(job[KEY]), job[WIDTH], job[RANK]
     step, x, chance = np.empty(CHUNK + 128, np.float32), np.empty(CHUNK, np.float32), np.empty(CHUNK, np.uint16)
-    words = np.empty(CHUNK // 2 + 8, np.uint32)
+    words, width = np.empty(CHUNK // 2 + 8, np.uint32), job[WIDTH]
     v = np.empty(width if job[HOW] == PRODUCTS else 0, np.uint32)
-    patterns(v, 0, rank, tid, key)
-    at = low
+    patterns(v, 0, job[RANK], np.uint64(job[TID]), np.uint64(job[KEY]))
+    rows = carray(address(job[ROWS]), (high // width + 1 if job[ROWS] else 0,), np.int64)
+    at, source = low, low
     while at < high:
         n, begin = min(CHUNK, high - at), job[START] + at
-        if job[HOW] == SIGNS:
-            skip = signs(step, words, carray(address(job[TABLE]), (256, 4), np.uint64), begin, n, tid, key)
-        elif job[HOW] == QUANTILES:
-            skip = quantiles(step, words, carray(address(job[TABLE]), (65536,), np.float32), begin, n, tid, key)
-        else:
-            skip = products(step, v, carray(address(job[TABLE]), (33,), np.float32), begin, n, width, rank, tid, key)
-        here = step[skip : skip + n]
+        if job[ROWS]:
+            n = min(n, width - at % width)
+            begin = source = rows[at // width] * width + at % width
+        skip = steps(step, words, v, job, begin, n)
         if job[W_KIND] == 0 and job[OUT_KIND] == 0:
-            fp32_only(job, here, at, n)
-            at += n
-            continue
-        if job[ROUNDING] == STOCHASTIC:
-            draw(words, begin >> 3, ((begin & 7) + n + 7) >> 3, tid, np.uint64(job[ROUNDING_KEY]))
-            chance[:n] = words.view(np.uint16)[begin & 7 : (begin & 7) + n]
-        load(x, job, at, n)
-        if job[MINUS]:
-            for i in range(n):
-                x[i] -= here[i]
-            store(job, job[MINUS], job[OUT_KIND], x, chance, at, n)
-            load(x, job, at, n)
-        for i in range(n):
-            x[i] += here[i]
-        store(job, job[OUT], job[OUT_KIND], x, chance, at, n)
+            fp32_only(job, step[skip : skip + n], source, at, n)
+        else:
+            if job[ROUNDING] == STOCHASTIC:
+                blocks = ((begin & 7) + n + 7) >> 3
+                draw(words, begin >> 3, blocks, np.uint64(job[TID]), np.uint64(job[ROUNDING_KEY]))
+                chance[:n] = words.view(np.uint16)[begin & 7 : (begin & 7) + n]
+            half_types(job, step[skip : skip + n], x, chance, source, at, n)
         at += n
+        source += n
 
 
 @njit(nogil=True, cache=True)
@@ -263,10 +296,14 @@ def squares(start, n, tid, key, table):  # type: ignore[no-untyped-def]
     return total
 
 
-def member(data):  # type: ignore[no-untyped-def]
+number: Any = team.number
+count: Any = team.count
+
+
+def member(data: Any) -> None:
     """One OpenMP thread's share of a job."""
     job = carray(data, (FIELDS,), np.int64)
-    i, k = np.int64(team.number()), np.int64(team.count())
+    i, k = np.int64(number()), np.int64(count())
     low = i * job[SIZE] // k // team.ALIGN * team.ALIGN
     high = job[SIZE] if i == k - 1 else (i + 1) * job[SIZE] // k // team.ALIGN * team.ALIGN
     span(job, low, high)
@@ -275,7 +312,8 @@ def member(data):  # type: ignore[no-untyped-def]
 @cache
 def share() -> int | None:
     """The address of `member` compiled, or None where there is no OpenMP to call it."""
-    return None if team.LIBRARY is None else int(cfunc(types.void(types.voidptr), cache=True)(member).address)
+    signature = cast(Any, types.void)(types.voidptr)
+    return None if team.LIBRARY is None else cast(int, cfunc(signature, cache=True)(member).address)
 
 
 @cache
@@ -301,17 +339,19 @@ def takes(w: Tensor, out: Tensor) -> bool:
 
 def perturb(
     out: Tensor, w: Tensor, how: int, table: Array, key: int, tid: int, start: int, width: int = 0, rank: int = 0,
-    minus: Tensor | None = None, rounding_key: int | None = None,
+    minus: Tensor | None = None, rounding_key: int | None = None, rows: Tensor | None = None,
 ) -> None:  # fmt: skip
     """out = w + a z over flat contiguous tensors (out may be w), elements start.. of tensor `tid`; minus = w - a z.
 
     Args: how, table, the way a law reads its table, times a; width, rank, of a low-rank law; rounding_key, round
-    stochastically by the bits of this key (half types, in place). Cost: one read of w, one write of out (and minus).
+    stochastically by the bits of this key (half types, in place); rows, (U,) int64: w is a whole table of `width`
+    columns, and out gets these rows of it. Cost: one read of w, one write of out (and minus).
     """
     wide = halves()
     values = (
         out.numel(), start, tid, key, how, table.ctypes.data, width, rank, w.data_ptr(), KINDS[w.dtype], out.data_ptr(),
         KINDS[out.dtype], 0 if minus is None else minus.data_ptr(), int(rounding_key is not None), rounding_key or 0, wide.ctypes.data,
+        0 if rows is None else rows.data_ptr(),
     )  # fmt: skip
     job = np.array(values, np.uint64)
     team.run(span, share(), job.view(np.int64), torch.get_num_threads() if out.numel() > SMALL else 1)
