@@ -90,7 +90,7 @@ def problem_in(held: Job, dtype: str, law: str) -> Problem:
     objective = objectives.build(computed(held.config, dtype), held.prepared.task, held.prepared.tokenizer)
     method = held.config.method.model_copy(update={"noise": law, "q": 1, "estimator": "central"})
     probe = Scratch(held.model, held.leaves)
-    return replace(held.problem, loss=objective.loss, config=method, leaves=held.leaves, probe=probe)
+    return replace(held.problem, loss=objective.loss, upper=None, config=method, leaves=held.leaves, probe=probe)
 
 
 def with_seed(problem: Problem, seed: int, eps: float = 1.0) -> Problem:
@@ -193,6 +193,9 @@ def assembled(settings: Config, prepared: job.Prepared, asked: str) -> Job:
     name = objectives.name_of(settings, prepared.task)
     if objectives.build(settings, prepared.task, prepared.tokenizer).upper is not None:
         raise BadInput(asked, f"its objective {name} has no gradient to compare with", "take lm or classification")
+    if settings.model.weights != "fp32":
+        found = f"its weights are held in {settings.model.weights}, and the exact derivative is taken in fp32"
+        raise BadInput(asked, found, "take fp32 weights")
     return job.assemble(computed(settings, "fp32"), prepared)
 
 
