@@ -42,8 +42,13 @@ CASES: dict[str, dict[str, Any]] = {
     "bilevel-prefix": ALONE | {"adapter.kind": "prefix", "method.T": 1, "method.lr_p": 1e-2},
     "mezo": ALONE | {"method.name": "mezo", "method.rule": "scalar-adaptive", "method.decay": 0.1},
     "mezo-lora": {"method.name": "mezo", "method.tune": "adapter", "method.lr_theta": 1e-3, "method.q": 2},
+    "bilevel-half": THETA | {  # half-precision weights, two points a pass
+        "model.dtype": "auto", "model.weights": "bf16", "method.stack": "on", "method.T": 1, "method.decay": 0.1,
+    },
+    "bilevel-bf16": THETA | {"model.dtype": "bf16", "method.stack": "on", "method.T": 1, "method.noise": "low-rank"},
     "first-order": {"method.name": "first-order", "adapter.dropout": 0.2, "method.schedule": "cosine", "method.warmup": 3},
 }  # fmt: skip
+FEW = {"bilevel-half": [("step", 5), ("validation", 8), ("step", 11)]}  # all points take half a minute
 
 
 class Killer(Quiet):
@@ -100,7 +105,7 @@ def picture(run: RunFolder) -> dict[str, Any]:
 
 
 def main(model: str, work: Path, case: str) -> None:
-    """Kill at every step, and after every validation; resume; compare."""
+    """Kill at every step, and after every validation (or at a `FEW` points); resume; compare."""
     torch.set_num_threads(1)
     flags = COMMON | CASES[case] | {"model.name": model, "run.dir": str(work)}
 
@@ -111,6 +116,7 @@ def main(model: str, work: Path, case: str) -> None:
     whole, differ, kills = picture(RunFolder(work / "whole")), [], 0
     points = [("step", k) for k in range(1, STEPS + 1)]
     points += [("validation", k) for k in range(2, STEPS + 1, 2)] if case != "mezo" else []
+    points = FEW.get(case, points)
     for phase, k in points:
         name = f"{phase}-{k}"
         status = forked(started(name, Killer(phase, k)))

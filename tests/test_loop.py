@@ -51,8 +51,15 @@ def test_a_run_killed_at_every_step_and_resumed_has_the_bits_of_one_never_stoppe
     assert found["differ"] == []
 
 
+def test_the_same_with_half_precision_weights_and_two_points_a_pass(folder: str, tmp_path: Path) -> None:
+    """Steps that were rounded stochastically are replayed to the bit, from the base and from a full copy."""
+    found = killed(folder, tmp_path, "bilevel-half")
+    assert found["kills"] == found["points"] == 3
+    assert found["differ"] == []
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["bilevel-outer", "bilevel-prefix", "mezo-lora"])
+@pytest.mark.parametrize("case", ["bilevel-outer", "bilevel-prefix", "bilevel-bf16", "mezo-lora"])
 def test_the_same_for_other_rules_adapters_and_starts(folder: str, tmp_path: Path, case: str) -> None:
     found = killed(folder, tmp_path, case)
     assert found["kills"] == found["points"] >= 12

@@ -91,6 +91,20 @@ class TestLoad:
         model = models.load(source(save("qwen2", lambda m: m.to(torch.bfloat16))), CPU)
         assert {p.dtype for p in model.parameters()} == {torch.float32}
 
+    @pytest.mark.parametrize("weights", ["bf16", "fp16"])
+    def test_half_precision_weights_are_the_matrices_vectors_stay_fp32(
+        self, arch: str, weights: Any, save: Callable[..., Path], tiny: Tiny
+    ) -> None:
+        """Rounded to nearest from fp32; tied ones stay tied; norms and biases are as they were."""
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}[weights]
+        model = models.load(source(save(arch)), ModelConfig(device="cpu", weights=weights))
+        want = dict(tiny(arch).named_parameters())
+        assert not model.training and not any(p.requires_grad for p in model.parameters())
+        assert {p.dtype for p in model.parameters()} == {half, torch.float32}
+        for name, p in model.named_parameters():
+            assert p.dtype == (half if p.dim() > 1 else torch.float32)
+            assert torch.equal(p, want[name].to(p.dtype))
+
     def test_a_skeleton_has_no_weights(self, save: Callable[..., Path], tiny: Tiny) -> None:
         skeleton = models.skeleton(source(save("gpt2")))
         assert {p.device.type for p in skeleton.parameters()} == {"meta"}
@@ -171,9 +185,9 @@ class TestFingerprint:
             models.same_base("a" * 64, "b" * 64, "m")
 
 
-def base_of(folder: Path) -> tuple[nn.Module, tree.Leaves, Base]:
+def base_of(folder: Path, weights: Any = "fp32") -> tuple[nn.Module, tree.Leaves, Base]:
     """A folder's model, its leaves, and its base."""
-    model = models.load(source(folder), CPU)
+    model = models.load(source(folder), ModelConfig(device="cpu", weights=weights))
     leaves = tree.find(model)
     return model, leaves, Base(source(folder), model, leaves, models.fingerprint(leaves))
 
@@ -263,3 +277,32 @@ class TestMoved:
         _, leaves, base = base_of(save("llama", lambda model: model.to(torch.bfloat16)))
         assert base.tensor(leaves.items[0].name).dtype == torch.bfloat16
         assert models.moved(leaves, base) == 0
+
+
+@pytest.mark.parametrize("weights", ["bf16", "fp16"])
+class TestHalfPrecisionWeights:
+    """theta_0 in a half type is read from the same files, rounded as it was when it was loaded."""
+
+    def test_are_another_base_than_fp32s(self, weights: str, save: Callable[..., Path]) -> None:
+        folder = save("llama-tied")
+        prints = {models.fingerprint(base_of(folder, held)[1]) for held in ("fp32", weights, weights)}
+        assert len(prints) == 2
+
+    @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox"])
+    def test_come_back_to_the_bit_after_a_move(self, weights: str, name: str, save: Callable[..., Path]) -> None:
+        _, leaves, base = base_of(save(name), weights)
+        before = tree.snapshot(leaves)
+        assert models.moved(leaves, base) == 0
+        move.apply(leaves, SeedGrad("gaussian", ((1, 1.0),)), lr=0.1)
+        assert models.moved(leaves, base) > 0
+        models.reset(leaves, base)
+        assert all(torch.equal(leaf.data, before[leaf.name]) for leaf in leaves)
+        assert {leaf.data.dtype for leaf in leaves} == {before[leaf.name].dtype for leaf in leaves}
+        assert models.moved(leaves, base) == 0
+
+    def test_a_known_movement(self, weights: str, save: Callable[..., Path]) -> None:
+        """Rademacher's z moves every weight by a = 1/8, rounded to one neighbour or the other."""
+        _, leaves, base = base_of(save("llama-tied"), weights)
+        norm = sum(float(leaf.data.double().square().sum()) for leaf in leaves) ** 0.5
+        move.replay(leaves, "rademacher", ((1, 0.125),))
+        assert models.moved(leaves, base) == pytest.approx(0.125 * leaves.count**0.5 / norm, rel=2e-3)
