@@ -45,6 +45,7 @@ class Stand:
     rows: int = 0
     reached: set[int] = field(default_factory=set)
     live: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
+    last: tuple[Tensor, int, Tensor] | None = None  # an input, its version, and its cast
 
     @property
     def at_theta(self) -> bool:
@@ -93,6 +94,16 @@ class Stand:
             else:
                 noise.perturb_rows(outs[i], w, rows, point.z, point.a, leaf.tid, minus)
         return outs
+
+    def cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """x in the type that is computed in; the cast is kept for the next layers that read the same x (query, key, value)."""
+        if x.dtype == dtype:
+            return x
+        if torch.is_inference(x):  # has no version
+            return x.to(dtype)
+        if self.last is None or self.last[0] is not x or self.last[1] != x._version or self.last[2].dtype != dtype:
+            self.last = (x, x._version, x.to(dtype))
+        return self.last[2]
 
     def shares(self, x: Tensor) -> list[Tensor]:
         """The rows of an input that belong to each point. Raises: CannotStack."""
