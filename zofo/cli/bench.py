@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from json import dumps
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -18,6 +19,12 @@ from zofo.run import folder
 from zofo.tasks import definition
 
 Laws = tuple[Literal["rademacher", "gaussian", "sphere"], ...]
+Kinds = tuple[Literal["forward", "forward-full", "zofo", "mezo", "peft", "first-order"], ...]
+KINDS: Kinds = ("forward", "forward-full", "zofo", "mezo", "peft", "first-order")
+STEPS = (
+    "what", "median, s", "min, s", "max, s", "in plain forward passes", "memory above the weights",
+    "in plain forwards with all logits", "resident", "in the same",
+)  # fmt: skip
 
 COLUMNS = (
     "task", "rows", "candidates", "one by one, s", "zofo, s", "times faster", "same predictions", "log-probabilities differ by",
@@ -66,24 +73,43 @@ def step(
     rounds: Annotated[int, Parameter(help="rounds, interleaved in one process")] = 9,
     dtype: Annotated[Literal["fp32", "bf16"], Parameter(help="computing dtype")] = "fp32",
     full: Annotated[bool, Parameter(negative=(), show_default=False, help="logits of all positions")] = False,
+    methods: Annotated[
+        Kinds, Parameter(consume_multiple=True, negative=(), help="kinds of step (forward passes always)")
+    ] = KINDS,
+    plot: Annotated[str, Parameter(metavar="FILE.png", show_default=False, help="draw the result too")] = "",
     json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
 ) -> int:
-    """Compare a zeroth-order step over all weights with a plain forward pass of the same batch."""
+    """Compare steps in time and in peak memory with a plain forward pass of the same batch: zeroth order over all weights, MeZO's loop, LoRA by backpropagation."""
     refuse_below_one({"--rows": rows, "--tokens": tokens, "--rounds": rounds})
     from zofo.bench import step as bench
 
-    found = bench.main(model=model, noise=noise, rows=rows, tokens=tokens, rounds=rounds, dtype=dtype, full=full)
+    found = bench.main(model, noise, rows, tokens, rounds, dtype, full, methods)
+    if plot:
+        from zofo.bench import plot as drawing
+
+        drawing.step(found, Path(plot))
     if json:
         line(as_json(found))
         return 0
     line(f"{found['model']}, {rows} x {tokens} tokens, {dtype}, head: {found['head']}, {found['threads']} threads")
-    columns = ("what", "median, s", "min, s", "max, s", "in plain forward passes")
-    shown = [
-        (name, *(f"{t[key]:.3f}" for key in ("median_s", "min_s", "max_s")), f"{t['forwards']:.2f}")
-        for name, t in found["results"].items()
-    ]
-    table(columns, shown)
+    table(STEPS, [measured(name, result) for name, result in found["results"].items()])
     return 0
+
+
+def measured(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
+    """A kind of step's line of the table."""
+    from zofo.report.words import figure, size
+
+    times = [f"{result[key]:.3f}" for key in ("median_s", "min_s", "max_s")]
+    allocated = (size(result["allocated_bytes"]), f"{result['allocated_ratio']:.2f}")
+    return (
+        name,
+        *times,
+        f"{result['forwards']:.2f}",
+        *allocated,
+        size(result["resident_bytes"]),
+        figure(result["resident_ratio"]),
+    )
 
 
 def evaluate(
