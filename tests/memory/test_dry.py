@@ -15,7 +15,7 @@ from zofo.adapters.slots import attach, learning
 from zofo.bench.kinds import batch
 from zofo.bench.peak import allocated
 from zofo.config import build
-from zofo.core.probe import Point, scratch
+from zofo.core.probe import Point, affine
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.memory import dry
@@ -75,7 +75,7 @@ def test_a_backward_pass_of_an_adapter(tiny, arch: str, kind: str, checkpointing
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_large_layers_in_tiles(tiny, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    monkeypatch.setattr(scratch, "TILE", 1024)
+    monkeypatch.setattr(affine, "TILE", 1024)
     model, loss = tiny("llama", hidden_size=64, intermediate_size=200), loss_in(dtype)
     made, leaves = batch(model, 3, 9), tree.find(model)
     probe, z = Scratch(model, leaves), leaves.direction("rademacher", 1)
@@ -97,7 +97,7 @@ def test_large_layers_in_tiles(tiny, monkeypatch: pytest.MonkeyPatch, dtype: str
 def tile(module: nn.Module) -> int:
     from zofo.memory.sizes import piece
 
-    return piece(module, 27, scratch.TILE)
+    return piece(module, 27, affine.TILE)
 
 
 def test_no_weights_are_there(tiny) -> None:

@@ -7,7 +7,6 @@ function and one more line. A kind that puts adapters on the model works on a `t
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,13 +14,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from zofo.adapters.slots import Slots
 from zofo.config import AdapterConfig, MethodConfig
 from zofo.core import streams
+from zofo.core.kernels.reference import rank_of
 from zofo.core.noise import Law
-from zofo.core.optim import ZO
+from zofo.core.probe.scratch import Scratch
+from zofo.core.weights import leaves as tree
+from zofo.core.weights.leaves import Leaves
+from zofo.core.weights.shadow import Shadow
 from zofo.methods.state import Problem, State
 from zofo.scoring.batch import Batch, Encoded, lm_batch
-from zofo.scoring.objective import computing, row_losses
+from zofo.scoring.objective import HALF, computing, row_losses
 
 Step = Callable[[], Any]
 RATE = 1e-7  # of what moves all weights: small, for the kinds share them
@@ -30,11 +34,12 @@ LEARNING = 5e-4  # of an adapter, by Adam
 
 @dataclass(frozen=True)
 class How:
-    """How every kind computes: dtype, the head at all positions (`full`) or at one a row, and the law of z."""
+    """How a kind computes: dtype, the head at all positions (`full`) or at one a row, the law of z, and points two at a time."""
 
     dtype: str = "fp32"
     full: bool = False
     law: Law = "rademacher"
+    stack: bool = False
 
     def losses(self, model: nn.Module, made: Batch) -> Tensor:
         """The loss of each row, through zofo's scoring path or (`full`) with logits everywhere."""
@@ -46,11 +51,13 @@ Make = Callable[[nn.Module, Batch, How], Step]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of step: what it is called, how it is made, and whether there is one for each law of z."""
+    """A kind of step: what it is called, how it is made, whether there is one for each law of z, and what it fixes."""
 
     label: str
     make: Make
     laws: bool = False
+    dtype: str = ""  # none: the one asked for
+    stack: bool = False
 
 
 def batch(model: nn.Module, rows: int, tokens: int) -> Batch:
@@ -90,9 +97,36 @@ def forward_full(model: nn.Module, made: Batch, how: How) -> Step:
 
 
 def zeroth_order(model: nn.Module, made: Batch, how: How) -> Step:
-    """`zofo.ZO` over all weights."""
-    optimizer = ZO(model, lr=RATE, noise=how.law)
-    return functools.partial(optimizer.step, lambda: how.losses(model, made).mean())
+    """`mezo` as `zofo train` runs it, over all weights: two losses and the update."""
+    from zofo.methods import mezo as method
+
+    config = MethodConfig(name="mezo", noise=cast(Any, base(how.law)), rank=rank(how.law), lr_theta=RATE)
+    return Method(method, problem(model, config, how), Same(made)).step
+
+
+def base(law: Law) -> str:
+    """A law's name as the configuration has it."""
+    return "low-rank" if rank_of(law) else law
+
+
+def rank(law: Law) -> int:
+    """A law's rank, as the configuration has it."""
+    return rank_of(law) or 8
+
+
+def problem(model: nn.Module, config: MethodConfig, how: How, slots: Slots | None = None) -> Problem:
+    """What a method works on, theta moving, exactly probed."""
+    leaves = tree.find(model) if slots is None else slots_base(slots)
+    shadow = Shadow(leaves, HALF[how.dtype]) if how.dtype in HALF and slots is not None else None
+    probe = Scratch(model if slots is None else slots.model, leaves, how.stack)
+    called = model if slots is None else slots.model
+    return Problem(called, how.losses, config, 0, 1000, leaves, probe, slots, stacks=True, shadow=shadow)
+
+
+def slots_base(slots: Slots) -> Leaves:
+    """The base's weights under the adapters."""
+    adapter = {id(p) for own in slots.params.values() for p in own.values()}
+    return tree.find(slots.model, keep=lambda p: id(p) not in adapter)
 
 
 class Walk:
@@ -201,13 +235,83 @@ def at_positions(lora: Any, made: Batch) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), made.token)
 
 
+def bilevel(model: nn.Module, made: Batch, how: How, T: int) -> Step:
+    """Bilevel-ZOFO's outer iteration with coupling `outer`, LoRA for p and s: T steps below, p's gradient, six losses, both updates."""
+    from zofo.adapters.slots import attach
+    from zofo.methods import bilevel as method
+
+    config = MethodConfig(coupling="outer", T=max(1, T), noise="rademacher", lr_theta=RATE)
+    slots = attach(twin(model), AdapterConfig(), ("p", "s"), 0)
+    task = problem(slots.model, config, how, slots)
+    held = [method.init(task)]
+
+    def step() -> None:
+        held[0], _ = method.iterate(task, held[0], [([made], None)] * T, ([made], [made]))
+
+    return step
+
+
+def upper(model: nn.Module, made: Batch, how: How) -> Step:
+    """The upper level alone."""
+    return bilevel(model, made, how, 0)
+
+
+def iteration(model: nn.Module, made: Batch, how: How) -> Step:
+    """An iteration of T = 10."""
+    return bilevel(model, made, how, 10)
+
+
+def plain_passes(model: nn.Module, made: Batch, how: How, T: int) -> Step:
+    """The same passes done plainly: T steps of peft's loop, six forward passes without gradients, p's gradient of A and of B."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = get_peft_model(cast(Any, twin(model)), LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16))
+    params = [p for p in lora.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(params, lr=LEARNING)
+
+    def step() -> None:
+        for _ in range(T):
+            optimizer.zero_grad()
+            how.losses(lora, made).mean().backward()
+            optimizer.step()
+        with torch.no_grad():
+            for _ in range(6):
+                how.losses(lora, made).mean()
+        for _ in range(2):
+            torch.autograd.grad(how.losses(lora, made).mean(), params)
+
+    return step
+
+
+def upper_plain(model: nn.Module, made: Batch, how: How) -> Step:
+    """Six forward passes and p's gradient."""
+    return plain_passes(model, made, how, 0)
+
+
+def iteration_plain(model: nn.Module, made: Batch, how: How) -> Step:
+    """Ten LoRA steps, six forward passes and p's gradient."""
+    return plain_passes(model, made, how, 10)
+
+
 KINDS: dict[str, Kind] = {
     "forward": Kind("plain forward", forward),
     "forward-full": Kind("plain forward, logits at all positions", forward_full),
+    "forward-bf16": Kind("plain forward in bf16", forward, dtype="bf16"),
     "zofo": Kind("zofo step", zeroth_order, laws=True),
+    "zofo-stacked": Kind("zofo step, stacked", zeroth_order, laws=True, stack=True),
+    "zofo-bf16": Kind("zofo step in bf16", zeroth_order, laws=True, dtype="bf16"),
+    "zofo-bf16-stacked": Kind("zofo step in bf16, stacked", zeroth_order, laws=True, dtype="bf16", stack=True),
     "mezo": Kind("MeZO's loop", mezo),
     "peft": Kind("first-order LoRA, peft and torch.optim", peft_loop),
     "first-order": Kind("first-order LoRA, zofo", first_order),
+    "upper-plain": Kind("upper level, its passes plainly", upper_plain),
+    "upper": Kind("upper level, zofo", upper),
+    "upper-stacked": Kind("upper level, zofo, stacked", upper, stack=True),
+    "upper-bf16-plain": Kind("upper level in bf16, its passes plainly", upper_plain, dtype="bf16"),
+    "upper-bf16": Kind("upper level in bf16, zofo", upper, dtype="bf16"),
+    "upper-bf16-stacked": Kind("upper level in bf16, zofo, stacked", upper, dtype="bf16", stack=True),
+    "iteration-plain": Kind("iteration (T = 10), its passes plainly", iteration_plain),
+    "iteration-bf16": Kind("iteration (T = 10) in bf16, zofo", iteration, dtype="bf16"),
 }
 REFERENCES = ("forward", "forward-full")
 """The kinds that the others are compared with, in time and in memory: always measured."""
@@ -220,4 +324,4 @@ def chosen(names: Sequence[str], laws: Sequence[str], how: How) -> Iterator[tupl
             continue
         for law in laws if kind.laws else [how.law]:
             label = f"{kind.label}, {law}" if kind.laws else kind.label
-            yield label, kind, How(how.dtype, how.full, cast(Law, law))
+            yield label, kind, How(kind.dtype or how.dtype, how.full, law, kind.stack)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from zofo.adapters.slots import attach, learning
 from zofo.config import Config
-from zofo.core.probe import scratch
+from zofo.core.probe import affine
 from zofo.memory.live import Live
 from zofo.scoring.objective import output_head
 
@@ -103,13 +103,13 @@ def backward(made: Hollow, loss: Loss, batch: Any) -> Parts:
 def in_tiles(model: nn.Module, stack: ExitStack) -> None:
     """Let large linear layers compute a tile at a time until the stack is closed."""
     for module in model.modules():
-        if type(module) is nn.Linear and module.weight.numel() > scratch.TILE and "forward" not in vars(module):
+        if type(module) is nn.Linear and module.weight.numel() > affine.TILE and "forward" not in vars(module):
             module.forward = functools.partial(tiled, module)  # type: ignore[method-assign]
             stack.callback(vars(module).pop, "forward", None)
 
 
 def tiled(module: nn.Linear, x: Tensor) -> Tensor:
-    """`zofo.core.probe.scratch.tiled` without noise."""
-    height = max(1, scratch.TILE // module.in_features)
+    """`zofo.core.probe.affine` without noise."""
+    height = max(1, affine.TILE // module.in_features)
     pieces = [module.weight[at : at + height] for at in range(0, module.out_features, height)]
     return torch.cat([F.linear(x, piece) for piece in pieces], dim=-1)
