@@ -25,7 +25,7 @@ from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.shadow import Shadow
 from zofo.methods.state import Problem, State
 from zofo.scoring.batch import Batch, Encoded, lm_batch
-from zofo.scoring.objective import HALF, computing, row_losses
+from zofo.scoring.objective import HALF, computing, output_head, row_losses
 
 Step = Callable[[], Any]
 RATE = 1e-7  # of what moves all weights: small, for the kinds share them
@@ -117,7 +117,8 @@ def rank(law: Law) -> int:
 def problem(model: nn.Module, config: MethodConfig, how: How, slots: Slots | None = None) -> Problem:
     """What a method works on, theta moving, exactly probed."""
     leaves = tree.find(model) if slots is None else slots_base(slots)
-    shadow = Shadow(leaves, HALF[how.dtype]) if how.dtype in HALF and slots is not None else None
+    half = how.dtype in HALF and slots is not None
+    shadow = Shadow(leaves, HALF[how.dtype], without=output_head(model)) if half else None
     probe = Scratch(model if slots is None else slots.model, leaves, how.stack)
     called = model if slots is None else slots.model
     return Problem(called, how.losses, config, 0, 1000, leaves, probe, slots, stacks=True, shadow=shadow)

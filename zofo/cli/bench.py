@@ -57,6 +57,7 @@ def build(rank: int) -> App:
     )
     app.command(step, name="step")
     app.command(evaluate, name="eval")
+    app.command(drift, name="drift")
     app.command(with_flags(estimate, key_is_read), name="estimate")
     return app
 
@@ -93,6 +94,33 @@ def step(
         return 0
     line(f"{found['model']}, {rows} x {tokens} tokens, {dtype}, head: {found['head']}, {found['threads']} threads")
     table(STEPS, [measured(name, result) for name, result in found["results"].items()])
+    return 0
+
+
+def drift(
+    *,
+    model: Annotated[str, Parameter(metavar="MODEL", help="as --model of train takes it")] = "smollm2-135m",
+    weights: Annotated[
+        tuple[Literal["fp32", "bf16", "fp16"], ...],
+        Parameter(consume_multiple=True, negative=(), help="types that matrices are held in"),
+    ] = ("fp32", "bf16"),
+    estimates: Annotated[int, Parameter(help="estimates by exact probing")] = 1000,
+    walks: Annotated[int, Parameter(help="estimates by MeZO's walk in place")] = 200,
+    json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
+) -> int:
+    """Count the weights that estimates leave with other bits: none by exact probing, many by MeZO's walk."""
+    refuse_below_one({"--estimates": estimates, "--walks": walks})
+    from zofo.bench import drift as bench
+
+    found = bench.main(model, weights, estimates, walks)
+    if json:
+        line(as_json(found))
+        return 0
+    shown = [
+        (name, str(r["estimates"]), f"{r['changed']:,}", f"{r['share']:.1%}", f"{r['drift']:.2g}")
+        for name, r in found["results"].items()
+    ]
+    table(("weights", "estimates", "changed", "share", "|change| / |weights|"), shown)
     return 0
 
 
