@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from zofo.config import ModelConfig
 from zofo.core.weights.leaves import Leaves
+from zofo.core.weights.store import raw
+from zofo.core.weights.stored import reading
 from zofo.errors import BadInput, ZofoError
 from zofo.sources import Source
 
@@ -170,9 +172,10 @@ def recompute(model: Any) -> None:
 def fingerprint(leaves: Leaves) -> str:
     """SHA-256 over the names, shapes and bytes of all leaves: which base this is. Cost: one read of the weights."""
     digest = hashlib.sha256()
-    for leaf in leaves:
-        digest.update(f"{leaf.name}{tuple(leaf.data.shape)}{leaf.data.dtype}".encode())
-        digest.update(leaf.data.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    for leaf, start, part in reading(leaves):
+        if start == 0:
+            digest.update(f"{leaf.name}{tuple(leaf.shape)}{leaf.dtype}".encode())
+        digest.update(raw(part.cpu()))
     return digest.hexdigest()
 
 
@@ -231,12 +234,16 @@ def located(files: list[Path], leaves: Leaves, prefix: str) -> dict[str, tuple[P
             there |= {key: (path, file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     found = {}
     for leaf in leaves:
-        names = (leaf.name, leaf.name.removeprefix(f"{prefix}."), f"{prefix}.{leaf.name}")
-        key = next((n for n in names if n in there and there[n][1] == list(leaf.data.shape)), None)
+        key = next((n for n in spelt(leaf.name, prefix) if n in there and there[n][1] == list(leaf.shape)), None)
         if key is None:
             return None
         found[leaf.name] = (there[key][0], key)
     return found
+
+
+def spelt(name: str, prefix: str) -> tuple[str, str, str]:
+    """How files may spell a tensor's name: as it is, without the model's prefix, with it."""
+    return name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"
 
 
 def copied(leaves: Leaves, digest: str) -> Path:

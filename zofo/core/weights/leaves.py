@@ -34,6 +34,21 @@ class Leaf:
         """The tensor itself, outside autograd."""
         return self.param.data
 
+    @property
+    def shape(self) -> torch.Size:
+        """Its shape."""
+        return self.param.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its elements."""
+        return self.param.dtype
+
+    @property
+    def numel(self) -> int:
+        """How many elements it has."""
+        return self.param.numel()
+
 
 @dataclass(frozen=True)
 class Leaves:
