@@ -31,7 +31,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "objectives": {"config", "scoring", "tasks"},
 }
 OUTSIDE = {  # what else these rooms may import, beside the standard library
-    "core": {"torch", "numpy", "numba"},
+    "core": {"torch", "numpy", "numba", "llvmlite", "triton"},
     "run": {"torch", "safetensors"},
     "config": {"yaml", "pydantic"},
     "errors": set(),

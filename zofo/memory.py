@@ -53,7 +53,7 @@ def slots(config: Config) -> int:
 
 def scratch(config: Config, skeleton: nn.Module) -> int:
     """Bytes of the largest piece of perturbed weights: a module's, a tile of a large one, an embedding's used rows."""
-    from zofo.core.probe.scratch import TILE
+    from zofo.core.probe.affine import TILE
 
     if config.method.probe == "inplace":
         return 0

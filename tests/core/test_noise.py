@@ -11,13 +11,14 @@ from torch import Tensor
 from zofo.adapters.slots import attach
 from zofo.config import AdapterConfig
 from zofo.core import noise
-from zofo.core.kernels import reference
+from zofo.core.kernels import cpu, reference
 from zofo.core.noise import LAWS, Direction, Law
 from zofo.core.probe import Point
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 
 N = 1 << 20
+FIFTH = 0x11DD64029B8C020E
 SIGMAS = 5  # the draws are fixed, so these tests cannot fail now and then
 
 
@@ -29,12 +30,13 @@ def sample(law: Law, key: int = 1, tid: int = 2, n: int = N) -> Tensor:
 @pytest.mark.parametrize("law", LAWS)
 def test_moments(law: Law) -> None:
     z = sample(law)
-    fourth = 1 if law == "rademacher" else 3
+    signs = law in ("rademacher", "low-rank-8")  # a vector's low-rank z is Rademacher
+    fourth = 1 if signs else 3
     assert abs(float(z.mean())) < SIGMAS / math.sqrt(N)
     assert abs(float((z**3).mean())) < SIGMAS * math.sqrt(15 / N)
     variance = float((z**2).mean())
     assert abs(variance - 1) <= (SIGMAS * math.sqrt(2 / N) if law == "gaussian" else 1e-6)
-    assert abs(float((z**4).mean()) - fourth) <= (1e-9 if law == "rademacher" else SIGMAS * math.sqrt(96 / N))
+    assert abs(float((z**4).mean()) - fourth) <= (1e-9 if signs else SIGMAS * math.sqrt(96 / N))
 
 
 def test_rademacher_is_plus_or_minus_one() -> None:
@@ -51,7 +53,7 @@ def test_keys_tensors_and_elements_are_independent(law: Law, other: tuple[int, i
     a, b = sample(law), sample(law, key, tid)
     a, b = (a[shift:], b[: N - shift]) if shift else (a, b)
     assert abs(float((a * b).mean())) < SIGMAS / math.sqrt(N)
-    if law != "rademacher":
+    if law not in ("rademacher", "low-rank-8"):
         assert abs(float(((a**2 - 1) * (b**2 - 1)).mean())) < SIGMAS * 2 / math.sqrt(N)
 
 
@@ -120,6 +122,79 @@ def test_rows_and_tiles_are_pieces_of_the_whole(law: Law, dtype: torch.dtype) ->
     assert torch.equal(tile, whole[20:29])
 
 
+@pytest.mark.parametrize("rank", [1, 2, 8, 32])
+def test_low_rank_noise_is_a_product_of_signs(rank: int) -> None:
+    """z = U V^T / sqrt(r), its matrix rank at most r, and `factors` are U and V."""
+    z, rows, width = Direction(f"low-rank-{rank}", 3), 40, 56
+    whole = noise.draw(z, 11, rows * width, width=width).view(rows, width)
+    u, v = noise.factors(z, 11, rows, width, torch.zeros(1, dtype=torch.float64))
+    assert u.shape == (rows, rank) and v.shape == (width, rank)
+    assert set(u.unique().tolist()) == set(v.unique().tolist()) == {-1.0, 1.0}
+    assert torch.equal(whole, (u @ v.T) / math.sqrt(rank)) or torch.allclose(
+        whole, (u @ v.T) / math.sqrt(rank), rtol=1e-15
+    )
+    assert int(torch.linalg.matrix_rank(whole)) == min(rank, rows)
+
+
+def test_low_rank_noise_is_white() -> None:
+    """E z = 0, E z_i z_j = 1 where i = j, else 0: over 4,000 keys, all pairs of a matrix of 12 x 5."""
+    draws = torch.stack([noise.draw(Direction("low-rank-2", key), 1, 60, width=5) for key in range(4000)])
+    assert float(draws.mean(0).abs().max()) < SIGMAS / math.sqrt(4000)
+    second = draws.T @ draws / 4000
+    assert float((second - torch.eye(60)).abs().max()) < SIGMAS * math.sqrt(3 / 4000)
+
+
+@pytest.mark.parametrize("law", ["low-rank-0", "low-rank-33", "low-rank-", "low-rank-08", "lowrank", "uniform"])
+def test_other_laws_are_unknown(law: str) -> None:
+    assert not noise.known(law)
+
+
+@pytest.mark.parametrize("law", [*LAWS, "low-rank-1", "low-rank-32"])
+def test_laws_are_known(law: str) -> None:
+    assert noise.known(law)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("share", [0.5, 0.1, 1e-3])
+def test_stochastic_rounding_keeps_the_mean_and_has_its_variance(dtype: torch.dtype, share: float) -> None:
+    """A step of `share` of a unit in the last place u moves weights by share u on average, with variance share (1 - share) u^2."""
+    n, w = 1 << 20, torch.ones(1 << 20, dtype=dtype)
+    unit = torch.finfo(dtype).eps
+    step = Direction("rademacher", 4)
+    signs = noise.draw(step, 9, n)
+    noise.perturb(w, w, step, share * unit, 9, rounding=77)
+    moved = (w.double() - 1) * signs
+    up = signs > 0  # below 1 the spacing is half as wide
+    for side, u in ((up, unit), (~up, unit / 2)):
+        p = share * unit / u
+        p -= math.floor(p)
+        sd = u * math.sqrt(p * (1 - p))
+        count = int(side.sum())
+        assert (
+            abs(float(moved[side].mean()) - share * unit) < SIGMAS * max(sd, u / 65536) / math.sqrt(count) + u / 65536
+        )
+        assert abs(float(moved[side].std()) - sd) < 0.02 * sd + 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_small_steps_move_weights_that_nearest_rounding_leaves(dtype: torch.dtype) -> None:
+    """1,000 steps of a hundredth of a unit: lost altogether to nearest, ten units on average stochastically."""
+    z, unit = Direction("rademacher", 4), torch.finfo(dtype).eps
+    nearest, chance = torch.ones(4096, dtype=dtype), torch.ones(4096, dtype=dtype)
+    signs = noise.draw(z, 9, 4096)
+    for step in range(1000):
+        noise.perturb(nearest, nearest, z, unit / 100, 9)
+        noise.perturb(chance, chance, z, unit / 100, 9, rounding=noise.rounding_key(step))
+    assert torch.equal(nearest, torch.ones(4096, dtype=dtype))
+    assert abs(float(((chance.double() - 1) * signs).mean()) - 10 * unit) < 0.3 * unit
+
+
+def test_rounding_has_a_key_of_its_own() -> None:
+    keys = {noise.rounding_key(key) for key in range(1000)}
+    assert len(keys) == 1000 and not keys & set(range(1000))
+    assert noise.rounding_key(5) == FIFTH, "a journal replays with it"
+
+
 def test_draw_agrees_with_perturb() -> None:
     """What tests and Adam draw is what is added to the weights."""
     for law in LAWS:
@@ -131,7 +206,7 @@ def test_draw_agrees_with_perturb() -> None:
 def test_the_scaled_table_is_rounded_from_the_exact_product() -> None:
     a = 1.2345e-3
     exact = reference.table().double() * float(torch.tensor(a, dtype=torch.float32))
-    assert torch.equal(torch.from_numpy(noise.scaled_table(False, float(torch.tensor(a)))), exact.float())
+    assert torch.equal(torch.from_numpy(noise.scaled_table(cpu.QUANTILES, float(torch.tensor(a)))), exact.float())
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")

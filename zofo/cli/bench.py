@@ -1,15 +1,20 @@
-"""`zofo bench`: what steps and scoring cost on this machine."""
+"""`zofo bench`: what steps and scoring cost on this machine, and how good projected gradients are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from json import dumps
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from zofo.cli.output import line, table
+from zofo.cli.flags import with_flags
+from zofo.cli.output import line, plain, table
+from zofo.cli.problems import complain
+from zofo.cli.target import Dir
 from zofo.errors import BadInput
+from zofo.run import folder
 from zofo.tasks import definition
 
 Laws = tuple[Literal["rademacher", "gaussian", "sphere"], ...]
@@ -17,6 +22,17 @@ Laws = tuple[Literal["rademacher", "gaussian", "sphere"], ...]
 COLUMNS = (
     "task", "rows", "candidates", "one by one, s", "zofo, s", "times faster", "same predictions", "log-probabilities differ by",
 )  # fmt: skip
+ESTIMATES = ("where", "objective", "dtype", "eps", "error", "se", "smallest", "in goal", "rms error", "|grad|", "n")
+READ = ("data.", "adapter.", "model.name", "model.device", "method.objective", "method.lam", "method.weighting",
+    "method.init", "method.accumulate_upper", "run.seed", "run.threads")  # fmt: skip
+"""Options of the configuration (or their beginnings) that `bench estimate` reads."""
+UNREAD = ("data.calibration", "adapter.dropout")
+"""Those of them that act elsewhere only: in evaluation, in lower-level steps."""
+
+
+def key_is_read(key: str) -> bool:
+    """Whether an option of the configuration has an effect on `bench estimate`."""
+    return key not in UNREAD and any(key == name or (name.endswith(".") and key.startswith(name)) for name in READ)
 
 
 def as_json(result: dict[str, Any]) -> str:
@@ -28,12 +44,13 @@ def build(rank: int) -> App:
     """The `bench` commands, at a place in the list of commands."""
     app = App(
         name="bench",
-        help="Measure what steps and scoring cost on this machine.",
+        help="Measure what steps and scoring cost on this machine, and how good projected gradients are.",
         help_format="plaintext",
         sort_key=rank,
     )
     app.command(step, name="step")
     app.command(evaluate, name="eval")
+    app.command(with_flags(estimate, key_is_read), name="estimate")
     return app
 
 
@@ -108,6 +125,74 @@ def compared(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
         same,
         f"{result['max_logprob_difference']:.1e}",
     )
+
+
+def estimate(
+    flags: Mapping[str, Any],
+    *,
+    run: Annotated[
+        str | None, Parameter(metavar="RUN", help="a run: its options, at its start and after its last checkpoint")
+    ] = None,
+    preset: Annotated[str | None, Parameter(metavar="NAME", help="without a run (none: bilevel-lora)")] = None,
+    eps: Annotated[
+        tuple[float, ...], Parameter(metavar="EPS...", consume_multiple=True, negative=(), help="probe sizes")
+    ] = (3e-4, 1e-3, 3e-3, 1e-2),
+    seeds: Annotated[int, Parameter(help="how many z, for each batch")] = 8,
+    batches: Annotated[int, Parameter(help="how many batches")] = 2,
+    dtype: Annotated[
+        tuple[Literal["fp32", "bf16", "fp16"], ...],
+        Parameter(consume_multiple=True, negative=(), help="computing dtypes"),
+    ] = ("fp32", "bf16"),
+    noise: Annotated[Literal["rademacher", "gaussian", "sphere"], Parameter(help="law of z")] = "gaussian",
+    json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
+    dir: Dir = "runs",
+) -> int:
+    """Compare projected gradients c with the exact <grad, z>, for A, G = A + lambda (B - C), and G's parts.
+
+    Error: the mean of (c - <grad, z>)^2 divided by |grad|^2, which is the variance of <grad, z> over z.
+    Without a run: smollm2-135m on sst2 at its start. Needs one gradient of model size beside a step's memory.
+    """
+    refuse_below_one({"--seeds": seeds, "--batches": batches})
+    for value in eps:
+        if not 0 < value < math.inf:
+            raise BadInput(f"--eps {value}", "not a number above 0", "give probe sizes such as 1e-3")
+    found_run = folder.find(run, dir) if run is not None else None
+    if found_run is not None and (given := [*flags, *(["preset"] if preset else [])]):
+        raise BadInput(f"--{given[0]}", "a run has its own", "leave it out, or leave --run out")
+    from zofo.bench import estimate as bench
+
+    found = bench.main(
+        flags, preset or bench.PRESET, found_run, eps=tuple(dict.fromkeys(eps)), seeds=seeds, batches=batches,
+        dtypes=tuple(dict.fromkeys(dtype)), noise=noise, say=complain,
+    )  # fmt: skip
+    if json:
+        line(as_json(found))
+        return 0
+    tell_estimates(found)
+    return 0
+
+
+def tell_estimates(found: Mapping[str, Any]) -> None:
+    """Print what was measured, what the error is, and a line for each place, objective, dtype and eps."""
+    what = f"{found['model']}, {found['task']}" + (f", run {found['run']}" if found["run"] else "")
+    over = f"{len(found['seeds'])} {found['noise']} z on each of {found['batches']} batches of {found['batch']} rows"
+    line(plain(f"{what}, {found['objective']} loss, {found['adapter']}; {over}; {found['threads']} threads"))
+    where = ", ".join(f"{place['lambda']:.3g} at {place['where']}" for place in found["places"])
+    line(plain(f"G = A + lambda (B - C), lambda {where}; c of a term is before its weight"))
+    line(f"error: {found['error']}; goal: <= {found['goal']}")
+    table(ESTIMATES, map(estimated, found["results"]))
+
+
+def estimated(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the table; "-" where there is no number (|grad| 0, or losses that are not finite)."""
+
+    def shown(key: str, form: str = ".3g") -> str:
+        return "-" if row[key] is None else format(row[key], form)
+
+    n = str(row["n"]) if row["finite"] == row["n"] else f"{row['n']}, {row['n'] - row['finite']} not finite"
+    marks = ("*" if row["best"] else "", "yes" if row["goal"] else "no" if row["error"] is not None else "-")
+    figures = (shown("error"), shown("error_se", ".2g"), *marks, shown("rms_error"), shown("grad_norm"), n)
+    return (row["where"], row["objective"], row["dtype"], f"{row['eps']:g}", *figures)
 
 
 def refuse_below_one(values: Mapping[str, int]) -> None:

@@ -1,9 +1,11 @@
 """The noise z: a pure function of (key; tensor id, element index), never stored.
 
 Laws: `gaussian` (16-bit table of normal quantiles, unit variance), `rademacher` (+1 or -1, one bit an
-element), `sphere` (a Gaussian z scaled to the norm sqrt(d), d the number of all elements). The
-arithmetic is fixed: a * z is rounded once to the weights' type (fp32 for half types), then one add.
-Bits do not depend on device, kernel, threads or tiling; a CPU kernel serves fp32, torch the rest.
+element), `sphere` (a Gaussian z scaled to the norm sqrt(d), d the number of all elements), `low-rank-R`
+(a matrix's z is U V^T / sqrt(R), U and V of R columns of signs; a vector's is Rademacher). The arithmetic is
+fixed: a * z is rounded once to fp32 (fp64 for fp64 weights), then one add, rounded once to the type written.
+Bits do not depend on device, kernel, threads or tiling: compiled kernels serve fp32, bf16 and fp16 on CPU and
+CUDA, torch the rest.
 """
 
 from __future__ import annotations
@@ -13,16 +15,16 @@ import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zofo.core.kernels import cpu, reference
+from zofo.core.kernels import cpu, cuda, reference
 
-Law = Literal["gaussian", "rademacher", "sphere"]
-LAWS: tuple[Law, ...] = ("gaussian", "rademacher", "sphere")
+Law = str
+LAWS: tuple[Law, ...] = ("gaussian", "rademacher", "sphere", "low-rank-8")  # low-rank of any rank up to MAX_RANK
+MAX_RANK = 32
 CHUNK = 1 << 20  # elements that the torch reference handles at a time
 
 
@@ -35,9 +37,22 @@ class Direction:
     scale: float = 1.0
 
 
+def known(law: str) -> bool:
+    """Whether a law is one of ours."""
+    low = law.removeprefix(reference.LOW_RANK)
+    return law in LAWS or (low != law and low.isdecimal() and 1 <= int(low) <= MAX_RANK and low == str(int(low)))
+
+
 def tensor_id(name: str) -> int:
     """Return the 64-bit id of a tensor: BLAKE2b of its name in the unwrapped base model."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def rounding_key(key: int) -> int:
+    """The key of the bits that round a step along z(key) into half-precision weights: another stream than z's."""
+    return int.from_bytes(
+        hashlib.blake2b(key.to_bytes(8, "little"), digest_size=8, person=b"rounding").digest(), "little"
+    )
 
 
 @functools.lru_cache(maxsize=64)
@@ -56,49 +71,118 @@ def direction(law: Law, key: int, tensors: Iterable[tuple[int, int]]) -> Directi
     return Direction(law, key, sphere_scale(key, tuple(tensors)) if law == "sphere" else 1.0)
 
 
-@functools.lru_cache(maxsize=8)
-def scaled_table(signs: bool, a: float) -> cpu.Array:
-    """Return fp32(a * table) of a law, the form that the CPU kernels read."""
-    table = cpu.sign_table() if signs else reference.table().numpy()
-    return table * np.float32(a)
+@functools.lru_cache(maxsize=16)
+def scaled_table(how: int, a: float, rank: int = 0) -> cpu.Array:
+    """Return fp32(a * z) for every value of z that a law has, in the form that the CPU kernels read."""
+    with np.errstate(over="ignore"):
+        if how == cpu.SIGNS:
+            return (cpu.sign_rows() * np.float32(a)).view(np.uint64)
+        if how == cpu.QUANTILES:
+            return reference.table().numpy() * np.float32(a)
+        return (rank - 2 * np.arange(33)).astype(np.float32) * np.float32(a / math.sqrt(rank))
 
 
-def perturb(out: Tensor, w: Tensor, z: Direction, a: float, tid: int, start: int = 0) -> Tensor:
-    """Write w + a z into `out` and return it.
+def reading(law: Law, width: int) -> tuple[int, int]:
+    """How a kernel reads a law's table for a tensor, and the law's rank."""
+    rank = reference.rank_of(law)
+    if rank and width:
+        return cpu.PRODUCTS, rank
+    return (cpu.SIGNS if rank or law == "rademacher" else cpu.QUANTILES), 0
 
-    Args: out, w, contiguous tensors of one shape (out may be w); a, the step along z; tid, the
-    tensor's id; start, the flat index of w's first element in its whole tensor.
-    Cost: one read and one write of w; no memory for fp32 on CPU.
+
+def columns(w: Tensor) -> int:
+    """The width that a tensor's low-rank noise goes by: its last dimension, or 0 for a vector."""
+    return w.shape[-1] if w.dim() > 1 else 0
+
+
+def perturb(
+    out: Tensor,
+    w: Tensor,
+    z: Direction,
+    a: float,
+    tid: int,
+    start: int = 0,
+    *,
+    width: int | None = None,
+    minus: Tensor | None = None,
+    rounding: int | None = None,
+) -> Tensor:
+    """Write w + a z into `out` (and w - a z into `minus`) and return `out`.
+
+    Args: out, w, contiguous tensors of one shape (out may be w), of one type, or w fp32 and out a half type; a, the
+    step along z; tid, the tensor's id; start, the flat index of w's first element in its whole tensor; width, that
+    tensor's last dimension (None: w's own); rounding, a key: round to a half type stochastically, not to nearest.
+    Cost: one read of w and a write of each output; no memory for fp32, bf16 and fp16 on CPU.
     """
-    a, flat_out, flat_w = a * z.scale, out.view(-1), w.view(-1)
-    if w.device.type == "cpu" and w.dtype == out.dtype == torch.float32:
-        table = scaled_table(z.law == "rademacher", float(np.float32(a)))
-        cpu.perturb(flat_out.numpy(), flat_w.numpy(), z.law, start, tid, z.key, table)
+    a, width = a * z.scale, columns(w) if width is None else width
+    flat = [None if t is None else t.view(-1) for t in (out, w, minus)]
+    if cpu.takes(w, out):
+        how, rank = reading(z.law, width)
+        table = scaled_table(how, a, rank)
+        cpu.perturb(flat[0], flat[1], how, table, z.key, tid, start, width, rank, flat[2], rounding)  # type: ignore[arg-type]
         return out
-    exact = torch.float64 if w.dtype == torch.float64 else torch.float32
-    for i in range(0, w.numel(), CHUNK):
-        old = flat_w[i : i + CHUNK]
-        index = torch.arange(start + i, start + i + old.numel(), device=w.device)
-        step = reference.scaled(z.law, z.key, tid, index, a, exact)
-        flat_out[i : i + CHUNK] = (old.to(exact) + step).to(out.dtype)
+    if cuda.available() and w.is_cuda and (w.dtype, out.dtype) in cuda.PAIRS:
+        for there, sign in ((flat[0], 1.0), (flat[2], -1.0)):
+            if there is not None:
+                rank = reference.rank_of(z.law)
+                cuda.perturb(there, flat[1], z.law, z.key, tid, sign * a, start, width, rank, rounding)  # type: ignore[arg-type]
+        return out
+    plainly(flat[1], z, a, tid, start, width, flat[0], flat[2], rounding)  # type: ignore[arg-type]
     return out
 
 
-def perturb_rows(out: Tensor, w: Tensor, rows: Tensor, z: Direction, a: float, tid: int) -> Tensor:
-    """Write rows of w + a z into `out` and return it: what an embedding needs of a large table.
+def plainly(
+    w: Tensor, z: Direction, a: float, tid: int, start: int, width: int, out: Tensor, minus: Tensor | None, rounding: int | None
+) -> None:  # fmt: skip
+    """`perturb` by the torch reference, on flat tensors. Cost: 1M elements of memory."""
+    exact = torch.float64 if w.dtype == torch.float64 else torch.float32
+    for i in range(0, w.numel(), CHUNK):
+        old = w[i : i + CHUNK].to(exact)
+        index = torch.arange(start + i, start + i + old.numel(), device=w.device)
+        step = reference.scaled(z.law, z.key, tid, index, a, exact, width)
+        if minus is not None:
+            minus[i : i + CHUNK] = old - step  # rounded once to the type of `minus`
+        new = old + step
+        if rounding is not None and out.dtype != exact:
+            new = reference.stochastic(new, reference.halves(rounding, tid, index), out.dtype)
+        out[i : i + CHUNK] = new
+
+
+def perturb_rows(
+    out: Tensor, w: Tensor, rows: Tensor, z: Direction, a: float, tid: int, minus: Tensor | None = None
+) -> Tensor:
+    """Write rows of w + a z into `out` (and of w - a z into `minus`) and return it: what an embedding needs of a large table.
 
     Args: out, (U, H); w, (V, H) contiguous; rows, (U,) row numbers. Cost: U rows of work and memory.
     """
     width = w.shape[1]
+    if cpu.takes(w, out) and rows.numel():
+        how, rank = reading(z.law, width)
+        table, rows = scaled_table(how, a * z.scale, rank), rows.contiguous()
+        cpu.perturb(out, w, how, table, z.key, tid, 0, width, rank, minus, rows=rows)
+        return out
     for place, row in enumerate(rows.tolist()):
-        perturb(out[place], w[row], z, a, tid, row * width)
+        there = None if minus is None else minus[place]
+        perturb(out[place], w[row], z, a, tid, row * width, width=width, minus=there)
     return out
 
 
-def draw(z: Direction, tid: int, n: int, dtype: torch.dtype = torch.float64, start: int = 0) -> Tensor:
-    """Return z itself at elements start..start+n, by the torch reference: for tests and for Adam's tiles.
+def factors(z: Direction, tid: int, rows: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return U (rows, r) and V (width, r) of a matrix under a low-rank law, in the type and on the device of `like`.
+
+    z = U V^T / sqrt(r). Cost: r (rows + width) numbers, as an adapter of that rank has.
+    """
+    rank = reference.rank_of(z.law)
+    both = torch.empty((width + rows) * rank, dtype=torch.float32)
+    perturb(both, torch.zeros(1).expand_as(both).contiguous(), Direction("rademacher", z.key), 1.0, tid, width=0)
+    both = both.view(-1, rank).to(like.device, like.dtype)
+    return both[width:], both[:width]
+
+
+def draw(z: Direction, tid: int, n: int, dtype: torch.dtype = torch.float64, start: int = 0, width: int = 0) -> Tensor:
+    """Return z itself at elements start..start+n of a tensor whose last dimension is `width`, by the torch reference.
 
     Cost: n elements of memory.
     """
     exact = torch.float64 if dtype == torch.float64 else torch.float32
-    return reference.scaled(z.law, z.key, tid, torch.arange(start, start + n), z.scale, exact).to(dtype)
+    return reference.scaled(z.law, z.key, tid, torch.arange(start, start + n), z.scale, exact, width).to(dtype)

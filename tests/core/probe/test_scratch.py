@@ -15,7 +15,9 @@ from torch.nn.utils import parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zofo.core.noise import LAWS, Direction, Law
-from zofo.core.probe import Point, scratch
+from zofo.core.probe import Point, affine
+from zofo.core.probe import stand as stands
+from zofo.core.probe.pool import Pool
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
@@ -110,9 +112,13 @@ class TestEqualsARealMove:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
     def test_in_every_law_and_type(self, law: Law, dtype: torch.dtype, tiny: Tiny, rows: Tensor, moved: Moved) -> None:
         model = tiny("llama-tied").to(dtype)
-        assert torch.equal(
-            probed(model, rows, law=law, use_cache=False), really(moved, model, rows, law=law, use_cache=False)
-        )
+        got, want = probed(model, rows, law=law, use_cache=False), really(moved, model, rows, law=law, use_cache=False)
+        if law != "low-rank-8":
+            assert torch.equal(got, want)
+            return
+        # beside the weight instead of in it: as close as the type is to the change that noise makes
+        bound = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 0.25}[dtype]
+        assert float((got - want).norm()) < bound * float((want[0] - want[1]).norm())
 
     def test_with_everything_hard_at_once(self, odd: Odd, moved: Moved, watch: type) -> None:
         seen = watch(odd)
@@ -124,7 +130,7 @@ class TestEqualsARealMove:
         self, arch: str, tiny: Tiny, rows: Tensor, moved: Moved, watch: type, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Tiles of a linear layer may be summed in another order by the BLAS, so to a few roundings."""
-        monkeypatch.setattr(scratch, "TILE", 200)  # 6 rows of a head at a time, in every linear layer
+        monkeypatch.setattr(affine, "TILE", 200)  # 6 rows of a head at a time, in every linear layer
         model = tiny(arch)
         seen = watch(model)
         got = probed(model, rows, use_cache=False)
@@ -134,18 +140,18 @@ class TestEqualsARealMove:
 
     def test_a_tile_holds_the_wholes_weights(self, moved: Moved, monkeypatch: pytest.MonkeyPatch) -> None:
         """A linear layer applied to unit vectors shows its weights: bit-equal in tiles, ragged last tile and bias too."""
-        monkeypatch.setattr(scratch, "TILE", 30)
+        monkeypatch.setattr(affine, "TILE", 30)
         model = nn.Linear(8, 11)
-        assert scratch.in_tiles(model, scratch.owned(tree.find(model))[model])
+        assert affine.suits(model, stands.owned(tree.find(model))[model])
         assert torch.equal(probed(model, torch.eye(8)), really(moved, model, torch.eye(8)))
 
     def test_in_tiles_of_one_row(self, moved: Moved, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(scratch, "TILE", 3)
+        monkeypatch.setattr(affine, "TILE", 3)
         model = nn.Linear(8, 5, bias=False)
         assert torch.equal(probed(model, torch.eye(8)), really(moved, model, torch.eye(8)))
 
     def test_in_tiles_with_a_frozen_bias(self, moved: Moved, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(scratch, "TILE", 16)
+        monkeypatch.setattr(affine, "TILE", 16)
         model = nn.Linear(8, 5)
         leaves = tree.find(model, keep=lambda p: p is model.weight)
         z = leaves.direction("gaussian", KEY)
@@ -288,11 +294,11 @@ class TestLeavesNoTrace:
     """Rule 1: with any exception in the middle, every weight and buffer has the bits it had, and nothing is left."""
 
     @pytest.mark.parametrize("error", ERRORS)
-    @pytest.mark.parametrize("tile", [20, scratch.TILE])
+    @pytest.mark.parametrize("tile", [20, affine.TILE])
     def test_after_an_error_at_every_operation(
         self, error: type[BaseException], tile: int, odd: Odd, watch: type, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(scratch, "TILE", tile)
+        monkeypatch.setattr(affine, "TILE", tile)
         seen, probe = watch(odd), Scratch(odd, tree.find(odd))
         want = probe(outputs(odd, IDS), points(odd))
         mode = Stop(-1, error)
@@ -314,7 +320,7 @@ class TestLeavesNoTrace:
     def test_after_an_error_before_or_after_every_module(
         self, error: type[BaseException], tiny: Tiny, rows: Tensor, watch: type, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(scratch, "TILE", 32 * 40)
+        monkeypatch.setattr(affine, "TILE", 32 * 40)
         model = tiny("gpt2")
         seen, probe = watch(model), Scratch(model, tree.find(model))
         z = tree.find(model).direction("gaussian", KEY)
@@ -401,7 +407,7 @@ class TestLeavesNoTrace:
         self, odd: Odd, watch: type, moved: Moved, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """accelerate and others put a `forward` on the instance: it runs, and is not taken away."""
-        monkeypatch.setattr(scratch, "TILE", 20)
+        monkeypatch.setattr(affine, "TILE", 20)
         plain, calls = odd.head.forward, []
 
         def forward(x: Tensor) -> Tensor:
@@ -414,15 +420,16 @@ class TestLeavesNoTrace:
         got = probed(odd, IDS)
         seen.check()
         assert len(calls) == 3
-        assert torch.allclose(got, really(moved, twin, IDS), rtol=1e-5, atol=1e-6)
+        want = really(moved, twin, IDS)  # tiles may be summed in another order, and batch norm magnifies that
+        assert float((got - want).abs().max()) <= 2e-5 * float(want.abs().max())
 
 
 class TestRefuses:
     """What would be silently wrong is an error."""
 
-    @pytest.mark.parametrize("tile", [4, scratch.TILE])
+    @pytest.mark.parametrize("tile", [4, affine.TILE])
     def test_gradients(self, tile: int, watch: type, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(scratch, "TILE", tile)
+        monkeypatch.setattr(affine, "TILE", tile)
         model = nn.Linear(4, 4)
         seen = watch(model)
 
@@ -481,7 +488,7 @@ class TestMemory:
     """Rule 3: scratch for a module, or a tile of a large one; no z of model size."""
 
     def test_peak_over_a_forward_pass_is_one_module(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(scratch, "TILE", 64 * 64)
+        monkeypatch.setattr(affine, "TILE", 64 * 64)
         model, ids = deep(), torch.arange(5)[None]
         leaves = tree.find(model)
         probe, z = Scratch(model, leaves), leaves.direction("gaussian", KEY)
@@ -505,7 +512,7 @@ class TestMemory:
         leaves = tree.find(model)
         probe, run = Scratch(model, leaves), outputs(model, rows, use_cache=False)
         tables = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
-        own = [sum(leaf.param.numel() for leaf in o.values()) for m, o in scratch.owned(leaves).items()]
+        own = [sum(leaf.param.numel() for leaf in o.values()) for m, o in stands.owned(leaves).items()]
         assert tables
         for key in range(3):
             probe(run, [Point(leaves.direction("gaussian", key), EPS)])
@@ -522,27 +529,27 @@ class TestMemory:
 
     def test_an_embedding_takes_only_the_rows_in_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[tuple[int, ...]] = []
-        take = scratch.Pool.take
+        take = Pool.take
 
-        def note(pool: scratch.Pool, like: Tensor, shape: Any) -> tuple[Tensor, Tensor]:
+        def note(pool: Pool, like: Tensor, shape: Any, dtype: Any = None) -> tuple[Tensor, Tensor]:
             asked.append(tuple(shape))
-            return take(pool, like, shape)
+            return take(pool, like, shape, dtype)
 
-        monkeypatch.setattr(scratch.Pool, "take", note)
+        monkeypatch.setattr(Pool, "take", note)
         model = nn.Embedding(5000, 8)
         z = tree.find(model).direction("gaussian", KEY)
         Scratch(model, tree.find(model))(outputs(model, IDS), [Point(z, EPS)])
         assert asked == [(len(IDS.unique()), 8)]
 
     def test_tiles_share_one_buffer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(scratch, "TILE", 64)
+        monkeypatch.setattr(affine, "TILE", 64)
         model = nn.Linear(8, 1000)
         probe = Scratch(model, tree.find(model))
         probe(outputs(model, torch.eye(8)), points(model))
         assert sorted(buffer.numel() for buffer in probe.pool.free) == [64, 1000]
 
     def test_types_do_not_share_buffers(self) -> None:
-        pool = scratch.Pool()
+        pool = Pool()
         full, _ = pool.take(torch.empty(0), (4, 4))
         pool.give([full])
         half, seen = pool.take(torch.empty(0, dtype=torch.bfloat16), (2, 3))

@@ -1,31 +1,70 @@
 """The noise stream compiled for CPUs by numba: the bits of `reference`, one pass over the weights.
 
-A kernel draws a run of Philox blocks into a small buffer and expands it at once, so z is never
-stored. Work is cut into spans that run on as many threads as torch uses; a span's bits do not
-depend on the cut. There is no multiply in the inner loops: values are read from a table that was
-scaled by a, eight signs at a time or one normal quantile.
+A span of elements is done in chunks that live in the first cache: Philox words, the steps a z that they
+mean (read from a table that was scaled by a, so there is no multiply), then w + step, rounded once into
+the type that is wanted. z is never stored. Spans run on torch's own threads (`team`); a span's bits do
+not depend on the cut.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any, cast
 
 import numpy as np
 import torch
-from numba import njit
+from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
+from numba.extending import intrinsic
 from numpy.typing import NDArray
+from torch import Tensor
+
+from zofo.core.kernels import team
 
 Array = NDArray[np.float32]
-RUN = 64  # Philox blocks drawn at a time: 1 KiB of words, held in the first cache
-SPAN = 1 << 15  # elements; smaller pieces are not worth a thread
+CHUNK = 2048  # elements done at a time
+SMALL = 1 << 15  # elements; fewer are not worth a second thread
+SIGNS, QUANTILES, PRODUCTS = 0, 1, 2  # how a law's table is read: by eight bits, by sixteen, by rank and patterns
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+JOB = ("size", "start", "tid", "key", "how", "table", "width", "rank", "w", "w_kind", "out", "out_kind", "minus", "rounding", "rounding_key", "halves", "rows")  # fmt: skip
+(
+    SIZE,
+    START,
+    TID,
+    KEY,
+    HOW,
+    TABLE,
+    WIDTH,
+    RANK,
+    W,
+    W_KIND,
+    OUT,
+    OUT_KIND,
+    MINUS,
+    ROUNDING,
+    ROUNDING_KEY,
+    HALVES,
+    ROWS,
+) = range(17)
+FIELDS = len(JOB)
+NEAREST, STOCHASTIC = 0, 1
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _address(context: Any, number: Any) -> Any:
+    """An integer as a pointer, for `carray`."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), code
+
+
+address: Any = _address
 
 
 @njit(nogil=True, cache=True, inline="always")
 def draw(words, block, runs, tid, key):  # type: ignore[no-untyped-def]
-    """Fill words[4, RUN] with Philox-4x32-10 of blocks block..block+runs."""
+    """Fill words[4 i .. 4 i + 4] with Philox-4x32-10 of block + i, for i < runs."""
     m = np.uint64(0xFFFFFFFF)
     s = np.uint64(32)
     for i in range(runs):
@@ -37,111 +76,285 @@ def draw(words, block, runs, tid, key):  # type: ignore[no-untyped-def]
             p1 = np.uint64(0xCD9E8D57) * c2
             c0, c1, c2, c3 = (p1 >> s) ^ c1 ^ k0, p1 & m, (p0 >> s) ^ c3 ^ k1, p0 & m
             k0, k1 = (k0 + np.uint64(0x9E3779B9)) & m, (k1 + np.uint64(0xBB67AE85)) & m
-        words[0, i], words[1, i], words[2, i], words[3, i] = c0, c1, c2, c3
+        words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3] = c0, c1, c2, c3
 
 
 @njit(nogil=True, cache=True)
-def rademacher(out, w, start, n, tid, key, scaled):  # type: ignore[no-untyped-def]
-    """out[i] = w[i] + a z[start + i] for i < n, z = +1 or -1: eight bits at a time from a table of 256 rows."""
-    words = np.empty((4, RUN), np.uint32)
-    done = 0
-    while done < n:
-        block = (start + done) >> 7
-        skip = (start + done) & 127
-        runs = min(RUN, (skip + n - done + 127) >> 7)
-        draw(words, block, runs, tid, key)
-        for b in range(runs):
-            at = done + b * 128 - skip
-            if at >= done and at + 128 <= n:
-                for j in range(16):
-                    row = scaled[words[j >> 2, b] >> np.uint32(8 * (j & 3)) & np.uint32(0xFF)]
-                    new, old = out[at + 8 * j : at + 8 * j + 8], w[at + 8 * j : at + 8 * j + 8]
-                    for i in range(8):
-                        new[i] = old[i] + row[i]
-            else:
-                for lane in range(max(0, done - at), min(128, n - at)):
-                    byte = words[lane >> 5, b] >> np.uint32(lane & 24) & np.uint32(0xFF)
-                    out[at + lane] = w[at + lane] + scaled[byte, lane & 7]
-        done += runs * 128 - skip
+def signs(step, words, table, at, n, tid, key):  # type: ignore[no-untyped-def]
+    """step[skip + i] = a z of element at + i, z = +1 or -1; returns skip. table: (256, 4) pairs of fp32, row by byte."""
+    block, skip = at >> 7, at & 127
+    runs = (skip + n + 127) >> 7
+    draw(words, block, runs, tid, key)
+    pairs = step.view(np.uint64)
+    for q in range(4 * runs):
+        word = words[q]
+        for j in range(4):
+            row = table[word >> np.uint32(8 * j) & np.uint32(0xFF)]
+            p0, p1, p2, p3 = row[0], row[1], row[2], row[3]
+            k = 16 * q + 4 * j
+            pairs[k], pairs[k + 1], pairs[k + 2], pairs[k + 3] = p0, p1, p2, p3
+    return skip
 
 
 @njit(nogil=True, cache=True)
-def gaussian(out, w, start, n, tid, key, scaled):  # type: ignore[no-untyped-def]
-    """out[i] = w[i] + scaled[bits[start + i]] for i < n, scaled = a times the table."""
-    words = np.empty((4, RUN), np.uint32)
-    done = 0
+def quantiles(step, words, table, at, n, tid, key):  # type: ignore[no-untyped-def]
+    """step[skip + i] = table[the 16 bits of element at + i]; returns skip. table: the quantiles times a."""
+    block, skip = at >> 3, at & 7
+    runs = (skip + n + 7) >> 3
+    draw(words, block, runs, tid, key)
+    bits = words.view(np.uint16)
+    for i in range(8 * runs):
+        step[i] = table[bits[i]]
+    return skip
+
+
+@njit(nogil=True, cache=True)
+def patterns(out, first, rank, tid, key):  # type: ignore[no-untyped-def]
+    """out[i] = sign bits first + i rank .. first + (i + 1) rank of a tensor's stream, as one number."""
+    words, held = np.empty(4, np.uint32), np.int64(-1)
+    for i in range(out.size):
+        pattern = np.uint32(0)
+        for k in range(rank):
+            bit = first + i * rank + k
+            if bit >> 7 != held:
+                held = bit >> 7
+                draw(words, held, 1, tid, key)
+            pattern |= (words[(bit & 127) >> 5] >> np.uint32(bit & 31) & np.uint32(1)) << np.uint32(k)
+        out[i] = pattern
+
+
+@njit(nogil=True, cache=True)
+def products(step, v, table, at, n, width, rank, tid, key):  # type: ignore[no-untyped-def]
+    """step[i] = a (U V^T)_i / sqrt(r) of element at + i. v: V's patterns; table: by how many of r signs differ."""
+    u, done = np.empty(1, np.uint32), 0
     while done < n:
-        block = (start + done) >> 3
-        skip = (start + done) & 7
-        runs = min(RUN, (skip + n - done + 7) >> 3)
-        draw(words, block, runs, tid, key)
-        for b in range(runs):
-            at = done + b * 8 - skip
-            if at >= done and at + 8 <= n:
-                for j in range(4):
-                    word = words[j, b]
-                    out[at + 2 * j] = w[at + 2 * j] + scaled[word & np.uint32(0xFFFF)]
-                    out[at + 2 * j + 1] = w[at + 2 * j + 1] + scaled[word >> np.uint32(16)]
+        row, j = (at + done) // width, (at + done) % width
+        run = min(width - j, n - done)
+        patterns(u, (width + row) * rank, rank, tid, key)
+        for i in range(run):
+            x = np.uint32(u[0] ^ v[j + i])
+            x = np.uint32(x - (x >> np.uint32(1) & np.uint32(0x55555555)))
+            x = np.uint32((x & np.uint32(0x33333333)) + (x >> np.uint32(2) & np.uint32(0x33333333)))
+            x = np.uint32(x + (x >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
+            step[done + i] = table[np.uint32(x * np.uint32(0x01010101)) >> np.uint32(24)]
+        done += run
+    return 0
+
+
+@njit(nogil=True, cache=True)
+def load(x, job, source, n):  # type: ignore[no-untyped-def]
+    """x[i] = w[source + i] in fp32, exactly."""
+    if job[W_KIND] == 0:
+        old = carray(address(job[W]), (source + n,), np.float32)
+        for i in range(n):
+            x[i] = old[source + i]
+    elif job[W_KIND] == 1:
+        half, bits = carray(address(job[W]), (source + n,), np.uint16), x.view(np.uint32)
+        for i in range(n):
+            bits[i] = np.uint32(half[source + i]) << np.uint32(16)
+    else:
+        half, table = (
+            carray(address(job[W]), (source + n,), np.uint16),
+            carray(address(job[HALVES]), (65536,), np.float32),
+        )
+        for i in range(n):
+            x[i] = table[half[source + i]]
+
+
+@njit(nogil=True, cache=True)
+def to_bf16(out, x, chance, rounding):  # type: ignore[no-untyped-def]
+    """Round fp32 to bf16: to nearest even, or up with the probability of what is cut off (`chance`: 16 bits each)."""
+    bits = x.view(np.uint32)
+    for i in range(out.size):
+        b = bits[i]
+        low = np.uint32(chance[i]) if rounding else np.uint32(0x7FFF) + (b >> np.uint32(16) & np.uint32(1))
+        finite = (b & np.uint32(0x7F800000)) != np.uint32(0x7F800000)
+        nan = np.uint32((b & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000))
+        out[i] = (b + low) >> np.uint32(16) if finite else (b >> np.uint32(16)) | nan << np.uint32(6)
+
+
+@njit(nogil=True, cache=True)
+def to_fp16(out, x, chance, rounding):  # type: ignore[no-untyped-def]
+    """Round fp32 to fp16, as `to_bf16` does; below 2^-14 the spacing is 2^-24."""
+    bits = x.view(np.uint32)
+    for i in range(out.size):
+        sign, b = bits[i] >> np.uint32(16) & np.uint32(0x8000), bits[i] & np.uint32(0x7FFFFFFF)
+        if b >= np.uint32(0x7F800000):
+            half = np.uint32(0x7E00) if b > np.uint32(0x7F800000) else np.uint32(0x7C00)
+        elif b >= np.uint32(0x38800000):
+            low = (
+                np.uint32(chance[i]) & np.uint32(0x1FFF)
+                if rounding
+                else np.uint32(0xFFF) + (b >> np.uint32(13) & np.uint32(1))
+            )
+            half = min(((b + low) >> np.uint32(13)) - np.uint32(112 << 10), np.uint32(0x7C00))
+        else:
+            y = abs(x[i]) * np.float32(16777216.0)
+            if rounding:
+                below = np.floor(y)
+                half = np.uint32(below) + np.uint32(np.float32(chance[i]) < (y - below) * np.float32(65536.0))
             else:
-                for lane in range(max(0, done - at), min(8, n - at)):
-                    half = words[lane >> 1, b] >> np.uint32(16 * (lane & 1)) & np.uint32(0xFFFF)
-                    out[at + lane] = w[at + lane] + scaled[half]
-        done += runs * 8 - skip
+                half = np.uint32(np.rint(y))
+        out[i] = np.uint16(sign | half)
+
+
+@njit(nogil=True, cache=True)
+def store(job, where, kind, x, chance, at, n):  # type: ignore[no-untyped-def]
+    """where[at + i] = x[i], rounded once to the type wanted."""
+    if kind == 0:
+        new = carray(address(where), (job[SIZE],), np.float32)
+        for i in range(n):
+            new[at + i] = x[i]
+    else:
+        half = carray(address(where), (job[SIZE],), np.uint16)[at : at + n]
+        if kind == 1:
+            to_bf16(half, x, chance, job[ROUNDING] == STOCHASTIC)
+        else:
+            to_fp16(half, x, chance, job[ROUNDING] == STOCHASTIC)
+
+
+@njit(nogil=True, cache=True)
+def fp32_only(job, step, source, at, n):  # type: ignore[no-untyped-def]
+    """w + step (and w - step) where everything is fp32."""
+    here = carray(address(job[OUT]), (job[SIZE],), np.float32)[at : at + n]
+    if job[W] == job[OUT]:
+        for i in range(n):
+            here[i] += step[i]
+        return
+    was = carray(address(job[W]), (source + n,), np.float32)[source:]
+    for i in range(n):
+        here[i] = was[i] + step[i]
+    if job[MINUS]:
+        there = carray(address(job[MINUS]), (job[SIZE],), np.float32)[at : at + n]
+        for i in range(n):
+            there[i] = was[i] - step[i]
+
+
+@njit(nogil=True, cache=True)
+def half_types(job, step, x, chance, source, at, n):  # type: ignore[no-untyped-def]
+    """The same where a half type is read or written: by way of x, in fp32."""
+    load(x, job, source, n)
+    if job[MINUS]:
+        for i in range(n):
+            x[i] -= step[i]
+        store(job, job[MINUS], job[OUT_KIND], x, chance, at, n)
+        load(x, job, source, n)
+    for i in range(n):
+        x[i] += step[i]
+    store(job, job[OUT], job[OUT_KIND], x, chance, at, n)
+
+
+@njit(nogil=True, cache=True)
+def steps(step, words, v, job, begin, n):  # type: ignore[no-untyped-def]
+    """step[skip + i] = a z of element begin + i of the whole tensor, for i < n; returns skip."""
+    tid, key = np.uint64(job[TID]), np.uint64(job[KEY])
+    if job[HOW] == SIGNS:
+        return signs(step, words, carray(address(job[TABLE]), (256, 4), np.uint64), begin, n, tid, key)
+    if job[HOW] == QUANTILES:
+        return quantiles(step, words, carray(address(job[TABLE]), (65536,), np.float32), begin, n, tid, key)
+    return products(step, v, carray(address(job[TABLE]), (33,), np.float32), begin, n, job[WIDTH], job[RANK], tid, key)
+
+
+@njit(nogil=True, cache=True)
+def span(job, low, high):  # type: ignore[no-untyped-def]
+    """out = w + a z over elements low..high of a job (and minus = w - a z, where wanted)."""
+    step, x, chance = np.empty(CHUNK + 128, np.float32), np.empty(CHUNK, np.float32), np.empty(CHUNK, np.uint16)
+    words, width = np.empty(CHUNK // 2 + 8, np.uint32), job[WIDTH]
+    v = np.empty(width if job[HOW] == PRODUCTS else 0, np.uint32)
+    patterns(v, 0, job[RANK], np.uint64(job[TID]), np.uint64(job[KEY]))
+    rows = carray(address(job[ROWS]), (high // width + 1 if job[ROWS] else 0,), np.int64)
+    at, source = low, low
+    while at < high:
+        n, begin = min(CHUNK, high - at), job[START] + at
+        if job[ROWS]:
+            n = min(n, width - at % width)
+            begin = source = rows[at // width] * width + at % width
+        skip = steps(step, words, v, job, begin, n)
+        if job[W_KIND] == 0 and job[OUT_KIND] == 0:
+            fp32_only(job, step[skip : skip + n], source, at, n)
+        else:
+            if job[ROUNDING] == STOCHASTIC:
+                blocks = ((begin & 7) + n + 7) >> 3
+                draw(words, begin >> 3, blocks, np.uint64(job[TID]), np.uint64(job[ROUNDING_KEY]))
+                chance[:n] = words.view(np.uint16)[begin & 7 : (begin & 7) + n]
+            half_types(job, step[skip : skip + n], x, chance, source, at, n)
+        at += n
+        source += n
 
 
 @njit(nogil=True, cache=True)
 def squares(start, n, tid, key, table):  # type: ignore[no-untyped-def]
     """Sum of table[bits[start + i]] for i < n, in 64-bit integers."""
-    words = np.empty((4, RUN), np.uint32)
-    total = np.int64(0)
-    done = 0
+    words, total, done = np.empty(CHUNK // 2 + 8, np.uint32), np.int64(0), 0
     while done < n:
-        block = (start + done) >> 3
-        skip = (start + done) & 7
-        runs = min(RUN, (skip + n - done + 7) >> 3)
-        draw(words, block, runs, tid, key)
-        for b in range(runs):
-            at = done + b * 8 - skip
-            for lane in range(max(0, done - at), min(8, n - at)):
-                total += table[words[lane >> 1, b] >> np.uint32(16 * (lane & 1)) & np.uint32(0xFFFF)]
-        done += runs * 8 - skip
+        count, skip = min(CHUNK, n - done), (start + done) & 7
+        draw(words, (start + done) >> 3, (skip + count + 7) >> 3, tid, key)
+        bits = words.view(np.uint16)
+        for i in range(skip, skip + count):
+            total += table[bits[i]]
+        done += count
     return total
 
 
-@cache
-def pool(threads: int) -> ThreadPoolExecutor:
-    """Return the worker threads that share a kernel's spans (the caller does one span itself)."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="zofo-noise")
+number: Any = team.number
+count: Any = team.count
 
 
-def spans(n: int, work: Callable[[int, int], None]) -> None:
-    """Run `work(begin, end)` over 0..n, cut evenly (at multiples of 128) over torch's threads."""
-    threads = min(torch.get_num_threads(), -(-n // SPAN))
-    if threads <= 1:
-        return work(0, n)
-    edges = [i * n // threads // 128 * 128 for i in range(threads)] + [n]
-    rest = [pool(threads - 1).submit(work, *pair) for pair in itertools.pairwise(edges[1:])]
-    work(edges[0], edges[1])
-    for future in rest:
-        future.result()
-    return None
+def member(data: Any) -> None:
+    """One OpenMP thread's share of a job."""
+    job = carray(data, (FIELDS,), np.int64)
+    i, k = np.int64(number()), np.int64(count())
+    low = i * job[SIZE] // k // team.ALIGN * team.ALIGN
+    high = job[SIZE] if i == k - 1 else (i + 1) * job[SIZE] // k // team.ALIGN * team.ALIGN
+    span(job, low, high)
 
 
 @cache
-def sign_table() -> Array:
-    """Return the (256, 8) table whose row `byte` holds the signs that its bits mean, lowest bit first."""
+def share() -> int | None:
+    """The address of `member` compiled, or None where there is no OpenMP to call it."""
+    signature = cast(Any, types.void)(types.voidptr)
+    return None if team.LIBRARY is None else cast(int, cfunc(signature, cache=True)(member).address)
+
+
+@cache
+def sign_rows() -> Array:
+    """The (256, 8) table whose row `byte` holds the signs that its bits mean, lowest bit first."""
     bits = np.arange(256)[:, None] >> np.arange(8) & 1
     return (2 * bits - 1).astype(np.float32)
 
 
-def perturb(out: Array, w: Array, law: str, start: int, tid: int, key: int, scaled: Array) -> None:
-    """out = w + a z over flat fp32 arrays (out may be w), elements start.. of tensor `tid`.
+@cache
+def halves() -> Array:
+    """Every fp16 number as fp32, by its bits."""
+    bits = torch.arange(65536, dtype=torch.int32).to(torch.int16)
+    widened: Array = bits.view(torch.float16).float().numpy()
+    return widened
 
-    Args: scaled, the law's table times a, rounded to fp32: `sign_table` (256, 8) or the quantiles (65536,).
-    Cost: one read and one write of the weights; no memory.
+
+def takes(w: Tensor, out: Tensor) -> bool:
+    """Whether these kernels do w and out: on CPU, and fp32, one half type, or fp32 into a half type."""
+    kinds = w.dtype in KINDS and out.dtype in KINDS and (w.dtype == out.dtype or w.dtype == torch.float32)
+    return kinds and w.device.type == "cpu"
+
+
+def perturb(
+    out: Tensor, w: Tensor, how: int, table: Array, key: int, tid: int, start: int, width: int = 0, rank: int = 0,
+    minus: Tensor | None = None, rounding_key: int | None = None, rows: Tensor | None = None,
+) -> None:  # fmt: skip
+    """out = w + a z over flat contiguous tensors (out may be w), elements start.. of tensor `tid`; minus = w - a z.
+
+    Args: how, table, the way a law reads its table, times a; width, rank, of a low-rank law; rounding_key, round
+    stochastically by the bits of this key (half types, in place); rows, (U,) int64: w is a whole table of `width`
+    columns, and out gets these rows of it. Cost: one read of w, one write of out (and minus).
     """
-    kernel, tid64, key64 = (rademacher if law == "rademacher" else gaussian), np.uint64(tid), np.uint64(key)
-    spans(out.size, lambda i, j: kernel(out[i:j], w[i:j], start + i, j - i, tid64, key64, scaled))
+    wide = halves()
+    values = (
+        out.numel(), start, tid, key, how, table.ctypes.data, width, rank, w.data_ptr(), KINDS[w.dtype], out.data_ptr(),
+        KINDS[out.dtype], 0 if minus is None else minus.data_ptr(), int(rounding_key is not None), rounding_key or 0, wide.ctypes.data,
+        0 if rows is None else rows.data_ptr(),
+    )  # fmt: skip
+    job = np.array(values, np.uint64)
+    team.run(span, share(), job.view(np.int64), torch.get_num_threads() if out.numel() > SMALL else 1)
 
 
 def sum_of_squares(key: int, tid: int, start: int, stop: int, table: NDArray[np.int64]) -> int:

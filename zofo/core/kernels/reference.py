@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ GAUSSIAN_PER_BLOCK = 8  # elements a Philox block of 128 bits gives: 16 bits eac
 RADEMACHER_PER_BLOCK = 128  # one bit each
 SQUARE_BITS = 20  # fixed point of squared table entries, for the Sphere law's norm
 MASK = 0xFFFFFFFF
+LOW_RANK = "low-rank-"
 
 
 @functools.cache
@@ -74,12 +76,56 @@ def signs(key: int, tid: int, index: Tensor) -> Tensor:
     return drawn[block - low, lane // 32] >> (lane % 32) & 1
 
 
-def scaled(law: str, key: int, tid: int, index: Tensor, a: float, dtype: torch.dtype) -> Tensor:
-    """Return a * z at flat element indices, rounded once to `dtype` (fp32 or fp64)."""
+def products(key: int, tid: int, index: Tensor, width: int, rank: int) -> Tensor:
+    """Return sum_k U_ik V_jk of each element (i, j) of a matrix, integers between -rank and rank.
+
+    V_jk is sign number j rank + k of the tensor's stream, U_ik sign number (width + i) rank + k.
+    """
+    low, high, k = int(index.min()) // width, int(index.max()) // width, torch.arange(rank, device=index.device)
+    rows = torch.arange(width + low, width + high + 1, device=index.device)
+    u = 2 * signs(key, tid, (rows[:, None] * rank + k).reshape(-1)).view(-1, rank) - 1
+    columns = torch.arange(width, device=index.device)
+    v = 2 * signs(key, tid, (columns[:, None] * rank + k).reshape(-1)).view(-1, rank) - 1
+    return (u[index // width - low] * v[index % width]).sum(-1)
+
+
+def rank_of(law: str) -> int:
+    """The rank of a low-rank law, "low-rank-8" say; 0 for other laws."""
+    return int(law.removeprefix(LOW_RANK)) if law.startswith(LOW_RANK) else 0
+
+
+def scaled(law: str, key: int, tid: int, index: Tensor, a: float, dtype: torch.dtype, width: int = 0) -> Tensor:
+    """Return a * z at flat element indices, rounded once to `dtype` (fp32 or fp64).
+
+    width: the last dimension of a matrix, which a low-rank law needs; 0 for a vector, whose z it takes from Rademacher.
+    """
     factor = torch.tensor(a, dtype=dtype, device=index.device)
-    if law == "rademacher":
+    rank = rank_of(law)
+    if rank and width:
+        factor = torch.tensor(a / math.sqrt(rank), dtype=dtype, device=index.device)
+        return products(key, tid, index, width, rank).to(dtype) * factor
+    if rank or law == "rademacher":
         return torch.where(signs(key, tid, index) == 1, factor, -factor)
     return table(str(index.device)).to(dtype)[halves(key, tid, index)] * factor
+
+
+def stochastic(x: Tensor, bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round fp32 to bf16 or fp16, up in size with the probability of what is cut off; `bits`, 16 a number, decide.
+
+    E = x where 16 bits resolve what is cut off (bf16: all 16; fp16: 13, and below 2^-14 to 2^-40).
+    """
+    raw = x.contiguous().view(torch.int32).long() & MASK
+    sign, size = raw >> 16 & 0x8000, raw & 0x7FFFFFFF
+    if dtype == torch.bfloat16:
+        half = torch.where(size < 0x7F800000, raw + bits >> 16, raw >> 16 | (size > 0x7F800000).long() << 6)
+    else:
+        y = x.abs().double() * 2**24
+        normal = ((size + (bits & 0x1FFF) >> 13) - (112 << 10)).clamp(max=0x7C00)
+        below = y.clamp(max=2**30).floor()
+        tiny = below.long() + (bits < (y.clamp(max=2**30) - below) * 65536)
+        half = sign | torch.where(size >= 0x38800000, normal, tiny)
+        half = torch.where(size > 0x7F800000, sign | 0x7E00, torch.where(size == 0x7F800000, sign | 0x7C00, half))
+    return half.to(torch.int32).to(torch.int16).view(dtype)
 
 
 def sum_of_squares(key: int, tid: int, start: int, stop: int) -> int:

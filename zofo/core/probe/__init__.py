@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -25,6 +25,19 @@ class Point:
 
 Objective = Callable[[], Tensor]
 """A loss, or a vector of terms, of the model as it stands: called without arguments, returns shape () or (terms,)."""
+
+
+@runtime_checkable
+class Stackable(Protocol):
+    """An objective that can be evaluated at several points in one pass, its rows repeated for each."""
+
+    def __call__(self) -> Tensor:
+        """Its value at one point."""
+        ...
+
+    def stacked(self, n: int) -> Tensor:
+        """Its values at n points, (n, terms): the model is called on n copies of the rows, copy after copy."""
+        ...
 
 
 class Probe(Protocol):

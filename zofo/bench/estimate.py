@@ -1,0 +1,269 @@
+"""`zofo bench estimate`: projected gradients in each computing dtype against the exact directional derivative.
+
+    truth     <grad f, z>, the gradient by autograd in fp32 over all base weights, summed in fp64
+    estimate  c = [ f(theta + eps z) - f(theta - eps z) ] / (2 eps), as a training step takes it
+    error     mean of (c - <grad f, z>)^2 / |grad f|^2
+
+|grad f|^2 is the variance of <grad f, z> over z exactly, for every law has unit variance: an error of 1 is
+noise as large as the signal. f is A, G = A + lambda (B - C), and B, C and B - C, to see where G's error is from.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from zofo import checkpoints, config, job, models, objectives
+from zofo.bench.gradient import exact
+from zofo.config import Config
+from zofo.core.probe.scratch import Scratch
+from zofo.errors import BadInput
+from zofo.job import Job
+from zofo.methods import bilevel, table
+from zofo.methods.bilevel import Plan, Term
+from zofo.methods.state import Micro, Problem, State
+from zofo.run import checkpoint as files
+from zofo.run.folder import RunFolder
+from zofo.run.jsonfile import read_json
+from zofo.tasks import definition
+
+GOAL = 0.05
+EPS = (3e-4, 1e-3, 3e-3, 1e-2)
+DTYPES = ("fp32", "bf16")
+MODEL, TASK, PRESET = "smollm2-135m", "sst2", "bilevel-lora"
+ERROR = "mean of (c - <grad, z>)^2 / |grad|^2, |grad|^2 being the exact variance of <grad, z> over z"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to measure over: probe sizes, seeds of z (0, 1, ...), batches, computing dtypes, and z's law."""
+
+    eps: Sequence[float]
+    seeds: int
+    batches: int
+    dtypes: Sequence[str]
+    noise: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A projected gradient with what it should be, and |grad|^2."""
+
+    c: float
+    truth: float
+    square: float
+
+    @property
+    def ratio(self) -> float:
+        """The squared error in units of the variance (nan where the gradient is 0)."""
+        return (self.c - self.truth) ** 2 / self.square if self.square else math.nan
+
+
+Key = tuple[str, str, float]  # objective, dtype, eps
+Weights = dict[str, tuple[float, ...]]
+
+
+def combinations(terms: Sequence[Term]) -> Weights:
+    """The objectives as weights of the terms: A, G as the method weighs it, B, C and B - C (A alone where there is no more)."""
+    alone = {term.name: tuple(float(term is other) for other in terms) for term in terms}
+    if len(terms) == 1:
+        return alone
+    gap = tuple(b - c for b, c in zip(alone["B"], alone["C"], strict=True))
+    return {"A": alone["A"], "G": tuple(term.weight for term in terms), **alone, "B - C": gap}
+
+
+def computed(settings: Config, dtype: str) -> Config:
+    """A configuration with another computing dtype. Raises: BadInput for one that there is not."""
+    return config.build({**config.flatten(settings.model_dump(), ""), "model.dtype": dtype})
+
+
+def problem_in(held: Job, dtype: str, law: str) -> Problem:
+    """The job's problem, computed in a dtype: exact probing, central differences along one z."""
+    objective = objectives.build(computed(held.config, dtype), held.prepared.task, held.prepared.tokenizer)
+    method = held.config.method.model_copy(update={"noise": law, "q": 1, "estimator": "central"})
+    probe = Scratch(held.model, held.leaves)
+    return replace(held.problem, loss=objective.loss, config=method, leaves=held.leaves, probe=probe)
+
+
+def with_seed(problem: Problem, seed: int, eps: float = 1.0) -> Problem:
+    """The problem with a z of this seed, and a probe size."""
+    return replace(problem, seed=seed, config=problem.config.model_copy(update={"eps": eps}))
+
+
+def measure(held: Job, asked: Asked, k: int, say: Say) -> tuple[float, dict[Key, list[Sample]]]:
+    """lambda at outer iteration k, and samples at theta and adapters as they stand, on the batches of k, k + 1, ..."""
+    method, samples = held.config.method, dict[Key, list[Sample]]()
+    lam = bilevel.lam_at(method, k, held.problem.steps)
+    todo = bilevel.plan(method, lam)
+    for b in range(asked.batches):
+        say(f"batch {b + 1} of {asked.batches}")
+        _, upper = bilevel.draw(held.problem, State(k=k + b), held.batches)
+        for key, found in on_batch(held, asked, todo, State(k=k + b), upper).items():
+            samples.setdefault(key, []).extend(found)
+    return lam, samples
+
+
+def on_batch(held: Job, asked: Asked, todo: Plan, state: State, upper: tuple[Micro, Micro]) -> dict[Key, list[Sample]]:
+    """Samples on one batch of D_f and one of D_p: every objective, dtype and eps with the same directions.
+
+    Cost: eight forward and backward passes, then six forward passes an estimate (A alone: one, two).
+    """
+    weights, seeds, rows = combinations(todo.terms), range(asked.seeds), {"f": upper[0], "p": upper[1]}
+    plain, samples = problem_in(held, "fp32", asked.noise), dict[Key, list[Sample]]()
+    z = [with_seed(plain, seed).directions(state.k)[0] for seed in seeds]
+    truth = {name: exact(plain, todo.terms, w, rows, z) for name, w in weights.items()}
+    for dtype in asked.dtypes:
+        problem = problem_in(held, dtype, asked.noise)
+        for eps in asked.eps:
+            slopes = [bilevel.look(with_seed(problem, s, eps), state, todo, upper).by_term for s in seeds]
+            for name, w in weights.items():
+                cs = [sum(x * y for x, y in zip(w, slope, strict=True)) for slope in slopes]
+                found = [Sample(c, t, truth[name].square) for c, t in zip(cs, truth[name].along, strict=True)]
+                samples[name, dtype, eps] = found
+    return samples
+
+
+def summary(samples: Sequence[Sample]) -> dict[str, Any]:
+    """The error with its standard error, and absolute numbers (None: not finite, or no gradient to compare with)."""
+    ratios = [sample.ratio for sample in samples]
+    misses = [(sample.c - sample.truth) ** 2 for sample in samples]
+    spread = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 and finite(ratios) else None
+    return {
+        "n": len(samples),
+        "finite": sum(math.isfinite(sample.c) for sample in samples),
+        "error": statistics.fmean(ratios) if finite(ratios) else None,
+        "error_se": spread,
+        "rms_error": root(misses) if finite(misses) else None,
+        "grad_norm": root([sample.square for sample in samples]),
+        "rms_truth": root([sample.truth**2 for sample in samples]),
+    }
+
+
+def finite(values: Sequence[float]) -> bool:
+    """Whether all values are."""
+    return all(map(math.isfinite, values))
+
+
+def root(values: Sequence[float]) -> float:
+    """The root of the mean."""
+    return math.sqrt(statistics.fmean(values))
+
+
+def rows_of(where: str, samples: Mapping[Key, Sequence[Sample]]) -> list[dict[str, Any]]:
+    """A row for each objective, dtype and eps, by objective; the eps with the smallest error of a dtype is marked."""
+    rows = []
+    for (objective, dtype, eps), found in samples.items():
+        row = {"where": where, "objective": objective, "dtype": dtype, "eps": eps, **summary(found)}
+        rows.append(row | {"goal": row["error"] is not None and row["error"] <= GOAL})
+    order = list(dict.fromkeys(objective for objective, _, _ in samples))
+    rows.sort(key=lambda row: order.index(row["objective"]))
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        key = row["objective"], row["dtype"]
+        if row["error"] is not None and (key not in best or row["error"] < best[key]["error"]):
+            best[key] = row
+    return [row | {"best": any(row is other for other in best.values())} for row in rows]
+
+
+def opened(run: RunFolder) -> Job:
+    """A run's job at its start: its rows, fresh adapters, theta_0. Raises as `zofo resume` does where they are not the run's."""
+    if not files.listing(run.checkpoints):
+        raise BadInput(f"run {run.name}", "it has no checkpoint yet", "let it train first")
+    settings = config.load(run.config)
+    prepared = job.prepare(settings, task=definition.read(run.task, f"run {run.name}"))
+    job.same_rows(read_json(run.splits), prepared)
+    held = assembled(settings, prepared, f"run {run.name}")
+    base = read_json(run.environment)["base"]
+    models.same_base(held.digest, base["sha256"], base["name"])
+    return held
+
+
+def assembled(settings: Config, prepared: job.Prepared, asked: str) -> Job:
+    """Load the model and join everything. Raises: BadInput for a method without A, B and C, or an objective without gradient."""
+    if bilevel is not table.METHODS[settings.method.name].load():
+        raise BadInput(asked, f"method {settings.method.name} has no terms A, B and C", "take a bilevel run or preset")
+    name = objectives.name_of(settings, prepared.task)
+    if objectives.build(settings, prepared.task, prepared.tokenizer).upper is not None:
+        raise BadInput(asked, f"its objective {name} has no gradient to compare with", "take lm or classification")
+    return job.assemble(computed(settings, "fp32"), prepared)
+
+
+def at_start(flags: Mapping[str, Any], preset: str) -> Job:
+    """A job at its start, from options over a preset (smollm2-135m on sst2 where nothing else is named)."""
+    named = {"model.name": MODEL, "data.task": "" if "data.train" in flags else TASK}
+    settings = config.build({**named, **config.preset(preset), **flags})
+    return assembled(settings, job.prepare(settings, flags, wanted=("f", "p")), f"--preset {preset}")
+
+
+def main(
+    flags: Mapping[str, Any] | None = None,
+    preset: str = PRESET,
+    run: RunFolder | None = None,
+    eps: Sequence[float] = EPS,
+    seeds: int = 8,
+    batches: int = 2,
+    dtypes: Sequence[str] = DTYPES,
+    noise: str = "gaussian",
+    say: Say = lambda text: None,
+) -> dict[str, Any]:
+    """Measure the error of projected gradients at a start and, given a run, after it, on its own rows and options.
+
+    Args: flags and preset, options by dotted key as `zofo train` takes them (without a run); run, one with a
+    checkpoint, whose last is taken; seeds, how many z a batch. The standard error is over seeds and batches.
+    Cost: per place and batch, see `on_batch`. Memory: the weights, one gradient of their size, and a training step's.
+    """
+    asked, began = Asked(eps, seeds, batches, dtypes, noise), time.perf_counter()
+    for dtype in dtypes:
+        computed(Config(), dtype)
+    held = opened(run) if run is not None else at_start(flags or {}, preset)
+    places = [measured(held, asked, "start", 0, say)]
+    if run is not None:
+        step, _, _ = checkpoints.load_for_use(held, run, "last", say)
+        places.append(measured(held, asked, f"after step {step}", step, say))
+    return {
+        **described(held, asked, run),
+        "places": [{key: value for key, value in place.items() if key != "rows"} for place in places],
+        "results": [row for place in places for row in place["rows"]],
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def measured(held: Job, asked: Asked, where: str, k: int, say: Say) -> dict[str, Any]:
+    """A place with its step, lambda and rows."""
+    lam, samples = measure(held, asked, k, lambda text: say(f"{where}: {text}"))
+    return {"where": where, "step": k, "lambda": lam, "rows": rows_of(where, samples)}
+
+
+def described(held: Job, asked: Asked, run: RunFolder | None) -> dict[str, Any]:
+    """What the numbers depend on."""
+    settings = held.config
+    return {
+        "model": settings.model.name,
+        "task": held.prepared.task.name,
+        "run": run.name if run is not None else None,
+        "adapter": settings.adapter.kind,
+        "objective": held.objective.name,
+        "lambda": settings.method.lam,
+        "weighting": settings.method.weighting,
+        "batch": settings.data.batch * settings.method.accumulate_upper,
+        "seed": settings.run.seed,
+        "noise": asked.noise,
+        "seeds": list(range(asked.seeds)),
+        "batches": asked.batches,
+        "dtypes": list(asked.dtypes),
+        "eps": list(asked.eps),
+        "error": ERROR,
+        "goal": GOAL,
+        "weights": held.leaves.count,
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "torch": torch.__version__,
+    }

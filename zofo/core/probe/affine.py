@@ -1,0 +1,122 @@
+"""Linear layers at theta + a z: y = x (W + a z)^T + (b + a z), a tile of output rows at a time.
+
+A tile is rounded once to the type that the product is computed in: where autocast computes fp32 weights in a half
+type, scratch is of that type, and the bits are those of a cast afterwards. Low-rank noise is not materialised: y =
+x W^T + a / sqrt(r) (x V) U^T, the weight read once for all points.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zofo.core import noise
+from zofo.core.kernels.reference import rank_of
+from zofo.core.probe import stand as stands
+from zofo.core.probe.stand import Owned, Stand
+
+TILE = 1 << 20  # elements of a linear layer's weight perturbed at a time (4 MiB in fp32)
+
+
+def transposed(module: nn.Module) -> bool:
+    """Whether a module is transformers' Conv1D, a linear layer whose weight is (inputs, outputs)."""
+    return type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils"
+
+
+def suits(module: nn.Module, own: Owned) -> bool:
+    """Whether a module is a plain linear layer that nobody else has changed."""
+    plain = (type(module) is nn.Linear or transposed(module)) and "weight" in own and set(own) <= {"weight", "bias"}
+    return (
+        plain and own["weight"].data.is_contiguous() and not module._forward_pre_hooks and "forward" not in vars(module)
+    )
+
+
+def product(x: Tensor, w: Tensor, bias: Tensor | None, flip: bool) -> Tensor:
+    """x W^T + b (`flip`: x W + b, as Conv1D computes it)."""
+    if not flip:
+        return F.linear(x, w, bias)
+    size = (*x.shape[:-1], w.shape[1])
+    flat = x.reshape(-1, x.shape[-1])
+    return (flat @ w if bias is None else torch.addmm(bias, flat, w)).view(size)
+
+
+def computed_in(x: Tensor, w: Tensor) -> torch.dtype:
+    """The type that a product of x with w is computed in: autocast's where it is on, else the weight's."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and w.dtype != torch.float64 else w.dtype
+
+
+class Affine:
+    """The `forward` of a linear layer while a `Stand` stands. Cost: one tile of scratch a point; low-rank: U and V."""
+
+    def __init__(self, stand: Stand, own: Owned, module: Any) -> None:
+        self.stand, self.own, self.module, self.flip = stand, own, module, transposed(module)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """y at each point, on its share of the rows of x."""
+        stands.refuse_gradients()
+        if self.stand.at_theta:
+            return product(x, self.module.weight, self.module.bias, self.flip)
+        low = any(point.z is not None and rank_of(point.z.law) for point in self.stand.points)
+        return self.beside(x) if low else self.tiles(x)
+
+    def biases(self, buffers: list[Tensor]) -> list[Tensor | None]:
+        """The bias at each point."""
+        if "bias" in self.own:
+            return [*self.stand.perturbed(self.own["bias"], buffers)]
+        return [self.module.bias] * len(self.stand.points)
+
+    def tiles(self, x: Tensor) -> Tensor:
+        """The product with dense noise, a tile at a time."""
+        leaf, xs, kept = self.own["weight"], self.stand.shares(x), list[Tensor]()
+        height, width = leaf.data.shape
+        step, dtype = height if self.flip else max(1, TILE // width), computed_in(x, leaf.data)
+        biases: list[Tensor | None] = []
+        whole: Tensor | None = None
+        for at in range(0, height, step):
+            buffers: list[Tensor] = []
+            tiles = self.stand.tile(leaf, at, min(step, height - at), dtype, buffers)
+            biases = biases or self.biases(kept)  # after the tile, which is to have the larger buffer
+            cut = [b if b is None or self.flip else b[at : at + step] for b in biases]
+            parts = [product(*each, self.flip) for each in zip(xs, tiles, cut, strict=True)]
+            self.stand.pool.give(buffers)
+            if step < height:
+                whole = parts[0].new_empty((*x.shape[:-1], height)) if whole is None else whole
+                for place, part in zip(self.stand.shares(whole), parts, strict=True):
+                    place[..., at : at + step] = part
+        self.stand.pool.give(kept)
+        return whole if whole is not None else parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def beside(self, x: Tensor) -> Tensor:
+        """The product with the weight itself, and low-rank noise beside it, as an adapter is."""
+        leaf, stand, buffers = self.own["weight"], self.stand, list[Tensor]()
+        stand.reached.add(leaf.tid)
+        y, (rows, width) = product(x, self.module.weight, None, self.flip), leaf.data.shape
+        held: dict[int, tuple[Tensor, Tensor]] = {}
+        for point, part, out, bias in zip(
+            stand.points, stand.shares(x), stand.shares(y), self.biases(buffers), strict=True
+        ):
+            if point.z is not None:
+                if point.z.key not in held:
+                    held[point.z.key] = noise.factors(point.z, leaf.tid, rows, width, y)
+                inner, outer = held[point.z.key] if self.flip else held[point.z.key][::-1]
+                out.add_((part.to(y.dtype) @ inner * (point.a / math.sqrt(rank_of(point.z.law)))) @ outer.T)
+            if bias is not None:
+                out.add_(bias)
+        stand.pool.give(buffers)
+        return y
+
+    def few(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Some outputs alone: x (W + a z)[rows]^T, for a head of which few words are wanted."""
+        stands.refuse_gradients()
+        if self.stand.at_theta:
+            return F.linear(x, self.module.weight[rows])
+        buffers: list[Tensor] = []
+        tables = self.stand.rows_of(self.own["weight"], rows, buffers)
+        parts = [F.linear(part, w) for part, w in zip(self.stand.shares(x), tables, strict=True)]
+        self.stand.pool.give(buffers)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
