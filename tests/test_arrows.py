@@ -22,7 +22,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "scoring": {"core"},
     "adapters": {"core", "config"},
     "sources": set(),
-    "models": {"core", "config", "sources"},
+    "models": {"core", "config", "sources", "tensorfile"},
     "tensorfile": {"core"},
     "streamed": {"core", "config", "sources", "models", "tensorfile"},
     "methods": {"core", "adapters", "scoring", "config"},

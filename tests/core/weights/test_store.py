@@ -67,16 +67,6 @@ def test_what_is_written_is_read_and_its_neighbours_stay(store: Store, bits: Bit
     assert store.writes > 0
 
 
-def test_rows_are_those_of_the_table(store: Store) -> None:
-    ids = torch.tensor([32, 0, 5, 5])
-    out = torch.empty(4, 65)
-    assert store.rows("table", ids, out) is out
-    assert torch.equal(out, tensors()["table"][ids])
-    for wrong in (-1, 33):
-        with pytest.raises(IndexError):
-            store.rows("table", torch.tensor([wrong]), torch.empty(1, 65))
-
-
 def test_half_precision_is_rounded_once_when_it_is_made(tmp_path: Path, bits: Bits) -> None:
     with Store.create(tmp_path, named(tensors()), torch.bfloat16) as store:
         assert all(bits(whole(store, name)) == bits(t.bfloat16()) for name, t in tensors().items())

@@ -72,14 +72,15 @@ def test_reading_gives_every_element_in_order(pair: tuple[Leaves, Leaves], bits:
 
 @pytest.mark.parametrize("law", noise.LAWS)
 def test_changing_both_by_parts_gives_the_bits_of_a_whole_move(pair: tuple[Leaves, Leaves], law: noise.Law) -> None:
-    """What `move` will do: shrink, then add a z, a part at a time."""
+    """What `move` does: shrink, then add a z, a part at a time."""
     plain, _ = pair
     want = tree.snapshot(plain)
     for leaf in plain:
         noise.perturb(want[leaf.name].mul_(0.75), want[leaf.name], plain.direction(law, 5), 0.1, leaf.tid)
     for leaves in pair:
         for leaf, start, part in changing(leaves):
-            noise.perturb(part.mul_(0.75), part, leaves.direction(law, 5), 0.1, leaf.tid, start)
+            z, width = leaves.direction(law, 5), noise.columns(leaf.param)
+            noise.perturb(part.mul_(0.75), part, z, 0.1, leaf.tid, start, width=width)
         found = gathered(leaves)
         assert all(torch.equal(found[name], want[name]) for name in want)
 

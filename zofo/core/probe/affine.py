@@ -30,9 +30,7 @@ def transposed(module: nn.Module) -> bool:
 def suits(module: nn.Module, own: Owned) -> bool:
     """Whether a module is a plain linear layer that nobody else has changed."""
     plain = (type(module) is nn.Linear or transposed(module)) and "weight" in own and set(own) <= {"weight", "bias"}
-    return (
-        plain and own["weight"].data.is_contiguous() and not module._forward_pre_hooks and "forward" not in vars(module)
-    )
+    return plain and own["weight"].contiguous and not module._forward_pre_hooks and "forward" not in vars(module)
 
 
 def product(x: Tensor, w: Tensor, bias: Tensor | None, flip: bool) -> Tensor:
@@ -60,9 +58,19 @@ class Affine:
         """y at each point, on its share of the rows of x."""
         stands.refuse_gradients()
         if self.stand.at_theta:
-            return product(x, self.module.weight, self.module.bias, self.flip)
+            return self.at_theta(x)
         low = any(point.z is not None and rank_of(point.z.law) for point in self.stand.points)
         return self.beside(x) if low else self.tiles(x)
+
+    def at_theta(self, x: Tensor) -> Tensor:
+        """The product with the weight itself, in one piece wherever it is: tiles of it would have other bits."""
+        buffers: list[Tensor] = []
+        weight, bias = self.stand.original(self.own["weight"], buffers), self.module.bias
+        if "bias" in self.own:
+            bias = self.stand.original(self.own["bias"], buffers)
+        y = product(x, weight, bias, self.flip)
+        self.stand.pool.give(buffers)
+        return y
 
     def biases(self, buffers: list[Tensor]) -> list[Tensor | None]:
         """The bias at each point."""
@@ -73,8 +81,8 @@ class Affine:
     def tiles(self, x: Tensor) -> Tensor:
         """The product with dense noise, a tile at a time."""
         leaf, xs, kept = self.own["weight"], self.stand.shares(x), list[Tensor]()
-        height, width = leaf.data.shape
-        step, dtype = height if self.flip else max(1, TILE // width), computed_in(x, leaf.data)
+        height, width = leaf.shape
+        step, dtype = height if self.flip else max(1, TILE // width), computed_in(x, leaf.param)
         biases: list[Tensor | None] = []
         whole: Tensor | None = None
         for at in range(0, height, step):
@@ -95,7 +103,7 @@ class Affine:
         """The product with the weight itself, and low-rank noise beside it, as an adapter is."""
         leaf, stand, buffers = self.own["weight"], self.stand, list[Tensor]()
         stand.reached.add(leaf.tid)
-        y, (rows, width) = product(x, self.module.weight, None, self.flip), leaf.data.shape
+        y, (rows, width) = product(x, stand.original(leaf, buffers), None, self.flip), leaf.shape
         held: dict[int, tuple[Tensor, Tensor]] = {}
         for point, part, out, bias in zip(
             stand.points, stand.shares(x), stand.shares(y), self.biases(buffers), strict=True
@@ -113,10 +121,10 @@ class Affine:
     def few(self, x: Tensor, rows: Tensor) -> Tensor:
         """Some outputs alone: x (W + a z)[rows]^T, for a head of which few words are wanted."""
         stands.refuse_gradients()
-        if self.stand.at_theta:
-            return F.linear(x, self.module.weight[rows])
         buffers: list[Tensor] = []
         tables = self.stand.rows_of(self.own["weight"], rows, buffers)
+        if self.stand.at_theta:
+            return F.linear(x, tables[0])
         parts = [F.linear(part, w) for part, w in zip(self.stand.shares(x), tables, strict=True)]
         self.stand.pool.give(buffers)
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -49,6 +49,11 @@ class Leaf:
         """How many elements it has."""
         return self.param.numel()
 
+    @property
+    def contiguous(self) -> bool:
+        """Whether its elements stand one after the other, so that parts of it are views."""
+        return self.data.is_contiguous()
+
 
 @dataclass(frozen=True)
 class Leaves:

@@ -104,13 +104,6 @@ class Store:
         fill(self.file.fileno(), *self._span(name, start, n, out), "the working copy of the weights")
         return out
 
-    def rows(self, name: str, ids: Tensor, out: Tensor) -> Tensor:
-        """Read single rows of a leaf, `ids` (U,), into `out` (U, row), and return it. Cost: a read a row."""
-        width = self.places[name].shape[1:].numel()
-        for place, row in enumerate(ids.tolist()):
-            self.read(name, row * width, width, out[place])
-        return out
-
     def write(self, name: str, start: int, tensor: Tensor) -> None:
         """Write a contiguous tensor's elements over those of a leaf from `start` on."""
         view, at = self._span(name, start, tensor.numel(), tensor)

@@ -32,6 +32,11 @@ class StoredLeaf(Leaf):
         """There is none: a copy of it would lose what is written to it."""
         raise RuntimeError(f"{self.name} is not in memory: it is read and written by pieces")
 
+    @property
+    def contiguous(self) -> bool:
+        """They do in the store, whatever the placeholder says."""
+        return True
+
     def cut(self, size: int = PIECE) -> list[Piece]:
         """Its pieces of `size` elements."""
         return cut(self.name, self.numel, size)
