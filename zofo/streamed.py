@@ -2,7 +2,7 @@
 
 The files are copied tensor by tensor, by pieces, and converted to the store's type; a tied tensor is copied once.
 In the model stand placeholders (`zofo.core.weights.stored`): a module computes only where something gives it its
-weights. `zofo.models.load` is for models that fit.
+weights (`standing`). `zofo.models.load` is for models that fit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from zofo import models, tensorfile
 from zofo.config import ModelConfig
+from zofo.core.probe import stand
+from zofo.core.probe.stand import Hooks
 from zofo.core.weights import leaves as tree
+from zofo.core.weights.fetch import Fetcher
 from zofo.core.weights.leaves import Leaf, Leaves
 from zofo.core.weights.store import ALIGN, Named, Store
 from zofo.core.weights.stored import placeholder, reading, stored
@@ -53,6 +56,14 @@ def load(
     if config.activation_checkpointing:
         models.recompute(model)
     return model, stored(leaves, store), store
+
+
+def standing(model: nn.Module, leaves: Leaves, store: Store) -> Hooks:
+    """Make a model of `load` compute, without gradients: its modules get their weights from the store, read ahead.
+
+    Cost a forward pass: the store read once; memory for the largest module's weights and two pieces.
+    """
+    return stand.for_life(model, leaves, Fetcher(store))
 
 
 def empty(source: Source, place: str) -> nn.Module:
@@ -158,3 +169,17 @@ def flats(leaves: Iterable[Leaf]) -> dict[str, Flat]:
 def flat(leaf: Leaf) -> Flat:
     """One leaf, read anew each time it is written."""
     return Flat(leaf.dtype, leaf.shape, lambda: (part for _, _, part in reading([leaf])))
+
+
+def save(model: nn.Module, leaves: Leaves, out: Path) -> None:
+    """Write a model to a new folder as `save_pretrained` does (one file of weights), by pieces."""
+    out.mkdir(parents=True)
+    made = cast(Any, model)
+    made.config.dtype = leaves.items[0].dtype
+    made.config.architectures = [type(model).__name__]
+    made.config.save_pretrained(out)
+    made.generation_config.save_pretrained(out)
+    kept = model.state_dict().keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
+    also = {name: Flat(b.dtype, b.shape, lambda b=b: [b.reshape(-1)]) for name, b in buffers.items()}  # type: ignore[misc]
+    tensorfile.write(out / "model.safetensors", flats(leaves) | also)

@@ -38,7 +38,7 @@ def train(
 
 def rehearse(config: Config, given: Collection[str]) -> int:
     """Print the resolved configuration, the splits, examples and sizes. Loads no weights, writes no run."""
-    from zofo import loop, models, objectives
+    from zofo import cap, loop, models, objectives
     from zofo.cli.show import answers
     from zofo.memory import sizes
     from zofo.report.words import named
@@ -60,6 +60,8 @@ def rehearse(config: Config, given: Collection[str]) -> int:
     line("\n# memory (sizes known without running)")
     for name, count in sizes(config, models.skeleton(ready.source)):
         line(f"{name}: {told(count)}")
+    if cap.streams(config, ready.source):
+        line(f"the weights would stay on disk (--memory-cap {config.run.memory_cap})")
     return 0
 
 

@@ -129,6 +129,12 @@ def moves_theta(config: Config) -> bool:
     return config.method.name == "bilevel" or (config.method.name == "mezo" and config.method.tune == "full")
 
 
+def streams(config: Config) -> bool:
+    """Whether a run can go without its weights in memory: forward passes alone, and nothing of model size beside them."""
+    m = config.method
+    return m.name == "mezo" and moves_theta(config) and m.rule != "adam" and m.probe == "scratch"
+
+
 def check(config: Config, given: Collection[str]) -> None:
     """Refuse what cannot work together. Raises `BadInput` for a given option without effect, or a bad pair."""
     used = effective(config)
