@@ -15,9 +15,9 @@ from torch import nn
 from zofo import cap, models, objectives, sources, streamed
 from zofo.adapters.slots import Slots, attach
 from zofo.config import Config
+from zofo.core.probe.hooks import Hooks
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
-from zofo.core.probe.stand import Hooks
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaves
 from zofo.errors import BadInput

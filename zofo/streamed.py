@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from zofo import models, tensorfile
 from zofo.config import ModelConfig
-from zofo.core.probe import stand
-from zofo.core.probe.stand import Hooks
+from zofo.core.probe.hooks import Hooks, for_life
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.fetch import Fetcher
 from zofo.core.weights.leaves import Leaf, Leaves
@@ -63,7 +62,7 @@ def standing(model: nn.Module, leaves: Leaves, store: Store) -> Hooks:
 
     Cost a forward pass: the store read once; memory for the largest module's weights and two pieces.
     """
-    return stand.for_life(model, leaves, Fetcher(store))
+    return for_life(model, leaves, Fetcher(store))
 
 
 def empty(source: Source, place: str) -> nn.Module:

@@ -74,3 +74,17 @@ def test_the_shape_is_1_1_billion_weights() -> None:
 def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         large.make(tmp_path, SMALL)
+
+
+def test_with_and_without_a_cap_the_bits_are_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes, one of which keeps its two largest matrices on disk (the others are small enough to stay)."""
+    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
+    large.make(tmp_path / "m", SMALL | {"vocab_size": 3000})
+    found = large.main(tmp_path / "m", "1MB", steps=2)
+    assert found["equal"] == {"journal": True, "theta": True, "numbers": True}
+    plain, capped = found["results"].values()
+    assert plain["losses"] == capped["losses"] and len(plain["losses"]) == 2
+    assert plain["peak_mb"] > 100 and capped["peak_mb"] > 100
+    assert {path.name for path in tmp_path.iterdir()} == {"m", "cache"}, "the runs are gone"
+    assert (tmp_path / "cache" / "work").is_dir(), "one was capped"
+    json.dumps(found)

@@ -1,4 +1,4 @@
-"""The exact policies: perturbed parameters in scratch memory (`stand`), points one by one or together.
+"""The exact policies: perturbed parameters in scratch memory (`stand`, `hooks`), points one by one or together.
 
 Nothing is added to a weight and taken away again, so nothing drifts. An embedding perturbs only the rows that
 its input names; a large linear layer is done in tiles of rows; low-rank noise stays beside the weight.
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from zofo.core.probe import Objective, Point, Stackable, as_row
+from zofo.core.probe.hooks import Hooks, borrowed, standing
 from zofo.core.probe.pool import Pool
-from zofo.core.probe.stand import CannotStack, Hooks, Stand, borrowed, check_reached, standing
+from zofo.core.probe.stand import CannotStack, Stand, check_reached
 from zofo.core.weights.leaves import Leaves
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from zofo.core.noise import LAWS, Law
 from zofo.core.probe import Point, affine
 from zofo.core.probe import stand as stands
+from zofo.core.probe.hooks import Hooks, for_life
 from zofo.core.probe.scratch import Scratch
-from zofo.core.probe.stand import Hooks
 from zofo.core.weights import leaves as tree
 from zofo.core.weights import move
 from zofo.core.weights.fetch import Fetcher
@@ -54,7 +54,7 @@ def outside(tmp_path: Path) -> Iterator[Outside]:
                 for module, attr in leaf.owners:
                     module._parameters[attr] = empty
             held = stored(tree.find(twin), store)
-            return twin, stands.for_life(twin, held, stack.enter_context(Fetcher(store)))
+            return twin, for_life(twin, held, stack.enter_context(Fetcher(store)))
 
         yield make
 
