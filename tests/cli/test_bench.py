@@ -167,7 +167,7 @@ def test_a_model_larger_than_a_cap_is_told_as_a_table_or_json(cli, monkeypatch) 
     from zofo.bench import large
 
     seen: list[tuple[Any, ...]] = []
-    result = {"peak_mb": 800, "step_seconds": 9.25, "seconds": 90.0, "losses": [7.0, 6.5]}
+    result = {"peak_mb": 800, "step_seconds": 9.25, "seconds": 90.0, "cpu_seconds": 80.0, "losses": [7.0, 6.5]}
     equal = {"journal": True, "theta": False}
 
     def measured(*options: Any) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def test_a_model_larger_than_a_cap_is_told_as_a_table_or_json(cli, monkeypatch) 
     assert status == 0, err
     assert seen == [(Path("a/m"), "1GB", 3)]
     assert "journal equal, theta DIFFERENT" in out
-    assert out.splitlines()[-1].split("\t") == ["cap 1GB", "800 MB", "9.2", "90", "6.500000"]
+    assert out.splitlines()[-1].split("\t") == ["cap 1GB", "800 MB", "9.2", "90", "80", "6.500000"]
     assert json.loads(cli("bench", "large", "--json")[1])["equal"] == equal
 
 

@@ -82,6 +82,7 @@ def trained(folder: Path, work: Path, limit: str, steps: int) -> dict[str, Any]:
     return {
         "peak_mb": round(cap.status("VmHWM") / 1e6),
         "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time(),
         "step_seconds": taken[-1]["time"]["train"] / len(taken),
         "losses": [row["A"] for row in taken],
         "threads": torch.get_num_threads(),

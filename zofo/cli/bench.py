@@ -137,10 +137,17 @@ def large(
     equal = ", ".join(f"{name} {'equal' if same else 'DIFFERENT'}" for name, same in found["equal"].items())
     line(plain(f"{found['model']}, {steps} MeZO steps of 2 rows: {equal}"))
     rows = [
-        (name, f"{r['peak_mb']} MB", f"{r['step_seconds']:.1f}", f"{r['seconds']:.0f}", f"{r['losses'][-1]:.6f}")
+        (
+            name,
+            f"{r['peak_mb']} MB",
+            f"{r['step_seconds']:.1f}",
+            f"{r['seconds']:.0f}",
+            f"{r['cpu_seconds']:.0f}",
+            f"{r['losses'][-1]:.6f}",
+        )
         for name, r in found["results"].items()
     ]
-    table(("what", "peak resident memory", "a step, s", "the run, s", "last loss"), rows)
+    table(("what", "peak resident memory", "a step, s", "the run, s", "of the processor, s", "last loss"), rows)
     return 0
 
 
