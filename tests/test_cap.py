@@ -22,7 +22,7 @@ from zofo.run.metrics import read_metrics
 from zofo.scoring.generation import generate
 
 SMALL: dict[str, Any] = {
-    "method.name": "mezo", "method.lr_theta": 1e-3, "data.task": "reviews", "data.train_rows": 20,
+    "method.name": "mezo", "method.lr_theta": 1e-3, "method.stack": "off", "model.dtype": "fp32", "data.task": "reviews", "data.train_rows": 20,
     "data.validation_rows": 6, "data.test_rows": 8, "data.batch": 2, "data.max_length": 48, "run.steps": 4,
     "run.eval_every": 2, "run.save_every": 2, "run.threads": 1,
 }  # fmt: skip
@@ -76,6 +76,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sgd": {},
     "adaptive": {"method.rule": "scalar-adaptive", "method.decay": 0.1, "method.q": 2, "method.noise": "sphere"},
     "forward": {"method.estimator": "forward", "method.noise": "rademacher", "model.dtype": "bf16"},
+    "stacked": {"method.stack": "on", "method.noise": "low-rank"},
     "generated": {"method.objective": "accuracy", "run.snapshot_every": 1},
 }
 
@@ -134,6 +135,7 @@ def test_a_model_that_fits_is_loaded_as_ever(folder: str, home: Path) -> None:
         {"method.tune": "adapter"},
         {"method.rule": "adam"},
         {"method.probe": "inplace"},
+        {"model.weights": "bf16", "model.dtype": "bf16"},
     ],
     ids=lambda flags: " ".join(map(str, flags.values())),
 )

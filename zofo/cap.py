@@ -24,7 +24,7 @@ def streams(config: Config, source: Source) -> bool:
         return False
     if not table.streams(config):
         found = f"about {gb(need)} are needed, and {config.method.name} as configured keeps the weights in memory"
-        instead = "raise the cap, or take mezo with tune full, rule sgd or scalar-adaptive, probe scratch"
+        instead = "raise the cap, or take mezo with tune full, rule sgd or scalar-adaptive, probe scratch, fp32 weights"
         raise BadInput(f"--memory-cap {config.run.memory_cap}", found, instead)
     return True
 

@@ -47,7 +47,15 @@ class ModelConfig(Section):
     """Which model, and how it computes."""
 
     name: str = Field("", description="hub id, local folder, .gguf file, or smollm2-135m")
-    dtype: Literal["fp32", "bf16"] = Field("fp32", description="computing dtype over fp32 weights")
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="computing dtype (auto: the fastest of a product measured in each; chosen once a run)"
+    )
+    weights: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="dtype that the matrices are held in (half types: updated with stochastic rounding)"
+    )
+    shadow: bool = Field(
+        True, description="keep half-precision copies of fp32 matrices for first-order steps (2 bytes a weight)"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="where to compute; auto: cuda if there, else cpu (cuda and mps are untested)"
     )
@@ -128,8 +136,15 @@ class MethodConfig(Section):
     )
     decay: float = Field(0.0, ge=0, description="decoupled weight decay of theta")
     estimator: Literal["central", "forward"] = Field("central", description="difference taken of the losses")
-    noise: Literal["gaussian", "rademacher", "sphere"] = Field("gaussian", description="law of z")
-    eps: float = Field(1e-3, gt=0, description="probe size")
+    noise: Literal["gaussian", "rademacher", "sphere", "low-rank"] = Field("gaussian", description="law of z")
+    rank: int = Field(8, ge=1, le=32, description="rank of a matrix's z under the low-rank law")
+    eps: float = Field(0.0, ge=0, description="probe size (0: by the probes' dtype)")
+    probe_dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="dtype that theta's probes are computed in (auto: the computing dtype where estimates hold)"
+    )
+    stack: Literal["auto", "on", "off"] = Field(
+        "auto", description="evaluate theta + eps z and theta - eps z in one pass (auto: measured; chosen once a run)"
+    )
     q: int = Field(1, ge=1, description="probes a step")
     probe: Literal["scratch", "inplace"] = Field(
         "scratch", description="exact probing, or MeZO's drifting walk for comparison"

@@ -20,12 +20,14 @@ from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaves
+from zofo.core.weights.shadow import Shadow
 from zofo.errors import BadInput
 from zofo.methods import table
 from zofo.methods.state import Problem, State
 from zofo.models import Base
 from zofo.objectives import Objective
 from zofo.scoring.batch import Encoded
+from zofo.scoring.objective import HALF
 from zofo.scoring.tokens import pad_id
 from zofo.sources import Source
 from zofo.tasks import own, parts
@@ -35,6 +37,7 @@ from zofo.tasks.parts import PARTS
 from zofo.tasks.render import check_choices
 from zofo.tasks.splits import Splits, split
 
+FP16_SCALE = 1024.0  # of the loss, so that fp16 gradients do not underflow
 PACKAGES = ("zofo", "torch", "transformers", "peft", "numpy", "numba")
 
 
@@ -184,7 +187,7 @@ def assemble(config: Config, prepared: Prepared) -> Job:
     held = load(config, prepared.source)
     tuned = held.leaves if held.moves_theta or held.slots is None else own_leaves(held.slots)
     exact = held.moves_theta and config.method.probe == "scratch"
-    objective = objectives.build(config, prepared.task, prepared.tokenizer)
+    objective, above = built(config, prepared)
     problem = Problem(
         model=held.model,
         loss=objective.loss,
@@ -192,15 +195,37 @@ def assemble(config: Config, prepared: Prepared) -> Job:
         seed=config.run.seed,
         steps=config.run.steps,
         leaves=tuned,
-        probe=Scratch(held.model, tuned, hooks=held.hooks) if exact else Inplace(tuned),
+        probe=Scratch(held.model, tuned, config.method.stack == "on", held.hooks) if exact else Inplace(tuned),
         slots=held.slots,
-        upper=objective.upper,
+        upper=above,
+        stacks=exact and objective.upper is None,
+        scale=FP16_SCALE if config.model.dtype == "fp16" else 1.0,
+        shadow=shadow(config, held.leaves),
     )
     rows = {key: prepared.encoded[key] for key in ("f", "p")}
     rows["all"] = rows["f"] + rows["p"]
     batches = Batches(rows, config.data.batch, pad_id(prepared.tokenizer), config.run.seed, objective.cut)
     method = table.METHODS[config.method.name].load()
     return Job(**vars(held), prepared=prepared, problem=problem, batches=batches, objective=objective, method=method)
+
+
+def built(config: Config, prepared: Prepared) -> tuple[Objective, Any]:
+    """The objective, and what zeroth order minimises instead of its loss: a metric, or the loss in the probes' own dtype."""
+    objective = objectives.build(config, prepared.task, prepared.tokenizer)
+    probes = config.method.probe_dtype
+    if probes in ("auto", config.model.dtype):
+        return objective, objective.upper
+    other = config.model_copy(update={"model": config.model.model_copy(update={"dtype": probes})})
+    apart = objectives.build(other, prepared.task, prepared.tokenizer)
+    return objective, apart.upper or apart.loss
+
+
+def shadow(config: Config, leaves: Leaves) -> Shadow | None:
+    """Half-precision copies of the matrices, where first-order steps are computed in a half type over fp32 weights."""
+    m = config.model
+    if not (m.shadow and m.weights == "fp32" and m.dtype in HALF and table.METHODS[config.method.name].learners):
+        return None
+    return Shadow(leaves, HALF[m.dtype], still=not table.moves_theta(config))
 
 
 def own_leaves(slots: Slots) -> Leaves:

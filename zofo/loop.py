@@ -13,7 +13,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
-from zofo import cap, checkpoints, config, models
+from zofo import cap, checkpoints, config, models, settled
 from zofo.checkpoints import Progress
 from zofo.config import Config
 from zofo.evaluate import evaluate
@@ -138,7 +138,10 @@ def score(job: Job, part: str, slot: str | None) -> dict[str, Any]:
     write = part == "test" or job.objective.higher  # free answers cost a generation each: else their loss serves
     tokenizer = ready.tokenizer if write else None
     nulls, dtype = ready.nulls.get(part, ()), job.config.model.dtype
-    return evaluate(job.model, ready.encoded[part], ready.task, dtype=dtype, pad=pad, nulls=nulls, tokenizer=tokenizer)
+    with job.problem.standing_still():
+        return evaluate(
+            job.model, ready.encoded[part], ready.task, dtype=dtype, pad=pad, nulls=nulls, tokenizer=tokenizer
+        )
 
 
 def validate(r: Running, state: State, progress: Progress) -> Progress:
@@ -259,16 +262,19 @@ def start(settings: Config, given: Collection[str] = (), show: Show | None = Non
     settings = named(settings, given)
     folder.refuse_begun(RunFolder(Path(settings.run.dir) / folder.check_name(settings.run.name)))
     prepared = prepare(settings, given)
-    for note in prepared.notes:
+    settings, chosen = settled.types(settings)
+    for note in (*prepared.notes, *chosen):
         show.note(note)
-    job = assembled(settings, prepared, show)
+    job, chosen = settled.stacked(assembled(settings, prepared, show))
+    for note in chosen:
+        show.note(note)
     run = folder.create(settings.run.dir, settings.run.name)
     with lock(run):
         folder.refuse_begun(run)  # two starts may have raced to here
         write_json(run.environment, environment(job))
         write_json(run.splits, recorded(prepared))
         seam.write_file(run.task, definition.dump(prepared.task).encode())
-        seam.write_file(run.config, config.dump(settings).encode())  # last: a folder with it is a run
+        seam.write_file(run.config, config.dump(job.config).encode())  # last: a folder with it is a run
         return work(job, run, job.begin(), Progress(), show)
 
 
@@ -291,7 +297,7 @@ def resume(run: RunFolder, show: Show | None = None) -> dict[str, Any]:
     show = show or Quiet()
     with lock(run):
         seam.sweep(run.path)
-        settings = config.load(run.config)
+        settings = settled.plain(config.load(run.config))
         prepared = prepare(settings, task=definition.read(run.task, f"run {run.name}"))
         same_rows(read_json(run.splits), prepared)
         job = assembled(settings, prepared, show)

@@ -142,7 +142,7 @@ def device(config: ModelConfig) -> torch.device:
 
 
 def load(source: Source, config: ModelConfig) -> nn.Module:
-    """Load a causal model in fp32, frozen, in eval mode.
+    """Load a causal model in fp32 (its matrices in a half type where `weights` says so), frozen, in eval mode.
 
     Only safetensors are read; no code of the model's is run. Raises `BadInput` when it cannot be had.
     Cost: the weights once (4 bytes each).
@@ -156,10 +156,19 @@ def load(source: Source, config: ModelConfig) -> nn.Module:
         model = AutoModelForCausalLM.from_pretrained(
             place, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
         )
+    halved(model, config.weights)
     model = cast(Any, model).to(target).eval().requires_grad_(False)
     if config.activation_checkpointing:
         recompute(model)
     return cast(nn.Module, model)
+
+
+def halved(model: nn.Module, weights: str) -> None:
+    """Round a model's matrices to a half type, in place; vectors (norms, biases) stay fp32, which they need."""
+    if weights != "fp32":
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.data = parameter.data.to({"bf16": torch.bfloat16, "fp16": torch.float16}[weights])
 
 
 def recompute(model: Any) -> None:

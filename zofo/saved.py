@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from zofo import checkpoints, config, models, sources
+from zofo import checkpoints, config, models, settled, sources
 from zofo.adapters.slots import Slots
 from zofo.config import Config
 from zofo.errors import BadInput
@@ -38,7 +38,7 @@ def open_run(run: RunFolder, which: str = "best", slot: str | None = None, say: 
     Raises: BadInput for a slot that the run has not; ZofoError when the base is not the run's.
     Cost: the weights in memory; for "last", the replay of the journal since the newest full copy.
     """
-    settings = config.load(run.config)
+    settings = settled.plain(config.load(run.config))
     source = sources.find(settings.model.name)
     tokenizer, held = models.load_tokenizer(source), load(settings, source)
     if held.outside:

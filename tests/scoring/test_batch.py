@@ -155,3 +155,27 @@ def test_moving_a_batch_moves_every_tensor_of_it(kind: str) -> None:
 def test_length_is_that_of_the_longest_row() -> None:
     for example in (SHORT, LONG, BORDER, replace(LONG, skip=(2, 2, 1))):
         assert example.length == choice_batch([example], [0], pad=0).input_ids.shape[1]
+
+
+def test_merged_batches_have_the_losses_of_each(tiny) -> None:  # type: ignore[no-untyped-def]
+    """Rows, positions, answers and examples follow one another, whatever their lengths."""
+    from zofo.scoring.batch import merged
+    from zofo.scoring.objective import choice_losses, row_losses
+
+    model = tiny("llama")
+    few = [Encoded((5, 6, 7), ((8, 9), (10,)), 0), Encoded((11,), ((13,), (14, 3), (15,)), 2)]
+    more = [Encoded((20, 21, 22, 23, 24), ((8,), (9,)), 1)]
+    for make, loss in ((lm_batch, row_losses), (choice_batch, choice_losses)):
+        parts = [make(few, range(2), 0), make(more, range(1), 0), make(few, [1], 0)]
+        whole = merged(parts)
+        assert whole.examples == (*few, *more, few[1])
+        want = torch.cat([loss(model, part) for part in parts])
+        assert torch.allclose(loss(model, whole), want, rtol=1e-6)
+
+
+def test_a_branched_batch_is_not_merged() -> None:
+    from zofo.scoring.batch import merged
+
+    branched = choice_batch([Encoded((5, 6), ((8, 9), (10, 11)), 0)], [0], 0, True)
+    with pytest.raises(ValueError, match="branched"):
+        merged([branched, branched])

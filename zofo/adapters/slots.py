@@ -36,6 +36,25 @@ class Slots:
         if self.model.active_adapter != slot:
             self.model.set_adapter(slot)
 
+    @property
+    def by_row(self) -> bool:
+        """Whether rows of one batch can go through different slots (peft: LoRA alone; it ignores the wish for others)."""
+        kinds = {str(getattr(c.peft_type, "value", c.peft_type)) for c in self.model.peft_config.values()}
+        return kinds == {"LORA"}
+
+    @contextmanager
+    def rows(self, names: Sequence[str]) -> Iterator[None]:
+        """Run a block in which row i of every batch goes through slot names[i] (eval mode, LoRA)."""
+
+        def hook(module: nn.Module, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return args, {**options, "adapter_names": list(names)}
+
+        handle = self.model.register_forward_pre_hook(hook, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
     @contextmanager
     def off(self) -> Iterator[None]:
         """Run a block with the base model alone."""

@@ -73,9 +73,9 @@ def evaluate(
 
 def of_model(name: str, flags: Mapping[str, Any], asked: Asked) -> int:
     """Scores of a model without training."""
-    from zofo import job, models
+    from zofo import job, models, settled
 
-    config = build({"model.name": name, **flags})
+    config = settled.plain(build({"model.name": name, **flags}))  # fp32 unless asked: scores do not hang on the machine
     ready = job.prepare(config, wanted=(asked.split,))
     began = time.perf_counter()
     results = {word(config): scored(models.load(ready.source, config.model), ready, config, asked.split)}
@@ -92,12 +92,12 @@ def of_run(
     run: RunFolder, flags: Mapping[str, Any], which: Literal["best", "last"], slot: str | None, asked: Asked
 ) -> int:
     """Scores of a run's adapters (or its weights) at a checkpoint."""
-    from zofo import job, saved
+    from zofo import job, saved, settled
     from zofo.run.jsonfile import read_json
     from zofo.tasks.parts import PARTS
 
-    own = load(run.config)
-    config = changed(own, flags)
+    own = settled.plain(load(run.config))
+    config = settled.plain(changed(own, flags))
     task = None if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
     ready = job.prepare(config, task=task, wanted=PARTS if config == own else (asked.split,))
     if config == own:

@@ -148,6 +148,20 @@ def plainly(
         out[i : i + CHUNK] = new
 
 
+def settle(out: Tensor, x: Tensor, tid: int, key: int) -> None:
+    """Round fp32 x into `out`, of a half type, stochastically by the bits that `key` has for the tensor.
+
+    Cost: 1M elements of memory.
+    """
+    flat, new = (out if out.is_contiguous() else out.contiguous()).view(-1), x.contiguous().view(-1)
+    for i in range(0, new.numel(), CHUNK):
+        index = torch.arange(i, min(i + CHUNK, new.numel()), device=x.device)
+        bits = reference.halves(key, tid, index)
+        flat[i : i + CHUNK] = reference.stochastic(new[i : i + CHUNK], bits, out.dtype)
+    if not out.is_contiguous():
+        out.copy_(flat.view(out.shape))
+
+
 def perturb_rows(
     out: Tensor, w: Tensor, rows: Tensor, z: Direction, a: float, tid: int, minus: Tensor | None = None
 ) -> Tensor:

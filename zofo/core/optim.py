@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zofo.core import noise as laws
 from zofo.core import rules, streams
 from zofo.core.estimate import ESTIMATORS, Estimate
-from zofo.core.noise import Law
+from zofo.core.noise import LAWS, Law
 from zofo.core.probe import Objective, Probe
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
@@ -30,7 +31,7 @@ class ZO(torch.optim.Optimizer):
         params: a module (its parameters that require a gradient are moved, exactly: `probe="scratch"`),
             or bare parameters (those that require a gradient, each once), named by position: then only `probe="inplace"` is possible, which drifts.
         lr, eps, decay: learning rate, probe size, decoupled weight decay. q: probes a step.
-        noise: "gaussian", "rademacher", "sphere". estimator: "central", "forward".
+        noise: "gaussian", "rademacher", "sphere", "low-rank-R" (R up to 32). estimator: "central", "forward".
         rule: "sgd", "scalar-adaptive", or "adam" (two more copies of the weights). seed: of z.
         probe: "auto" takes "scratch" for a module and "inplace" for bare parameters, with a warning.
     Raises: BadInput for a value out of range or a policy that the parameters do not allow.
@@ -58,8 +59,8 @@ class ZO(torch.optim.Optimizer):
         for name, word, known in (("estimator", estimator, ESTIMATORS), ("rule", rule, rules.RULES)):
             if word not in known:
                 raise BadInput(f"ZO({name}={word!r})", "unknown", nearest(word, known))
-        if noise not in ("gaussian", "rademacher", "sphere"):
-            raise BadInput(f"ZO(noise={noise!r})", "unknown law", nearest(noise, ("gaussian", "rademacher", "sphere")))
+        if not laws.known(noise):
+            raise BadInput(f"ZO(noise={noise!r})", "unknown law", nearest(noise, LAWS))
         self.leaves, self.probe = policy(params, probe)
         self.rule, self.estimator, self.noise = rules.RULES[rule], ESTIMATORS[estimator], noise
         self.rule_state = self.rule.init(self.leaves)

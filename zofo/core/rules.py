@@ -55,12 +55,17 @@ def scalar_adaptive(state: RuleState, grad: SeedGrad, leaves: Leaves) -> tuple[R
     return replace(state, t=t, v=v), grad.scaled(1 / rms if rms > 0 else 0.0)
 
 
+def wide(leaf: Leaf) -> torch.dtype:
+    """The type that a leaf's moments are kept in: its own, fp32 at least."""
+    return torch.float64 if leaf.data.dtype == torch.float64 else torch.float32
+
+
 def adam_init(leaves: Leaves) -> RuleState:
     """Allocate Adam's two moments for every leaf: **two more copies of the weights**."""
     moments = {}
     for leaf in leaves:
-        moments[f"m.{leaf.name}"] = torch.zeros_like(leaf.data)
-        moments[f"v.{leaf.name}"] = torch.zeros_like(leaf.data)
+        moments[f"m.{leaf.name}"] = torch.zeros_like(leaf.data, dtype=wide(leaf))
+        moments[f"v.{leaf.name}"] = torch.zeros_like(leaf.data, dtype=wide(leaf))
     return RuleState(moments=moments)
 
 
@@ -74,7 +79,7 @@ def adam(state: RuleState, grad: SeedGrad, leaves: Leaves) -> tuple[RuleState, U
     directions = [(leaves.direction(grad.law, key), c) for key, c in grad.terms]
 
     def direction(leaf: Leaf) -> Tensor:
-        g = torch.zeros(leaf.data.shape, dtype=leaf.data.dtype, device=leaf.data.device)
+        g = torch.zeros(leaf.data.shape, dtype=wide(leaf), device=leaf.data.device)
         for z, c in directions:
             noise.perturb(g, g, z, c, leaf.tid)
         m, v = state.moments[f"m.{leaf.name}"], state.moments[f"v.{leaf.name}"]

@@ -13,16 +13,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from zofo.config import MethodConfig
 from zofo.core.estimate import ESTIMATORS, Estimate
+from zofo.core.probe import Objective
 from zofo.core.rules import RULES
 from zofo.core.weights import move
 from zofo.methods import losses
 from zofo.methods.learner import Learner
-from zofo.methods.losses import Slope, mean_loss
+from zofo.methods.losses import Slope
 from zofo.methods.state import Micro, Problem, Report, Source, State, tally
 from zofo.methods.undo import whole
 
@@ -148,16 +146,17 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
         if "s" in todo.below and config.s_start == "from-p":
             problem.slots.copy("p", "s")
             state.learners["s"].restart()
-        for t, (batch_s, batch_p) in enumerate(lower):
-            for slot in todo.below:
-                batch = batch_p if slot == "p" and todo.mixed else batch_s
-                assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
-                numbers[f"lr_{slot}"] = state.learners[slot].rate
-                state, slope = descend(problem, state, slot, batch, t)
-                numbers[f"loss_{slot}"] = slope.loss
-        if todo.follow:
-            problem.slots.copy("s", "p")
-        above = upper_slope(problem, state.k, todo, lam, upper) if todo.p_above else None
+        with problem.standing_still():
+            for t, (batch_s, batch_p) in enumerate(lower):
+                for slot in todo.below:
+                    batch = batch_p if slot == "p" and todo.mixed else batch_s
+                    assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
+                    numbers[f"lr_{slot}"] = state.learners[slot].rate
+                    state, slope = descend(problem, state, slot, batch, t)
+                    numbers[f"loss_{slot}"] = slope.loss
+            if todo.follow:
+                problem.slots.copy("s", "p")
+            above = upper_slope(problem, state.k, todo, lam, upper) if todo.p_above else None
         estimate = look(problem, state, todo, upper)
         numbers |= told(todo, estimate)
         finite = estimate.finite and move.fits(estimate.grad, config.lr_theta)
@@ -186,15 +185,24 @@ def descend(problem: Problem, state: State, slot: str, batch: Micro, t: int) -> 
 
 def look(problem: Problem, state: State, todo: Plan, upper: tuple[Micro, Micro]) -> Estimate:
     """Estimate G's gradient in theta: all terms at the same points, so with one z."""
-    config, rows = problem.config, {"f": upper[0], "p": upper[1]}
     assert problem.probe is not None
-
-    def terms() -> Tensor:
-        return torch.stack([mean_loss(problem, rows[term.rows], term.slot) for term in todo.terms])
-
     problem.model.eval()
-    weights = [term.weight for term in todo.terms]
-    return ESTIMATORS[config.estimator](problem.probe, terms, problem.directions(state.k), config.eps, weights)
+    objective, weights = seen(problem, todo, upper), [term.weight for term in todo.terms]
+    estimator = ESTIMATORS[problem.config.estimator]
+    return estimator(problem.probe, objective, problem.directions(state.k), problem.eps, weights)
+
+
+def seen(problem: Problem, todo: Plan, upper: tuple[Micro, Micro]) -> Objective:
+    """G's terms as an objective."""
+    rows = {"f": upper[0], "p": upper[1]}
+    return losses.terms(problem, [(term.slot, rows[term.rows]) for term in todo.terms])
+
+
+def objective(problem: Problem, state: State, source: Source) -> Objective:
+    """What theta's next step looks at."""
+    todo = plan(problem.config, lam_at(problem.config, state.k, problem.steps))
+    problem.model.eval()
+    return seen(problem, todo, draw(problem, state, source)[1])
 
 
 def upper_slope(problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]) -> Slope:

@@ -40,7 +40,7 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
     batch = source.batch("all", "train", state.k, problem.config.accumulate_lower)
     learner = state.learners["p"]
     rate = learner.rate
-    with whole(problem, state):
+    with whole(problem, state), problem.standing_still():
         slope = losses.gradient(problem, batch, "p", state.k)
         finite = learner.step(slope.grads, math.isfinite(slope.loss))
         state = tally(problem, state, finite, "p", "the loss or its gradient")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,9 +14,11 @@ from zofo.adapters.slots import learning
 from zofo.core import noise, streams
 from zofo.core.estimate import central
 from zofo.core.noise import Direction
+from zofo.core.probe import Objective
 from zofo.core.probe.inplace import Inplace
 from zofo.core.weights import leaves as tree
-from zofo.methods.state import Micro, Problem
+from zofo.methods.state import Micro, Problem, law_of
+from zofo.scoring.batch import merged
 
 
 class Slope(NamedTuple):
@@ -31,9 +35,67 @@ def mean_loss(problem: Problem, batch: Micro, slot: str | None, upper: bool = Tr
     """
     if slot is not None and problem.slots is not None:
         problem.slots.use(slot)
-    loss = problem.upper if upper and problem.upper is not None else problem.loss
+    loss = problem.loss_above if upper else problem.loss
     rows = [loss(problem.model, micro).reshape(-1) for micro in batch]
     return torch.stack([r.cpu().double().sum() for r in rows]).sum() / sum(r.numel() for r in rows)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms F(theta, slot; batch) as an objective for probes: (slot, batch) each, evaluated one after the other, or all at once."""
+
+    problem: Problem
+    parts: tuple[tuple[str | None, Micro], ...]
+
+    def __call__(self) -> Tensor:
+        """Each term's mean loss, (terms,). Cost: a forward pass a micro-batch of each term."""
+        return torch.stack([mean_loss(self.problem, batch, slot) for slot, batch in self.parts])
+
+    def stacked(self, n: int) -> Tensor:
+        """The terms at n points, (n, terms): the micro-batches of all terms and points are the rows of one forward pass.
+
+        Adapters of several slots go by row where they can (LoRA), else the slots' terms go one after the other.
+        """
+        groups = [list(range(len(self.parts)))]
+        slots = dict.fromkeys(slot for slot, _ in self.parts)
+        if len(slots) > 1 and not (self.problem.slots is not None and self.problem.slots.by_row):
+            groups = [[i for i, (slot, _) in enumerate(self.parts) if slot == wanted] for wanted in slots]
+        values: dict[int, Tensor] = {}
+        for group in groups:
+            values |= dict(zip(group, self.together(group, n), strict=True))
+        return torch.stack([values[i] for i in range(len(self.parts))], 1)
+
+    def together(self, group: list[int], n: int) -> list[Tensor]:
+        """The mean losses, (n,), of some terms."""
+        sums, counts = [torch.zeros(n, dtype=torch.float64) for _ in group], [0] * len(group)
+        for micros in zip(*(self.parts[i][1] for i in group), strict=True):
+            names = [self.parts[i][0] for i in group] * n
+            with rows_of(self.problem, names, [len(m.input_ids) for m in micros] * n):
+                losses = self.problem.loss_above(self.problem.model, merged([*micros] * n))
+            sizes = [m.count.numel() for m in micros]
+            table = losses.reshape(n, -1).cpu().double().split(sizes, 1)
+            sums = [total + part.sum(1) for total, part in zip(sums, table, strict=True)]
+            counts = [count + size for count, size in zip(counts, sizes, strict=True)]
+        return [total / count for total, count in zip(sums, counts, strict=True)]
+
+
+def terms(problem: Problem, parts: Sequence[tuple[str | None, Micro]]) -> Objective:
+    """Terms as an objective for probes; stackable where the problem's loss takes merged batches."""
+    made = Terms(problem, tuple(parts))
+    return made if problem.stacks else made.__call__
+
+
+@contextmanager
+def rows_of(problem: Problem, names: Sequence[str | None], counts: Sequence[int]) -> Iterator[None]:
+    """Use an adapter by name for each run of rows, for one forward pass."""
+    if problem.slots is None or names[0] is None:
+        yield
+    elif len(set(names)) == 1:
+        problem.slots.use(str(names[0]))
+        yield
+    else:
+        with problem.slots.rows([str(name) for name, k in zip(names, counts, strict=True) for _ in range(k)]):
+            yield
 
 
 def gradient(problem: Problem, batch: Micro, slot: str, *step: int, dropout: bool = True) -> Slope:
@@ -50,11 +112,11 @@ def gradient(problem: Problem, batch: Micro, slot: str, *step: int, dropout: boo
         for i, micro in enumerate(batch):
             with torch.enable_grad(), streams.seeded(problem.seed, "dropout", *step, i):
                 rows = problem.loss(problem.model, micro).reshape(-1)
-                parts = torch.autograd.grad(rows.sum(), params)
+                parts = torch.autograd.grad(rows.sum() * problem.scale, params)
             total, count = total + float(rows.detach().cpu().double().sum()), count + rows.numel()
             for grad, part in zip(grads, parts, strict=True):
                 grad.add_(part)
-    return Slope(total / count, [grad.div_(count) for grad in grads])
+    return Slope(total / count, [grad.div_(count * problem.scale) for grad in grads])
 
 
 def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int, dropout: bool = False) -> Slope:
@@ -65,7 +127,7 @@ def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int, dr
     assert problem.slots is not None
     own = problem.slots.params[slot]
     leaves = tree.collect((name, param, ()) for name, param in own.items())
-    z = leaves.direction(problem.config.noise, streams.key(problem.seed, f"noise-{slot}", *step))
+    z = leaves.direction(law_of(problem.config), streams.key(problem.seed, f"noise-{slot}", *step))
     before = problem.slots.tensors(slot)
     try:
         estimate = central(

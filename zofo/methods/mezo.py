@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from zofo.config import MethodConfig
 from zofo.core.estimate import ESTIMATORS
+from zofo.core.probe import Objective
 from zofo.core.rules import RULES
 from zofo.core.weights import move
-from zofo.methods.losses import mean_loss
+from zofo.methods import losses
 from zofo.methods.state import Problem, Report, Source, State, tally
 
 
@@ -34,12 +35,9 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
     """
     config = problem.config
     assert problem.leaves is not None and problem.probe is not None
-    batch = source.batch("all", "train", state.k, config.accumulate_upper)
-    slot = "p" if config.tune == "adapter" else None
-    problem.model.eval()
     directions = problem.directions(state.k)
     estimator = ESTIMATORS[config.estimator]
-    estimate = estimator(problem.probe, lambda: mean_loss(problem, batch, slot), directions, config.eps, (1.0,))
+    estimate = estimator(problem.probe, objective(problem, state, source), directions, problem.eps, (1.0,))
     finite = estimate.finite and move.fits(estimate.grad, config.lr_theta)
     state, moved = tally(problem, state, finite, "upper", "the loss"), None
     if finite:
@@ -54,3 +52,10 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
         "bad": state.bad,
     }
     return state, Report(numbers, moved, estimate.calls * config.accumulate_upper)
+
+
+def objective(problem: Problem, state: State, source: Source) -> Objective:
+    """What the next step looks at: the loss of its batch."""
+    batch = source.batch("all", "train", state.k, problem.config.accumulate_upper)
+    problem.model.eval()
+    return losses.terms(problem, [("p" if problem.config.tune == "adapter" else None, batch)])

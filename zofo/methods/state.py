@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 from zofo.adapters.slots import Slots
 from zofo.config import MethodConfig
 from zofo.core import rules
-from zofo.core.noise import Direction
+from zofo.core.noise import Direction, Law
 from zofo.core.probe import Probe
 from zofo.core.rules import RuleState
 from zofo.core.streams import key
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.move import Moved
+from zofo.core.weights.shadow import Shadow
 from zofo.errors import NotFinite
 from zofo.methods.learner import Learner
 
@@ -36,6 +38,14 @@ class Source(Protocol):
         ...
 
 
+EPS = 1e-3  # the probe size where nothing says otherwise, and everything is computed in fp32
+
+
+def law_of(config: MethodConfig) -> Law:
+    """The law of z by its full name."""
+    return f"low-rank-{config.rank}" if config.noise == "low-rank" else config.noise
+
+
 @dataclass(frozen=True)
 class Problem:
     """The fixed things: model, loss a row (p and s descend it), adapters, zeroth-order weights and how they are probed, options, seed."""
@@ -49,11 +59,32 @@ class Problem:
     probe: Probe | None = None
     slots: Slots | None = None
     upper: Callable[[nn.Module, Any], Tensor] | None = None  # what zeroth order minimises instead of the loss
+    stacks: bool = False  # whether the upper loss is a loss a row of zofo's batches, which can be merged
+    scale: float = 1.0  # of the loss in backward passes: fp16 gradients would underflow
+    shadow: Shadow | None = None  # half-precision copies of the weights for passes at theta
+
+    @property
+    def loss_above(self) -> Callable[[nn.Module, Any], Tensor]:
+        """What the zeroth-order level minimises, a row."""
+        return self.upper or self.loss
+
+    @property
+    def eps(self) -> float:
+        """The probe size."""
+        return self.config.eps or EPS
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """A block of passes at theta, which does not move in it: through the shadow where there is one."""
+        with self.shadow.shown() if self.shadow is not None else nullcontext():
+            yield
 
     def directions(self, step: int, *, stream: str = "noise") -> list[Direction]:
         """The q directions of a step."""
         assert self.leaves is not None
-        return [self.leaves.direction(self.config.noise, key(self.seed, stream, step, i)) for i in range(self.config.q)]
+        return [
+            self.leaves.direction(law_of(self.config), key(self.seed, stream, step, i)) for i in range(self.config.q)
+        ]
 
 
 @dataclass(frozen=True)

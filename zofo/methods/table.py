@@ -14,7 +14,10 @@ from zofo.config import Config
 from zofo.errors import BadInput
 
 LEARNER = {"optimizer", "schedule", "warmup", "clip", "max_bad"}
-ZEROTH = {"lr_theta", "rule", "decay", "estimator", "noise", "eps", "q", "probe", "accumulate_upper", "max_bad"}
+ZEROTH = {
+    "lr_theta", "rule", "decay", "estimator", "noise", "rank", "eps", "q", "probe", "probe_dtype", "stack",
+    "accumulate_upper", "max_bad",
+}  # fmt: skip
 KIND = {
     "lora": {"kind", "r", "alpha", "dropout", "targets"},
     "prefix": {"kind", "tokens"},
@@ -62,7 +65,7 @@ def bilevel_options(config: Config) -> set[str]:
 
 def mezo_options(config: Config) -> set[str]:
     """The options that MeZO reads."""
-    return ZEROTH - ({"probe"} if config.method.tune == "adapter" else set()) | {"tune"}
+    return ZEROTH - ({"probe", "stack"} if config.method.tune == "adapter" else set()) | {"tune"}
 
 
 def first_order_options(config: Config) -> set[str]:
@@ -108,8 +111,12 @@ def effective(config: Config) -> set[str]:
     if row.uses_adapter(config):
         used |= {f"adapter.{key}" for key in KIND[config.adapter.kind]}
     used |= {f"model.{key}" for key in type(config.model).model_fields}
+    if config.method.noise != "low-rank":
+        used -= {"method.rank"}
+    if config.method.probe == "inplace":
+        used -= {"method.stack"}
     if not learns_below(config):
-        used -= {"model.activation_checkpointing", "adapter.dropout"}
+        used -= {"model.activation_checkpointing", "adapter.dropout", "model.shadow"}
     used |= {f"data.{key}" for key in type(config.data).model_fields}
     if config.method.name != "bilevel":
         used -= {"data.upper_share"}
@@ -132,7 +139,8 @@ def moves_theta(config: Config) -> bool:
 def streams(config: Config) -> bool:
     """Whether a run can go without its weights in memory: forward passes alone, and nothing of model size beside them."""
     m = config.method
-    return m.name == "mezo" and moves_theta(config) and m.rule != "adam" and m.probe == "scratch"
+    plain = m.rule != "adam" and m.probe == "scratch" and config.model.weights == "fp32"
+    return m.name == "mezo" and moves_theta(config) and plain
 
 
 def check(config: Config, given: Collection[str]) -> None:
@@ -147,6 +155,7 @@ def check(config: Config, given: Collection[str]) -> None:
     if config.method.objective in ("accuracy", "f1") and not METHODS[config.method.name].zeroth:
         found = f"method {config.method.name} needs gradients, and a metric has none"
         raise BadInput(f"--objective {config.method.objective}", found, "take lm or classification, or another method")
+    refuse_types(config)
     if config.adapter.kind == "prefix" and config.model.activation_checkpointing:
         raise BadInput(
             "--model.activation_checkpointing", "peft refuses it with a prefix", "leave it out, or use lora or prompt"
@@ -159,3 +168,11 @@ def check(config: Config, given: Collection[str]) -> None:
         )
     if config.method.inference_adapter == "s" and config.method.name == "bilevel" and config.method.s == "off":
         raise BadInput("--method.inference_adapter s", "s is off", "leave it out")
+
+
+def refuse_types(config: Config) -> None:
+    """Raise where half-precision weights would be computed with in another type."""
+    weights = config.model.weights
+    for key, dtype in (("model.dtype", config.model.dtype), ("method.probe_dtype", config.method.probe_dtype)):
+        if weights != "fp32" and dtype not in ("auto", weights):
+            raise BadInput(f"--{key} {dtype}", f"the weights are held in {weights}", f"take auto or {weights}")

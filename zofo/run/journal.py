@@ -34,7 +34,7 @@ def header(version: int) -> bytes:
 
 HEADER = header(VERSION)
 START = len(HEADER)  # bytes of a journal without records
-LAWS = ("gaussian", "rademacher", "sphere")
+LAWS = ("gaussian", "rademacher", "sphere", *(f"low-rank-{rank}" for rank in range(1, 33)))
 FRAME = struct.Struct("<II")
 STEP = struct.Struct("<QfBBI")
 TERM = struct.Struct("<Qf")

@@ -11,12 +11,13 @@ row for each answer that has several tokens, which goes on from its context's ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Ids = tuple[int, ...]
 
@@ -224,3 +225,44 @@ def tokens(examples: Sequence[Encoded], branched: bool = False) -> int:
         return sum(map(len, tails)) * max(example.length for example in examples)
     longer = [tail for group in tails for tail in group if tail]
     return len(examples) * context + len(longer) * max(map(len, longer), default=0)
+
+
+def merged(batches: Sequence[Batch]) -> Batch:
+    """One batch of the rows of several, in order, padded alike: one forward pass scores them all.
+
+    Raises: ValueError for a branched batch. Cost: the rows once more.
+    """
+    if any(batch.tails is not None for batch in batches):
+        raise ValueError("a branched batch cannot be merged with others")
+    length = max(batch.input_ids.shape[1] for batch in batches)
+
+    def end_to_end(pick: Callable[[Batch], Tensor], step: Callable[[Batch], int] | None = None) -> Tensor:
+        """A tensor of each batch, counted on from those before it."""
+        parts, before = [], 0
+        for batch in batches:
+            parts.append(pick(batch) + before if step else pick(batch))
+            before += step(batch) if step else 0
+        return torch.cat(parts)
+
+    def padded(pick: Callable[[Batch], Tensor]) -> Tensor:
+        return torch.cat([functional.pad(pick(b), (0, length - pick(b).shape[1])) for b in batches])
+
+    row = end_to_end(lambda b: b.rows.row, lambda b: b.input_ids.shape[0])
+    rows = Rows(
+        padded(lambda b: b.input_ids), padded(lambda b: b.attention_mask), row, end_to_end(lambda b: b.rows.col)
+    )
+
+    def answers(batch: Batch) -> int:
+        return batch.right.numel()
+
+    return Batch(
+        rows=rows,
+        at=end_to_end(lambda b: b.at, lambda b: b.rows.row.numel()),
+        token=end_to_end(lambda b: b.token),
+        answer=end_to_end(lambda b: b.answer, answers),
+        gold=end_to_end(lambda b: b.gold, answers),
+        first=end_to_end(lambda b: b.first, answers),
+        count=end_to_end(lambda b: b.count),
+        right=end_to_end(lambda b: b.right),
+        examples=tuple(example for batch in batches for example in batch.examples),
+    )

@@ -81,9 +81,11 @@ def few_words(model: nn.Module) -> nn.Embedding | None:
 
 @contextmanager
 def _only_words(head: nn.Module, words: nn.Embedding, tokens: Tensor) -> Iterator[None]:
-    """Let the head compute the logits of `tokens` alone, for one forward pass."""
+    """Let the head compute the logits of `tokens` alone, for one forward pass (a probe's head knows how itself)."""
     before = vars(head).get("forward")
-    head.forward = lambda x: F.linear(x, words(tokens))  # type: ignore[method-assign]
+    few = getattr(before, "few", None)
+    run = (lambda x: F.linear(x, words(tokens))) if few is None else (lambda x: few(x, tokens))
+    head.forward = run  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -92,13 +94,17 @@ def _only_words(head: nn.Module, words: nn.Embedding, tokens: Tensor) -> Iterato
             head.forward = before  # type: ignore[method-assign]
 
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def computing(device: torch.device, dtype: str) -> torch.autocast:
-    """A context that computes in "bf16" over the weights' own type, or ("fp32") leaves everything as it is.
+    """A context that computes in "bf16" or "fp16" over the weights' own type, or ("fp32") leaves everything as it is.
 
     The autocast cache is off: it would hand a weight's old cast to code that changes weights during a pass
     (probing), and every weight is cast once a pass anyway.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16", cache_enabled=False)
+    half = HALF.get(dtype, torch.bfloat16)
+    return torch.autocast(device.type, half, enabled=dtype in HALF, cache_enabled=False)
 
 
 def _logits(model: nn.Module, rows: Rows, cached: dict[str, Any], tokens: Tensor | None) -> tuple[Tensor, Any]:
@@ -141,8 +147,8 @@ def answer_logprobs(model: nn.Module, batch: Batch, dtype: str = "fp32", past: P
     """Mean log-probability of each answer's tokens, (1/|a|) sum_t log P(a_t | context, a_<t): shape (N,).
 
     Args: model, a causal model of transformers, or a peft model around one; batch, moved to the
-    model's device if it is elsewhere; dtype, "fp32" (compute in the weights' own type) or "bf16"
-    (autocast); past, keys and values of a prefix that all rows share (`zofo.scoring.past`). The result is
+    model's device if it is elsewhere; dtype, "fp32" (compute in the weights' own type), "bf16" or
+    "fp16" (autocast); past, keys and values of a prefix that all rows share (`zofo.scoring.past`). The result is
     fp32, or fp64 for an fp64 model. Differentiable; works under no_grad.
     Cost: one forward pass (branched: two, that read each context once), and P x V logits.
     """

@@ -18,13 +18,9 @@ from zofo.core import noise
 from zofo.core.kernels.reference import rank_of
 from zofo.core.probe import stand as stands
 from zofo.core.probe.stand import Owned, Stand
+from zofo.core.weights.shadow import transposed
 
 TILE = 1 << 20  # elements of a linear layer's weight perturbed at a time (4 MiB in fp32)
-
-
-def transposed(module: nn.Module) -> bool:
-    """Whether a module is transformers' Conv1D, a linear layer whose weight is (inputs, outputs)."""
-    return type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils"
 
 
 def suits(module: nn.Module, own: Owned) -> bool:

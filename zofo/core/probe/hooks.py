@@ -68,20 +68,24 @@ def together(stand: Stand, own: Owned, module: nn.Module, run: Any, *args: Any, 
     refuse_gradients()
     if stand.at_theta and held(module, own):
         return run(*args, **options)
-    if len(stand.points) > 1 and any(isinstance(value, Tensor) for value in options.values()):
-        raise CannotStack(f"{type(module).__name__} takes tensors by keyword")
     if by_rows(module, own) and len(args) == 1 and not options:
         return looked_up(stand, own["weight"], *args)
     buffers = stand.live.setdefault(module, [])
     placed = {attr: stand.perturbed(leaf, buffers) for attr, leaf in own.items()}
-    parts = [stand.shares(a) if isinstance(a, Tensor) else [a] * len(stand.points) for a in args]
+    shared = [split(stand, value) for value in args]
+    named = {key: split(stand, value) for key, value in options.items()}
     outs = []
     for i in range(len(stand.points)):
         for attr, values in placed.items():
             module._parameters[attr] = values[i]  # type: ignore[assignment]
-        outs.append(run(*(part[i] for part in parts), **options))
+        outs.append(run(*(part[i] for part in shared), **{key: part[i] for key, part in named.items()}))
     leave(stand, own, module)
     return outs[0] if len(outs) == 1 else joined(outs)
+
+
+def split(stand: Stand, value: Any) -> list[Any]:
+    """An argument at each point: its share of a tensor's rows, anything else as it is. Raises: CannotStack."""
+    return stand.shares(value) if isinstance(value, Tensor) else [value] * len(stand.points)
 
 
 def looked_up(stand: Stand, leaf: Leaf, ids: Tensor) -> Tensor:

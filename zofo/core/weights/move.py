@@ -59,8 +59,7 @@ def apply(leaves: Leaves, update: Update, lr: float, decay: float = 0.0) -> Move
         return Moved(update.law, terms, shrink, True)
     with torch.no_grad():
         for leaf in leaves:
-            direction = update.direction(leaf)
-            shrunk(leaf, shrink).add_(direction.to(leaf.data.dtype), alpha=-lr)
+            settled(leaf, update, lr, shrink)
     torch.clear_autocast_cache()
     return Moved(update.grad.law, tuple((key, float(np.float32(c))) for key, c in update.grad.terms), shrink, False)
 
@@ -72,15 +71,16 @@ def replay(leaves: Leaves, law: Law, terms: Sequence[tuple[int, float]], decay: 
     for leaf in leaves:
         if isinstance(leaf, StoredLeaf):
             continue
-        shrunk(leaf, decay)
+        if decay:
+            shrunk(leaf, decay, directions[0][0].key if directions else 0)
         for z, a in directions:
-            add(leaf, z, a)
+            add(leaf, z, a, noise.rounding_key(z.key) if half(leaf) else None)
     rewrite([leaf for leaf in leaves if isinstance(leaf, StoredLeaf)], directions, decay)
     torch.clear_autocast_cache()  # an autocast block around the caller holds half copies of the old weights
 
 
 def rewrite(leaves: Sequence[StoredLeaf], directions: Sequence[tuple[Direction, float]], decay: float) -> None:
-    """Move leaves outside memory, piece by piece: one pass over the store, each piece read and written once."""
+    """Move fp32 leaves outside memory, piece by piece: one pass over the store, each piece read and written once."""
     for leaf, start, part in changing(leaves):
         if decay:
             part.mul_(1.0 - decay)
@@ -88,15 +88,38 @@ def rewrite(leaves: Sequence[StoredLeaf], directions: Sequence[tuple[Direction, 
             noise.perturb(part, part, z, a, leaf.tid, start, width=noise.columns(leaf.param))
 
 
-def shrunk(leaf: Leaf, decay: float) -> Tensor:
-    """Multiply a leaf by 1 - decay in place (nothing at 0) and return it."""
+def half(leaf: Leaf) -> bool:
+    """Whether a leaf is held in a half type, so that a step into it is rounded stochastically."""
+    return leaf.data.dtype in (torch.bfloat16, torch.float16)
+
+
+def settled(leaf: Leaf, update: LeafUpdate, lr: float, decay: float) -> None:
+    """leaf <- (1 - decay) leaf - lr direction, for an update that is computed leaf by leaf."""
+    direction = update.direction(leaf)
+    if not half(leaf):
+        shrunk(leaf, decay, 0).add_(direction.to(leaf.data.dtype), alpha=-lr)
+        return
+    key = noise.rounding_key(update.grad.terms[0][0])
+    noise.settle(leaf.data, leaf.data.float().mul_(1.0 - decay).add_(direction.float(), alpha=-lr), leaf.tid, key)
+
+
+def shrunk(leaf: Leaf, decay: float, key: int) -> Tensor:
+    """Multiply a leaf by 1 - decay in place (nothing at 0) and return it; a half type is rounded by bits of `key`'s own."""
+    if decay and half(leaf):
+        apart = noise.rounding_key(noise.rounding_key(key))
+        noise.settle(leaf.data, leaf.data.float().mul_(1.0 - decay), leaf.tid, apart)
+        return leaf.data
     return leaf.data.mul_(1.0 - decay) if decay else leaf.data
 
 
-def add(leaf: Leaf, z: Direction, a: float) -> None:
-    """leaf <- leaf + a z in place; a leaf that is not contiguous goes through a contiguous copy."""
+def add(leaf: Leaf, z: Direction, a: float, rounding: int | None = None) -> None:
+    """leaf <- leaf + a z in place; a leaf that is not contiguous goes through a contiguous copy.
+
+    rounding, a key: round into a half type stochastically by its bits, so that steps far below a unit in the last
+    place move the weights in expectation (to nearest, they are lost).
+    """
     if leaf.data.is_contiguous():
-        noise.perturb(leaf.data, leaf.data, z, a, leaf.tid)
+        noise.perturb(leaf.data, leaf.data, z, a, leaf.tid, rounding=rounding)
     else:
         whole = leaf.data.contiguous()
-        leaf.data.copy_(noise.perturb(whole, whole, z, a, leaf.tid))
+        leaf.data.copy_(noise.perturb(whole, whole, z, a, leaf.tid, rounding=rounding))

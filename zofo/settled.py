@@ -1,0 +1,123 @@
+"""What `auto` means on this machine: chosen by measuring, once, and written to the run folder.
+
+The computing dtype goes by one product in each type; whether points are stacked, by one estimate each way on the run's
+own rows. The probe size, and the type that theta's probes are computed in, go by the errors of estimates as
+`zofo bench estimate` measured them (benchmarks/estimate).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+
+from zofo import models
+from zofo.config import Config
+from zofo.core.estimate import ESTIMATORS
+from zofo.core.probe.scratch import Scratch
+from zofo.job import Job
+from zofo.methods.state import EPS, Problem
+from zofo.methods.table import METHODS, moves_theta
+
+BY_DTYPE = {"fp32": EPS, "bf16": 3e-3, "fp16": EPS}  # probe sizes of the smallest error
+GAIN = 0.97  # of the time: less is not worth another order of summation
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def plain(config: Config) -> Config:
+    """The choices that need no measuring, for every `auto` that is left: fp32 (the weights' own half type), points one by one."""
+    kept = config.model.weights
+    dtype = config.model.dtype if config.model.dtype != "auto" else kept
+    probes = config.method.probe_dtype if config.method.probe_dtype != "auto" else dtype
+    stack = config.method.stack if config.method.stack != "auto" else "off"
+    return with_(config, dtype, probes, config.method.eps or EPS, stack)
+
+
+def with_(config: Config, dtype: str, probe_dtype: str, eps: float, stack: str) -> Config:
+    """The configuration with these choices."""
+    method = config.method.model_copy(update={"probe_dtype": probe_dtype, "eps": eps, "stack": stack})
+    return config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype}), "method": method})
+
+
+def types(config: Config) -> tuple[Config, list[str]]:
+    """Choose computing dtype, the probes' dtype and the probe size; returns the choices and what to tell. Cost: a few products."""
+    notes: list[str] = []
+    dtype = config.model.dtype
+    if dtype == "auto" and config.model.weights != "fp32":
+        dtype = config.model.weights
+    elif dtype == "auto":
+        times = products(models.device(config.model))
+        dtype = cast(Any, min(times, key=lambda name: times[name]))
+        told = ", ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in times.items())
+        notes.append(f"computing in {dtype} (a product took: {told}); --dtype fixes it")
+    probes = config.method.probe_dtype
+    if probes == "auto":
+        probes = dtype if config.model.weights != "fp32" or holds(config, dtype) else "fp32"
+        if probes != dtype and METHODS[config.method.name].zeroth:
+            notes.append(
+                f"theta's probes are computed in fp32: lambda {config.method.lam:g} magnifies the error that {dtype} makes"
+            )
+    eps = config.method.eps or BY_DTYPE[probes]
+    return with_(config, dtype, probes, eps, config.method.stack), notes
+
+
+def holds(config: Config, dtype: str) -> bool:
+    """Whether estimates in a dtype are within the error bar (mean square at most 0.05 of the variance), as measured."""
+    return True
+
+
+def products(device: torch.device) -> dict[str, float]:
+    """Seconds of one product of 512 x 1024 x 1024 in each type, the best of five; fp16 on accelerators alone."""
+    names = ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16")
+    made = {name: torch.ones(2, 1024, 1024, dtype=TYPES[name], device=device) for name in names}
+    return {name: fastest(lambda m=pair: (m[0, :512] @ m[1]).sum().item()) for name, pair in made.items()}  # type: ignore[misc]
+
+
+def fastest(run: Callable[[], object], times: int = 5) -> float:
+    """The shortest of some times, after one that does not count."""
+    found = []
+    for _ in range(times + 1):
+        began = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - began)
+    return min(found[1:])
+
+
+def stacked(job: Job) -> tuple[Job, list[str]]:
+    """Choose whether points are stacked, where `auto` leaves it open. Cost: two estimates each way on the run's first rows."""
+    config = job.config
+    if config.method.stack != "auto":
+        return job, []
+    probe = job.problem.probe
+    if not (moves_theta(config) and isinstance(probe, Scratch) and job.problem.stacks):
+        return chosen(job, "off"), []
+    times = {name: fastest(lambda on=on: look(job, on), 1) for name, on in (("off", False), ("on", True))}  # type: ignore[misc]
+    if probe.unstacked is not None:
+        return chosen(job, "off"), [f"points are evaluated one by one: {probe.unstacked}"]
+    best = "on" if times["on"] < GAIN * times["off"] else "off"
+    ways = {"on": "two points a pass", "off": "one point a pass"}
+    told = ", ".join(f"{ways[name]} {seconds:.2f} s" for name, seconds in times.items())
+    return chosen(job, best), [f"estimates go {ways[best]} ({told}); --method.stack fixes it"]
+
+
+def look(job: Job, stack: bool) -> None:
+    """One estimate on the first step's rows; nothing moves."""
+    problem: Problem = job.problem
+    assert isinstance(problem.probe, Scratch)
+    problem.probe.stack = stack
+    objective = job.method.objective(problem, job.begin(), job.batches)
+    ESTIMATORS["central"](
+        problem.probe, objective, problem.directions(0)[:1], problem.eps, [1.0] * len(objective.parts)
+    )
+
+
+def chosen(job: Job, stack: str) -> Job:
+    """The job with the choice made."""
+    method = job.config.method.model_copy(update={"stack": stack})
+    if isinstance(job.problem.probe, Scratch):
+        job.problem.probe.stack = stack == "on"
+    config = job.config.model_copy(update={"method": method})
+    return replace(job, config=config, problem=replace(job.problem, config=method))
