@@ -38,7 +38,7 @@ LLAMA_1B: Mapping[str, Any] = {
 """TinyLlama's shape (Zhang et al. 2024, arXiv 2401.02385): 1.1 billion weights, 4.4 GB in fp32."""
 
 OPTIONS: Mapping[str, Any] = {
-    "method.name": "mezo", "method.stack": "on", "model.dtype": "fp32", "data.task": "reviews", "data.train_rows": 12, "data.validation_rows": 2, "data.test_rows": 2,
+    "method.name": "mezo", "method.stack": "off", "model.dtype": "fp32", "data.task": "reviews", "data.train_rows": 12, "data.validation_rows": 2, "data.test_rows": 2,
     "data.batch": 2, "data.max_length": 32, "run.eval_every": 0, "run.save_every": 1000,
 }  # fmt: skip
 """A run that is short, but for the weights: two rows of 32 tokens a step, two rows to validate and to test on."""
