@@ -22,7 +22,9 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "scoring": {"core"},
     "adapters": {"core", "config"},
     "sources": set(),
-    "models": {"core", "config", "sources"},
+    "models": {"core", "config", "sources", "tensorfile"},
+    "tensorfile": {"core"},
+    "streamed": {"core", "config", "sources", "models", "tensorfile"},
     "methods": {"core", "adapters", "scoring", "config"},
     "tasks": {"core", "scoring", "config"},
     "evaluate": {"scoring", "tasks"},
@@ -48,6 +50,7 @@ OUTSIDE = {  # what else these rooms may import, beside the standard library
     "config": {"yaml", "pydantic"},
     "errors": set(),
     "sources": set(),
+    "tensorfile": {"torch"},
 }
 READERS_OF_REPORT = {"cli", "loop", "report"}
 

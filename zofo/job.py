@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from zofo import models, objectives, sources
+from zofo import cap, models, objectives, sources, streamed
 from zofo.adapters.slots import Slots, attach
 from zofo.config import Config
+from zofo.core.probe.hooks import Hooks
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
@@ -65,6 +66,17 @@ class Loaded:
     digest: str  # of theta_0
     slots: Slots | None
     moves_theta: bool
+    hooks: Hooks | None  # that give the model its weights, where those are outside memory
+
+    @property
+    def outside(self) -> str | None:
+        """A sentence for the user where the weights are outside memory, else None."""
+        if self.hooks is None:
+            return None
+        size, limit = cap.gb(sum(leaf.numel * leaf.dtype.itemsize for leaf in self.leaves)), self.config.run.memory_cap
+        return (
+            f"the weights ({size}) stay on disk, in a working copy, and are read for each pass (--memory-cap {limit})"
+        )
 
 
 @dataclass(frozen=True)
@@ -144,18 +156,30 @@ def same_rows(record: dict[str, Any], prepared: Prepared) -> None:
 
 
 def load(config: Config, source: Source) -> Loaded:
-    """Load a run's model and put its adapters on it, without rows. Cost: the weights in memory."""
+    """Load a run's model and put its adapters on it, without rows.
+
+    Cost: the weights in memory, or on disk where `--memory-cap` wants it.
+    """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    method, model = table.METHODS[config.method.name].load(), models.load(source, config.model)
-    leaves = tree.find(model)
+    method = table.METHODS[config.method.name].load()
+    model, leaves, hooks = weights(config, source)
     digest = models.fingerprint(leaves)
     base = Base(source, model, leaves, digest)
     slots, names = None, method.slots(config.method)
     if names:
         slots = attach(model, config.adapter, names, config.run.seed, config.method.init == "shared")
         model = slots.model
-    return Loaded(config, source, model, leaves, base, digest, slots, table.moves_theta(config))
+    return Loaded(config, source, model, leaves, base, digest, slots, table.moves_theta(config), hooks)
+
+
+def weights(config: Config, source: Source) -> tuple[nn.Module, Leaves, Hooks | None]:
+    """A run's base model and its leaves: in memory, or outside it, with the hooks that make it compute."""
+    if cap.streams(config, source):
+        model, leaves, store = streamed.load(source, config.model, cap.workplace(), streamed.KEEP)
+        return model, leaves, streamed.standing(model, leaves, store)
+    model = models.load(source, config.model)
+    return model, tree.find(model), None
 
 
 def assemble(config: Config, prepared: Prepared) -> Job:
@@ -171,7 +195,7 @@ def assemble(config: Config, prepared: Prepared) -> Job:
         seed=config.run.seed,
         steps=config.run.steps,
         leaves=tuned,
-        probe=Scratch(held.model, tuned, config.method.stack == "on") if exact else Inplace(tuned),
+        probe=Scratch(held.model, tuned, config.method.stack == "on", held.hooks) if exact else Inplace(tuned),
         slots=held.slots,
         upper=above,
         stacks=exact and objective.upper is None,

@@ -11,7 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
-from zofo import checkpoints, config, models, settled
+from zofo import cap, checkpoints, config, models, settled
 from zofo.checkpoints import Progress
 from zofo.config import Config
 from zofo.evaluate import evaluate
@@ -282,8 +282,9 @@ def assembled(settings: Config, prepared: Prepared, show: Show) -> Job:
     """Load the model and join everything; says where scoring costs more than it should."""
     show.phase(f"loading {settings.model.name}")
     job = assemble(settings, prepared)
-    if note := objective_note(job.model):
-        show.note(note)
+    for note in (objective_note(job.model), job.outside):
+        if note:
+            show.note(note)
     return job
 
 
@@ -326,6 +327,8 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
         r.standing = r.gauge.now()
         state, progress = loop(r, state, progress)
         summary = conclude(r, state, progress)
+        if note := cap.kept(job.config):
+            show.note(note)
         show.done(summary)
         return summary
 
@@ -350,10 +353,11 @@ def train(
     """Fine-tune a model on a task, as `zofo train` does; returns the results and the run's folder.
 
     Args: model, task, preset, config_file, as on the command line; options, by dotted key with `__` for
-    the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, objective.
+    the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, objective, memory_cap.
     Raises: BadInput. Cost: see the method's docstring.
     """
     short = {"steps": "run.steps", "seed": "run.seed", "seconds": "run.seconds", "run": "run.name"}
+    short |= {"memory_cap": "run.memory_cap"}
     short |= {"batch": "data.batch", "dtype": "model.dtype", "shots": "data.shots", "objective": "method.objective"}
     flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
     flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}

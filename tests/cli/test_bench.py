@@ -171,3 +171,32 @@ def test_a_run_of_another_method_is_refused(cli, model: str, tmp_path) -> None:
     assert cli(*words, "--run.threads", "1", *SMALL)[0] == 0
     status, out, err = cli("bench", "estimate", "--run", "other", "--dir", str(tmp_path))
     assert (status, out) == (2, "") and "run other: method mezo has no terms A, B and C" in err
+
+
+def test_a_model_larger_than_a_cap_is_told_as_a_table_or_json(cli, monkeypatch) -> None:
+    from zofo.bench import large
+
+    seen: list[tuple[Any, ...]] = []
+    result = {"peak_mb": 800, "step_seconds": 9.25, "seconds": 90.0, "cpu_seconds": 80.0, "losses": [7.0, 6.5]}
+    equal = {"journal": True, "theta": False}
+
+    def measured(*options: Any) -> dict[str, Any]:
+        seen.append(options)
+        return {"model": "m", "equal": equal, "results": {"no cap": result | {"peak_mb": 5000}, "cap 1GB": result}}
+
+    monkeypatch.setattr(large, "main", measured)
+    status, out, err = cli("bench", "large", "--folder", "a/m", "--cap", "1GB", "--steps", "3")
+    assert status == 0, err
+    assert seen == [(Path("a/m"), "1GB", 3)]
+    assert "journal equal, theta DIFFERENT" in out
+    assert out.splitlines()[-1].split("\t") == ["cap 1GB", "800 MB", "9.2", "90", "80", "6.500000"]
+    assert json.loads(cli("bench", "large", "--json")[1])["equal"] == equal
+
+
+@pytest.mark.parametrize("words", ["--cap two", "--steps 0"])
+def test_a_wrong_cap_or_count_is_refused_before_anything_is_made(cli, monkeypatch, words: str) -> None:
+    from zofo.bench import large
+
+    monkeypatch.setattr(large, "main", None)
+    status, out, err = cli("bench", "large", *words.split())
+    assert (status, out) == (2, "") and err.count("\n") == 1

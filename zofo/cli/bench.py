@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from zofo import config
 from zofo.cli.flags import with_flags
 from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
@@ -58,6 +59,7 @@ def build(rank: int) -> App:
     app.command(step, name="step")
     app.command(evaluate, name="eval")
     app.command(drift, name="drift")
+    app.command(large, name="large")
     app.command(with_flags(estimate, key_is_read), name="estimate")
     return app
 
@@ -164,6 +166,41 @@ def evaluate(
         return 0
     line(f"{found['model']}, {dtype}, {found['threads']} threads, median of {rounds} rounds")
     table(COLUMNS, [compared(name, result) for name, result in found["results"].items()])
+    return 0
+
+
+def large(
+    *,
+    folder: Annotated[
+        str, Parameter(metavar="DIR", help="a model's folder; made where there is none (1.1 billion weights, 4.4 GB)")
+    ] = "llama-1b",
+    cap: Annotated[str, Parameter(metavar="SIZE", help="as --memory-cap of train takes it")] = "2GB",
+    steps: Annotated[int, Parameter(help="MeZO steps")] = 2,
+    json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
+) -> int:
+    """Train a model that is larger than a memory cap with the cap and without, and compare the bits."""
+    refuse_below_one({"--steps": steps})
+    config.build({"run.memory_cap": cap})
+    from zofo.bench import large as bench
+
+    found = bench.main(Path(folder), cap, steps)
+    if json:
+        line(as_json(found))
+        return 0
+    equal = ", ".join(f"{name} {'equal' if same else 'DIFFERENT'}" for name, same in found["equal"].items())
+    line(plain(f"{found['model']}, {steps} MeZO steps of 2 rows: {equal}"))
+    rows = [
+        (
+            name,
+            f"{r['peak_mb']} MB",
+            f"{r['step_seconds']:.1f}",
+            f"{r['seconds']:.0f}",
+            f"{r['cpu_seconds']:.0f}",
+            f"{r['losses'][-1]:.6f}",
+        )
+        for name, r in found["results"].items()
+    ]
+    table(("what", "peak resident memory", "a step, s", "the run, s", "of the processor, s", "last loss"), rows)
     return 0
 
 

@@ -38,7 +38,7 @@ def train(
 
 def rehearse(config: Config, given: Collection[str]) -> int:
     """Print the resolved configuration, the splits, examples and sizes. Loads no weights, writes no run."""
-    from zofo import loop, models, objectives
+    from zofo import cap, loop, models, objectives
     from zofo.cli import memory
     from zofo.cli.show import answers
     from zofo.memory.sizes import estimate
@@ -63,6 +63,8 @@ def rehearse(config: Config, given: Collection[str]) -> int:
     memory.print_sizes(
         estimate(config, models.skeleton(ready.source), of_rows(config, task, ready.encoded, ready.tokenizer))
     )
+    if cap.streams(config, ready.source):
+        line(f"the weights would stay on disk (--memory-cap {config.run.memory_cap})")
     return 0
 
 

@@ -26,9 +26,7 @@ TILE = 1 << 20  # elements of a linear layer's weight perturbed at a time (4 MiB
 def suits(module: nn.Module, own: Owned) -> bool:
     """Whether a module is a plain linear layer that nobody else has changed."""
     plain = (type(module) is nn.Linear or transposed(module)) and "weight" in own and set(own) <= {"weight", "bias"}
-    return (
-        plain and own["weight"].data.is_contiguous() and not module._forward_pre_hooks and "forward" not in vars(module)
-    )
+    return plain and own["weight"].contiguous and not module._forward_pre_hooks and "forward" not in vars(module)
 
 
 def product(x: Tensor, w: Tensor, bias: Tensor | None, flip: bool) -> Tensor:
@@ -65,14 +63,24 @@ class Affine:
         """y at each point, on its share of the rows of x."""
         stands.refuse_gradients()
         if self.stand.at_theta:
-            return product(x, self.module.weight, self.module.bias, self.flip)
+            return self.at_theta(x)
         low = any(point.z is not None and rank_of(point.z.law) for point in self.stand.points)
         self.stand.shares(x)  # each point has its rows
         leaf = self.own["weight"]
-        rows = self.stand.cast(x, computed_in(x, leaf.data)).reshape(-1, x.shape[-1])
-        out = rows.new_empty(rows.shape[0], leaf.data.shape[1 if self.flip else 0])
+        rows = self.stand.cast(x, computed_in(x, leaf.param)).reshape(-1, x.shape[-1])
+        out = rows.new_empty(rows.shape[0], leaf.shape[1 if self.flip else 0])
         (self.beside if low else self.tiles)(rows, out)
         return out.view(*x.shape[:-1], out.shape[1])
+
+    def at_theta(self, x: Tensor) -> Tensor:
+        """The product with the weight itself, in one piece wherever it is: tiles of it would have other bits."""
+        buffers: list[Tensor] = []
+        weight, bias = self.stand.original(self.own["weight"], buffers), self.module.bias
+        if "bias" in self.own:
+            bias = self.stand.original(self.own["bias"], buffers)
+        y = product(x, weight, bias, self.flip)
+        self.stand.pool.give(buffers)
+        return y
 
     def biases(self, buffers: list[Tensor]) -> list[Tensor | None]:
         """The bias at each point."""
@@ -83,7 +91,7 @@ class Affine:
     def tiles(self, x: Tensor, out: Tensor) -> None:
         """The product with dense noise, a tile at a time."""
         leaf, kept, biases = self.own["weight"], list[Tensor](), list[Tensor | None]()
-        height, width = leaf.data.shape
+        height, width = leaf.shape
         step = height if self.flip else max(1, TILE // width)
         xs, outs = self.stand.shares(x), self.stand.shares(out)
         for at in range(0, height, step):
@@ -100,8 +108,8 @@ class Affine:
         """The product with the weight itself, and low-rank noise beside it, as an adapter is."""
         leaf, stand, buffers, held = self.own["weight"], self.stand, list[Tensor](), dict[int, tuple[Tensor, Tensor]]()
         stand.reached.add(leaf.tid)
-        rows, width = leaf.data.shape
-        into(out, x, self.module.weight.to(x.dtype), None, self.flip)
+        rows, width = leaf.shape
+        into(out, x, stand.original(leaf, buffers).to(x.dtype), None, self.flip)
         for point, part, place, bias in zip(
             stand.points, stand.shares(x), stand.shares(out), self.biases(buffers), strict=True
         ):
@@ -117,10 +125,10 @@ class Affine:
     def few(self, x: Tensor, rows: Tensor) -> Tensor:
         """Some outputs alone: x (W + a z)[rows]^T, for a head of which few words are wanted."""
         stands.refuse_gradients()
-        if self.stand.at_theta:
-            return F.linear(x, self.module.weight[rows])
         buffers: list[Tensor] = []
         tables = self.stand.rows_of(self.own["weight"], rows, buffers)
+        if self.stand.at_theta:
+            return F.linear(x, tables[0])
         parts = [F.linear(part, w) for part, w in zip(self.stand.shares(x), tables, strict=True)]
         self.stand.pool.give(buffers)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
