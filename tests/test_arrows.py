@@ -29,19 +29,18 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "tasks": {"core", "scoring", "config"},
     "evaluate": {"scoring", "tasks"},
     "objectives": {"config", "scoring", "tasks"},
-    "memory": {"adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "scoring", "tasks"},
-    "bench": {
+    "memory": {
         "adapters",
         "config",
         "core",
         "evaluate",
         "job",
-        "memory",
         "methods",
         "models",
-        "run",
+        "objectives",
+        "problem",
         "scoring",
-        "sources",
+        "tasks",
     },
 }
 OUTSIDE = {  # what else these rooms may import, beside the standard library

@@ -9,6 +9,7 @@ from pathlib import Path
 from zofo import models
 from zofo.config import Config, size_of
 from zofo.errors import BadInput
+from zofo.memory.resident import HighWater
 from zofo.memory.sizes import estimate, total
 from zofo.memory.work import of_shape
 from zofo.methods import table
@@ -63,6 +64,6 @@ def kept(config: Config) -> str | None:
     """A sentence about the measured peak and the cap, where one is set."""
     if not config.run.memory_cap:
         return None
-    peak, limit = status("VmHWM"), size_of(config.run.memory_cap)
+    peak, limit = max(status("VmHWM"), HighWater.before), size_of(config.run.memory_cap)  # steps reset the mark
     how = "within" if peak <= limit else "OVER"
     return f"peak resident memory {gb(peak)}: {how} the cap of {config.run.memory_cap}"

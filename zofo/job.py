@@ -16,18 +16,15 @@ from zofo import cap, models, objectives, sources, streamed
 from zofo.adapters.slots import Slots, attach
 from zofo.config import Config
 from zofo.core.probe.hooks import Hooks
-from zofo.core.probe.inplace import Inplace
-from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaves
-from zofo.core.weights.shadow import Shadow
 from zofo.errors import BadInput
 from zofo.methods import table
 from zofo.methods.state import Problem, State
 from zofo.models import Base
 from zofo.objectives import Objective
+from zofo.problem import built, joined
 from zofo.scoring.batch import Encoded
-from zofo.scoring.objective import HALF, output_head
 from zofo.scoring.tokens import pad_id
 from zofo.sources import Source
 from zofo.tasks import own, parts
@@ -37,7 +34,6 @@ from zofo.tasks.parts import PARTS
 from zofo.tasks.render import check_choices
 from zofo.tasks.splits import Splits, split
 
-FP16_SCALE = 1024.0  # of the loss, so that fp16 gradients do not underflow
 PACKAGES = ("zofo", "torch", "transformers", "peft", "numpy", "numba")
 
 
@@ -185,59 +181,13 @@ def weights(config: Config, source: Source) -> tuple[nn.Module, Leaves, Hooks | 
 def assemble(config: Config, prepared: Prepared) -> Job:
     """Load the model with its adapters, and join method, probe and batches. Cost: the weights in memory."""
     held = load(config, prepared.source)
-    tuned = held.leaves if held.moves_theta or held.slots is None else own_leaves(held.slots)
-    exact = held.moves_theta and config.method.probe == "scratch"
-    objective, above = built(config, prepared)
-    problem = Problem(
-        model=held.model,
-        loss=objective.loss,
-        config=config.method,
-        seed=config.run.seed,
-        steps=config.run.steps,
-        leaves=tuned,
-        probe=Scratch(held.model, tuned, config.method.stack == "on", held.hooks) if exact else Inplace(tuned),
-        slots=held.slots,
-        upper=above,
-        stacks=exact and objective.upper is None,
-        scale=FP16_SCALE if config.model.dtype == "fp16" else 1.0,
-        shadow=shadow(config, held),
-    )
+    objective, above = built(config, prepared.task, prepared.tokenizer)
+    problem = joined(config, held.model, held.leaves, held.slots, objective, above, held.hooks)
     rows = {key: prepared.encoded[key] for key in ("f", "p")}
     rows["all"] = rows["f"] + rows["p"]
     batches = Batches(rows, config.data.batch, pad_id(prepared.tokenizer), config.run.seed, objective.cut)
     method = table.METHODS[config.method.name].load()
     return Job(**vars(held), prepared=prepared, problem=problem, batches=batches, objective=objective, method=method)
-
-
-def built(config: Config, prepared: Prepared) -> tuple[Objective, Any]:
-    """The objective, and what zeroth order minimises instead of its loss: a metric, or the loss in the probes' own dtype."""
-    objective = objectives.build(config, prepared.task, prepared.tokenizer)
-    probes = config.method.probe_dtype
-    if probes in ("auto", config.model.dtype):
-        return objective, objective.upper
-    other = config.model_copy(update={"model": config.model.model_copy(update={"dtype": probes})})
-    apart = objectives.build(other, prepared.task, prepared.tokenizer)
-    return objective, apart.upper or apart.loss
-
-
-def shadow(config: Config, held: Loaded) -> Shadow | None:
-    """Half-precision copies of the matrices, where first-order steps are computed in a half type over fp32 weights."""
-    m = config.model
-    if not (m.shadow and m.weights == "fp32" and m.dtype in HALF and table.METHODS[config.method.name].learners):
-        return None
-    still = not table.moves_theta(config)
-    return Shadow(held.leaves, HALF[m.dtype], still, without=output_head(held.model))
-
-
-def own_leaves(slots: Slots) -> Leaves:
-    """The parameters of slot p as zeroth-order leaves, with the modules that own them."""
-    wanted = {id(p) for p in slots.list("p")}
-    owners: dict[int, list[tuple[nn.Module, str]]] = {}
-    for module in slots.model.modules():
-        for attr, param in module.named_parameters(recurse=False):
-            if id(param) in wanted:
-                owners.setdefault(id(param), []).append((module, attr))
-    return tree.collect((name, param, tuple(owners[id(param)])) for name, param in slots.params["p"].items())
 
 
 def environment(job: Job) -> dict[str, Any]:

@@ -184,7 +184,9 @@ def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
     results |= {name: score(r.job, "test", slot) for name, slot in contestants(r.job).items()}
     summary = evaluation(r.job, results) | {"checkpoint": which, "step": step, "used": used}
     rows = read_metrics(r.run.metrics)
-    summary["memory"] = taken.summary(r.job.config, r.job.prepared, rows, r.gauge, r.standing)
+    summary["memory"] = taken.summary(
+        r.job.config, r.job.prepared, rows, r.gauge, r.standing, outside=r.job.hooks is not None
+    )
     if note := history.still(rows):
         r.show.note(note)
     plots.curves(rows, r.run.curves, r.run.name, results["zero-shot"])

@@ -42,6 +42,15 @@ def test_start_forgets(gauge: Gauge) -> None:
     assert gauge.peak() < first - BIG / 2 and gauge.key == "rss_mb"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_highest_of_a_life_outlives_a_reset() -> None:
+    gauge = HighWater()
+    torch.ones(BIG // 4)
+    highest = gauge.ever()
+    gauge.start()
+    assert gauge.ever() == HighWater.before == highest > gauge.peak() + BIG / 2
+
+
 def test_sampling_leaves_no_thread() -> None:
     import threading
 

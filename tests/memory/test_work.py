@@ -35,7 +35,7 @@ def test_the_micro_batch_is_of_the_longest_rows(folder: str) -> None:
     work, encoded = made(folder)
     lengths = sorted((e.length for e in (*encoded["f"], *encoded["p"])), reverse=True)
     assert work.shape == (3, lengths[0])
-    assert [e.length for e in work.batch.examples] == lengths[:3]
+    assert [e.length for e in work.largest.examples] == lengths[:3]
     assert len(work.rows) in (4, 6) and not work.written
 
 
@@ -60,7 +60,15 @@ def test_rows_are_scored_as_evaluate_scores_them(folder: str, monkeypatch: pytes
 
 def test_without_a_task_the_batch_has_the_shape_that_is_given() -> None:
     work = of_shape(build({"data.batch": 5}), 17)
-    assert work.shape == (5, 17) and work.score is None and work.batch.token.shape == (5,)
+    assert work.shape == (5, 17) and work.score is None and work.largest.token.shape == (5,)
+    assert work.batch("all", "train", 3, 2) == [work.largest] * 2 == work.mixed("mixed", 3, 2, 0.1)
+
+
+def test_probes_in_another_dtype_have_a_loss_of_their_own(folder: str) -> None:
+    other = {"model.dtype": "bf16", "method.probe_dtype": "fp32"}
+    assert of_shape(build({"data.batch": 2}), 8).above is None is made(folder)[0].above
+    assert of_shape(build({"data.batch": 2} | other), 8).above.keywords == {"dtype": "fp32"}
+    assert made(folder, **{key.replace(".", "__"): value for key, value in other.items()})[0].above is not None
 
 
 def test_answers_that_are_written_keep_their_tokens() -> None:

@@ -34,26 +34,44 @@ def memory(
 ) -> int:
     """Say what a run would need in memory, without its weights. Options as for `train`; without a task, rows of --data.max_length tokens."""
     wanted, given = resolve(flags, preset, config)
-    source, work = begun(wanted, given)
+    source, decided, work, notes = begun(wanted, given)
     rows, tokens = work.shape
-    where = f"{wanted.model.name}, {wanted.model.dtype}, {rows} rows of {tokens} tokens"
+    where = f"{wanted.model.name}, {decided.model.dtype}, {rows} rows of {tokens} tokens"
     if all:
-        return compared(where, {name: sized(made, source, work) for name, made in variants(wanted)}, json)
-    return one(f"{where}, {wanted.method.name}", sized(wanted, source, work), json)
+        status = compared(where, {name: sized(made, source, work) for name, made in variants(decided)}, json)
+    else:
+        status = one(f"{where}, {wanted.method.name}", sized(decided, source, work), json)
+    for note in [] if json else notes:
+        line(f"note: {note}")
+    return status
 
 
-def begun(config: Config, given: Collection[str]) -> tuple[Source, Work]:
-    """The model's source, and the largest batches: of the task's rows, or as configured where there is no task."""
+def begun(config: Config, given: Collection[str]) -> tuple[Source, Config, Work, list[str]]:
+    """The model's source, the configuration as decided, and the largest batches: of the task's rows, or (no task) of --data.max_length."""
     check(config, given)
     from zofo import job, models, sources
     from zofo.memory import work
 
     if config.data.task or config.data.train:
         ready = job.prepare(config, given)
-        return ready.source, work.of_rows(config, ready.task, ready.encoded, ready.tokenizer)
-    source = sources.find(config.model.name)
+        config, notes = decided(config)
+        return ready.source, config, work.of_rows(config, ready.task, ready.encoded, ready.tokenizer), notes
+    source, (config, notes) = sources.find(config.model.name), decided(config)
     room = (models.positions(source) or config.data.max_length + job.virtual(config)) - job.virtual(config)
-    return source, work.of_shape(config, min(config.data.max_length, room))
+    return source, config, work.of_shape(config, min(config.data.max_length, room)), notes
+
+
+def decided(config: Config) -> tuple[Config, list[str]]:
+    """The configuration with every `auto` decided as a run would, by measuring, but for `stack`: on, which takes more."""
+    from zofo import settled
+    from zofo.methods.table import effective
+
+    made, notes = settled.types(config)
+    if made.method.stack != "auto":
+        return made, notes
+    if "method.stack" in effective(made):
+        notes = [*notes, "two points a pass are counted, as --method.stack auto may choose; one takes less"]
+    return with_keys(made, method={"stack": "on"}), notes
 
 
 def variants(config: Config) -> Iterator[tuple[str, Config]]:
@@ -88,7 +106,8 @@ def one(title: str, sizes: list[Size] | str, json: bool) -> int:
     """Print one configuration's sizes."""
     from zofo.memory.sizes import total
 
-    assert not isinstance(sizes, str)
+    if isinstance(sizes, str):
+        raise BadInput("zofo memory", sizes, "change these options")
     if json:
         line(dumps({"sizes": [vars(size) for size in sizes], "total": total(sizes)}, indent=1))
         return 0

@@ -60,9 +60,11 @@ def rehearse(config: Config, given: Collection[str]) -> int:
     for example in ready.encoded["p"][:EXAMPLES]:
         line(marked(example, ready.tokenizer))
     line("\n# memory (before it has run)")
-    memory.print_sizes(
-        estimate(config, models.skeleton(ready.source), of_rows(config, task, ready.encoded, ready.tokenizer))
-    )
+    made, notes = memory.decided(config)
+    work = of_rows(made, task, ready.encoded, ready.tokenizer)
+    memory.print_sizes(estimate(made, models.skeleton(ready.source), work))
+    for note in notes:
+        line(f"note: {plain(note)}")
     if cap.streams(config, ready.source):
         line(f"the weights would stay on disk (--memory-cap {config.run.memory_cap})")
     return 0

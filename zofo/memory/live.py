@@ -31,14 +31,15 @@ class Live(TorchDispatchMode):
 
     A tensor that comes from outside stood before and is not counted, nor missed when it goes. `part` names what is
     being made, `during` for a block; copies of what stood before in another type (weights under autocast) count as
-    `copies` where that is given. Cost: some 20 microseconds an operator; holds no tensor.
+    `copies`, and what a backward pass makes as `backward`, where these are given. Cost: some 20 microseconds an
+    operator; holds no tensor.
     """
 
-    def __init__(self, part: str = "", copies: str | None = None) -> None:
+    def __init__(self, part: str = "", copies: str | None = None, backward: str | None = None) -> None:
         super().__init__()
         self.before: weakref.WeakSet[Any] = weakref.WeakSet()
         self.made: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.part, self.copies = part, copies
+        self.part, self.copies, self.backward = part, copies, backward
         self.now, self.at_peak, self.peak = Counter[str](), Counter[str](), 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -47,11 +48,19 @@ class Live(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         given = list(storages((args, kwargs)))
         self.before.update(storage for storage in given if storage not in self.made)
-        copied = self.copies is not None and func is torch.ops.aten._to_copy.default and given[0] in self.before
+        part = self.part_of(func, given)
         result = func(*args, **(kwargs or {}))
         for storage in storages(result):
-            self.meet(storage, str(self.copies) if copied else self.part)
+            self.meet(storage, part)
         return result
+
+    def part_of(self, func: Any, given: list[Any]) -> str:
+        """The part that an operator's results count to."""
+        if self.copies is not None and func is torch.ops.aten._to_copy.default and given[0] in self.before:
+            return self.copies
+        if self.backward is not None and torch._C._current_autograd_node() is not None:
+            return self.backward
+        return self.part
 
     def meet(self, storage: Any, part: str) -> None:
         """Count a storage, unless it is known, until it is dropped."""

@@ -44,11 +44,13 @@ class Gauge(Protocol):
 class HighWater:
     """The kernel's own high-water mark of resident memory (Linux): misses nothing, costs nothing between the calls.
 
-    `start` resets the mark of the whole process, which `getrusage` and VmHWM read too. Exact to a fraction of a MB.
+    `start` resets the mark of the whole process, which `getrusage` and VmHWM read too; `ever` is the highest mark of
+    the process's life. Exact to a fraction of a MB.
     """
 
     by = "resident memory, the kernel's high-water mark"
     key = "rss_mb"
+    before = 0  # the highest mark that a `start` has reset
 
     def __init__(self) -> None:
         self.start()
@@ -60,11 +62,16 @@ class HighWater:
 
     def start(self) -> None:
         """Reset the mark. Raises: OSError where the process may not."""
+        HighWater.before = self.ever()
         (SELF / "clear_refs").write_text("5")
 
     def peak(self) -> int:
         """VmHWM."""
         return status("VmHWM")
+
+    def ever(self) -> int:
+        """The most since the process began."""
+        return max(HighWater.before, status("VmHWM"))
 
 
 def status(key: str) -> int:

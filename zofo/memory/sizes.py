@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from zofo.config import Config
-from zofo.core.probe.affine import TILE
+from zofo.core.probe.scratch import Scratch
+from zofo.core.rules import RULES, RuleState
 from zofo.memory import dry
 from zofo.memory.work import Work
-from zofo.methods.table import METHODS, moves_theta
-from zofo.models import recompute
+from zofo.methods.table import METHODS
 
 UNKNOWN = -1
 """Stands for a size that is not estimated."""
 
-WIDTH = 4  # bytes of an fp32 number
 PASSES = {
     "learning": "an adapter's forward and backward pass",
     "probing": "a forward pass of the zeroth-order level",
@@ -41,73 +40,74 @@ class Size:
     when: str
 
 
-def estimate(config: Config, skeleton: nn.Module, work: Work, adapter_count: int | None = None) -> list[Size]:
-    """List what a run holds, in bytes that torch allocates; everything is fp32, and bf16 only where it is computed in.
+def estimate(config: Config, skeleton: nn.Module, work: Work) -> list[Size]:
+    """List what a run holds, in bytes that torch allocates.
 
     Not in it: Python and its libraries, what numba and BLAS keep for themselves, and what malloc adds on a CPU
     (measured there: 30 to 50 % of the activations; nothing with MALLOC_MMAP_THRESHOLD_=65536, which costs time).
-    Args: skeleton, the base model on the meta device, which is used up: it gets adapters and fake weights;
-    work, its largest batches; adapter_count, numbers in one adapter (reckoned from the model's shapes when None).
-    Cost: a second or two; no tensor of the model's size is allocated.
+    Args: skeleton, the base model on the meta device, which is used up (see `dry.hollow`); work, its largest batches.
+    Raises: BadInput where the adapter does not fit the model. Cost: a second or more; no tensor of the model's size.
     """
-    rows, tokens = work.shape
-    found = [*standing(config, skeleton, rows * tokens, adapter_count), *passes(config, skeleton, work, adapter_count)]
-    return [size for size in found if size.bytes]
+    made, row = dry.hollow(config, skeleton, work), METHODS[config.method.name]
+    state = RULES[config.method.rule].init(made.problem.leaves) if row.zeroth else RuleState()  # type: ignore[arg-type]
+    if made.problem.shadow is not None:
+        made.problem.shadow.refresh()
+    found = passes(made, state)
+    return [size for size in [*standing(made, state), *found, *writing(config, skeleton, work)] if size.bytes]
 
 
-def standing(config: Config, skeleton: nn.Module, ids: int, adapter_count: int | None = None) -> list[Size]:
-    """What stands beside the passes: known from the shapes, and from how many token ids a batch has."""
-    m, row, held = config.method, METHODS[config.method.name], slots(config)
-    theta, adapter = count(skeleton), adapter_of(config, skeleton, adapter_count)
-    tuned = theta if moves_theta(config) else adapter if row.zeroth else 0
-    moments = adapter * held * (2 if m.optimizer == "adam" else 0) if row.learners else 0
+def standing(made: dry.Hollow, state: RuleState) -> list[Size]:
+    """What stands beside the passes, after they have been run dry once."""
+    m, problem, adapters = made.config.method, made.problem, dry.taken(made.adapters)
+    learners = METHODS[m.name].learners
+    moments = 2 * adapters if learners and m.optimizer == "adam" else 0
+    pool = problem.probe.pool.free if isinstance(problem.probe, Scratch) and METHODS[m.name].zeroth else []
+    twins = problem.shadow.twins if problem.shadow is not None else []
+    count = len(problem.slots.params) if problem.slots is not None else 0
     return [
-        Size("weights (fp32)", theta * WIDTH, "before"),
-        Size(f"adapters ({held})", adapter * held * WIDTH, "before"),
-        Size("moments of what zeroth order moves (rule adam)", tuned * WIDTH * 2 * (m.rule == "adam"), "before"),
-        Size(f"optimizer of the adapters ({m.optimizer})", moments * WIDTH, "steps"),
-        Size("copies that a failed step goes back to", (adapter * held + moments) * WIDTH * row.learners, "steps"),
-        Size("scratch for probing", scratch(config, skeleton, ids) if moves_theta(config) else 0, "steps"),
+        Size(f"weights ({made.config.model.weights})", dry.taken(made.base), "before"),
+        Size(f"adapters ({count})", adapters, "before"),
+        Size("moments of what zeroth order moves (rule adam)", dry.taken(state.moments.values()), "before"),
+        Size(f"optimizer of the adapters ({m.optimizer})", moments, "steps"),
+        Size("copies that a failed step goes back to", adapters + moments if learners else 0, "steps"),
+        Size("half-precision shadow of the weights", dry.taken(twins), "steps"),
+        Size("scratch for probing", dry.taken(pool), "steps"),
     ]
 
 
-def passes(config: Config, skeleton: nn.Module, work: Work, adapter_count: int | None = None) -> list[Size]:
+def passes(made: dry.Hollow, state: RuleState) -> list[Size]:
     """What each kind of pass holds at its peak; `UNKNOWN` where a model cannot be run without its weights."""
-    m, row = config.method, METHODS[config.method.name]
-    adapter, largest = adapter_of(config, skeleton, adapter_count), max(p.numel() for p in skeleton.parameters())
-    kept = {name: tokens * cached(skeleton) * width(config) for name, tokens in (work.written or {}).items()}
-    exact = moves_theta(config) and m.probe == "scratch"
-    if config.model.activation_checkpointing:
-        recompute(skeleton)
-    try:
-        made = dry.hollow(skeleton, config, METHODS[m.name].load().slots(m))
-        found = learning(config, made, work, adapter) if row.learners else []
-        found += told("probing", dry.forward(made, work.loss, work.batch, exact)) if row.zeroth else []
-        found += told("scoring", dry.forward(made, work.score, work.rows)) if work.score else []
-    except Exception:  # whatever an architecture's own code does with numbers that are not there
-        found = [
-            Size("activations and logits", UNKNOWN, name)
-            for name in ("learning", "probing")
-            if row.learners or name == "probing"
-        ]
-    found += [Size("keys and values of answers that are written", size, name) for name, size in kept.items()]
-    moved = largest if moves_theta(config) else adapter
-    return [*found, Size("the largest tensor's update (rule adam)", 4 * moved * WIDTH * (m.rule == "adam"), "moving")]
+    row, runs = METHODS[made.config.method.name], dict[str, Callable[[], dry.Parts]]()
+    if row.learners:
+        runs["learning"] = lambda: dry.learning(made)
+    if row.zeroth:
+        runs["probing"], runs["moving"] = lambda: dry.probing(made), lambda: dry.moving(made, state)
+    if made.work.score is not None:
+        runs["scoring"] = lambda: dry.scoring(made)
+    return [size for when, run in runs.items() for size in tried(when, run)]
 
 
-def learning(config: Config, made: dry.Hollow, work: Work, adapter: int) -> list[Size]:
-    """A lower-level step's pass: backpropagation, or two points of the adapter from a copy of it."""
-    if config.method.lower == "first-order":
-        return told("learning", dry.backward(made, work.loss, work.batch))
-    copies = Size("a copy of the adapter and its gradient", 2 * adapter * WIDTH, "learning")
-    return [copies, *told("learning", dry.forward(made, work.loss, work.batch))]
-
-
-def told(when: str, parts: dry.Parts) -> list[Size]:
+def tried(when: str, run: Callable[[], dry.Parts]) -> list[Size]:
     """A pass's parts, the layers' first; those below a thousandth are left out."""
-    least = sum(parts.values()) / 1000
-    names = (dry.LAYERS, dry.COPIES, dry.HEAD, dry.SLOPES)
-    return [Size(name, parts[name], when) for name in names if parts.get(name, 0) > least]
+    try:
+        parts = run()
+    except Exception:  # whatever an architecture's own code does with numbers that are not there
+        return [Size("activations and logits", UNKNOWN, when)]
+    parts = {name: parts.get(name, 0) for name in (dry.LAYERS, dry.COPIES, dry.HEAD, dry.SLOPES)}
+    return [Size(name, size, when) for name, size in parts.items() if size > sum(parts.values()) / 1000]
+
+
+def writing(config: Config, skeleton: nn.Module, work: Work) -> list[Size]:
+    """Keys and values of all layers, kept while answers are generated."""
+    shape: Any = getattr(skeleton, "config", None)
+    heads, hidden, layers = (
+        int(getattr(shape, name, 0) or 0) for name in ("num_attention_heads", "hidden_size", "num_hidden_layers")
+    )
+    each = int(getattr(shape, "head_dim", 0) or 0) or (hidden // heads if heads else 0)
+    a_token = 2 * layers * int(getattr(shape, "num_key_value_heads", 0) or heads) * each
+    wide = 2 if config.model.dtype in ("bf16", "fp16") else 4
+    name = "keys and values of answers that are written"
+    return [Size(name, tokens * a_token * wide, when) for when, tokens in work.written.items()]
 
 
 def total(sizes: Sequence[Size], steps_only: bool = False, above: bool = False) -> int:
@@ -125,75 +125,3 @@ def total(sizes: Sequence[Size], steps_only: bool = False, above: bool = False) 
 def whole(sizes: Sequence[Size]) -> bool:
     """Whether everything is estimated."""
     return all(size.bytes != UNKNOWN for size in sizes)
-
-
-def width(config: Config) -> int:
-    """Bytes of a number that is computed."""
-    return 2 if config.model.dtype == "bf16" else WIDTH
-
-
-def count(model: nn.Module) -> int:
-    """Numbers in a model's parameters, tied ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def slots(config: Config) -> int:
-    """How many adapters a run has."""
-    return len(METHODS[config.method.name].load().slots(config.method))
-
-
-def scratch(config: Config, skeleton: nn.Module, ids: int) -> int:
-    """Bytes of the largest piece of perturbed weights: a module's, a tile of a large one, an embedding's used rows."""
-    if config.method.probe == "inplace":
-        return 0
-    return max((piece(module, ids, TILE) for module in skeleton.modules()), default=0) * WIDTH
-
-
-def piece(module: nn.Module, rows: int, tile: int) -> int:
-    """Numbers of a module that stand in scratch together (at most, for an embedding: `rows` rows are in use)."""
-    own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-    if type(module) is nn.Embedding:
-        return min(module.num_embeddings, rows) * module.embedding_dim
-    if type(module) is nn.Linear and module.weight.numel() > tile:
-        bias = 0 if module.bias is None else module.bias.numel()
-        return max(1, tile // module.in_features) * module.in_features + bias
-    return own
-
-
-def adapter_of(config: Config, skeleton: nn.Module, known: int | None = None) -> int:
-    """Numbers in one of the run's adapters (0 where it has none)."""
-    return 0 if not slots(config) else adapter_numbers(config, skeleton) if known is None else known
-
-
-def cached(skeleton: nn.Module) -> int:
-    """Numbers that a model keeps of each token: keys and values of all layers."""
-    shape: Any = getattr(skeleton, "config", None)
-    heads, hidden = (int(getattr(shape, name, 0) or 0) for name in ("num_attention_heads", "hidden_size"))
-    each = int(getattr(shape, "head_dim", 0) or 0) or (hidden // heads if heads else 0)
-    keys = int(getattr(shape, "num_key_value_heads", 0) or heads)
-    return 2 * int(getattr(shape, "num_hidden_layers", 0) or 0) * keys * each
-
-
-def adapter_numbers(config: Config, skeleton: nn.Module) -> int:
-    """Numbers in one adapter, from the model's shapes (0 where they do not say)."""
-    if config.adapter.kind == "lora":
-        return sum(config.adapter.r * sum(pair) for pair in lora_shapes(config, skeleton))
-    if config.adapter.kind == "prompt":
-        return (config.adapter.tokens or 10) * int(getattr(getattr(skeleton, "config", None), "hidden_size", 0) or 0)
-    return (config.adapter.tokens or 5) * cached(skeleton)
-
-
-def lora_shapes(config: Config, skeleton: nn.Module) -> Iterator[tuple[int, int]]:
-    """(inputs, outputs) of every module that LoRA adapts."""
-    targets = set(config.adapter.targets) or default_targets(skeleton)
-    for name, module in skeleton.named_modules():
-        weight = getattr(module, "weight", None)
-        if name.rsplit(".", 1)[-1] in targets and weight is not None and weight.dim() == 2:
-            yield int(weight.shape[1]), int(weight.shape[0])
-
-
-def default_targets(skeleton: nn.Module) -> set[str]:
-    """The modules that peft adapts in this kind of model."""
-    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
-
-    return set(KNOWN.get(str(getattr(getattr(skeleton, "config", None), "model_type", "")), ()))

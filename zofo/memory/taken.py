@@ -16,19 +16,25 @@ from zofo.memory.work import of_rows
 
 
 def summary(
-    config: Config, ready: Prepared, rows: Sequence[Mapping[str, Any]], gauge: Gauge, standing: int
+    config: Config,
+    ready: Prepared,
+    rows: Sequence[Mapping[str, Any]],
+    gauge: Gauge,
+    standing: int,
+    outside: bool = False,
 ) -> dict[str, Any]:
     """In MB: what stood before training, the peaks of training steps and of validations, and the estimates for steps.
 
     Measured is the whole process, Python and libraries too (on CUDA: torch's allocator); estimated, what torch
     allocates. So what a step takes above what stands compares best: `peak_mb - standing_mb` to `estimated_above_mb`.
-    Args: rows, the run's metrics; a resumed run's peaks are those of all its processes.
+    Args: rows, the run's metrics; a resumed run's peaks are those of all its processes; outside, whether the weights
+    were outside memory: nothing is estimated then.
     """
     found: dict[str, Any] = {"standing_mb": standing / 1e6}
     for name, kind in (("peak_mb", "step"), ("validation_peak_mb", "validation")):
         measured = [row["memory"][gauge.key] for row in rows if row["kind"] == kind and gauge.key in row["memory"]]
         found |= {name: max(measured)} if measured else {}
-    if sizes := estimated(config, ready):
+    if not outside and (sizes := estimated(config, ready)):
         found |= {"estimated_mb": total(sizes, steps_only=True) / 1e6}
         found |= {"estimated_above_mb": total(sizes, steps_only=True, above=True) / 1e6}
     return found | {"measured_by": gauge.by}

@@ -16,7 +16,7 @@ import torch
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from zofo.core.kernels import team
 
@@ -340,10 +340,13 @@ def halves() -> Array:
     return widened
 
 
+PLAIN = {Tensor, nn.Parameter}  # others may have no memory of their own (fake tensors): a kernel would read anything
+
+
 def takes(w: Tensor, out: Tensor) -> bool:
-    """Whether these kernels do w and out: on CPU, and fp32, one half type, or fp32 into a half type."""
+    """Whether these kernels do w and out: plain tensors on CPU, and fp32, one half type, or fp32 into a half type."""
     kinds = w.dtype in KINDS and out.dtype in KINDS and (w.dtype == out.dtype or w.dtype == torch.float32)
-    return kinds and w.device.type == "cpu"
+    return kinds and w.device.type == "cpu" and {type(w), type(out)} <= PLAIN
 
 
 def perturb(
