@@ -35,9 +35,9 @@ def test_a_dumped_configuration_loads_as_it_was(tmp_path: Path) -> None:
 
 def test_yaml_words_for_on_and_off(tmp_path: Path) -> None:
     for word, meant in (("off", "off"), ("on", "on"), ("'off'", "off")):
-        (tmp_path / "c.yaml").write_text(f"method: {{s: {word}, lr_p: 1e-4}}\n", encoding="utf-8")
+        (tmp_path / "c.yaml").write_text(f"method: {{s: {word}, stack: {word}, lr_p: 1e-4}}\n", encoding="utf-8")
         method = resolve({}, None, str(tmp_path / "c.yaml"))[0].method
-        assert (method.s, method.lr_p) == (meant, 1e-4)
+        assert (method.s, method.stack, method.lr_p) == (meant, meant, 1e-4)
 
 
 def test_lambda_is_lam() -> None:
@@ -54,7 +54,16 @@ def test_lambda_is_lam() -> None:
         ({"method.lam": float("nan")}, "--method.lam nan: input should be a finite number"),
         ({"method.T": 0}, "--method.T 0: input should be greater than or equal to 1"),
         ({"method.T": "2.5"}, "--method.T 2.5: input should be a valid integer"),
-        ({"method.eps": 0}, "--method.eps 0: input should be greater than 0"),
+        ({"method.eps": -1e-3}, "--method.eps -0.001: input should be greater than or equal to 0"),
+        ({"method.lower_eps": 0}, "--method.lower_eps 0: input should be greater than 0"),
+        ({"method.rank": 33}, "--method.rank 33: input should be less than or equal to 32"),
+        (
+            {"method.noise": "low-rank-8"},
+            "--method.noise low-rank-8: input should be 'gaussian', 'rademacher', 'sphere' or",
+        ),
+        ({"method.stack": "perhaps"}, "--method.stack perhaps: input should be 'auto', 'on' or 'off'"),
+        ({"model.weights": "auto"}, "--model.weights auto: input should be 'fp32', 'bf16' or 'fp16'"),
+        ({"model.dtype": "fp64"}, "--model.dtype fp64: input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
         ({"data.upper_share": 1}, "--data.upper_share 1: input should be less than 1"),
         ({"run.seed": 2**63}, "--run.seed"),
         ({"method.name": "mezzo"}, "--method.name mezzo: input should be 'bilevel', 'mezo' or 'first-order'"),
@@ -132,7 +141,7 @@ def test_missing_and_too_large_files(tmp_path: Path) -> None:
 
 # What an option means, read off the methods (not off the table): a case, and the options of `method`
 # that nothing reads there.
-SOME = {"lam_start", "lower_eps", "tune"}  # without effect in the default bilevel run
+SOME = {"lam_start", "lower_eps", "rank", "tune"}  # without effect in the default bilevel run
 NO_LAMBDA = {"lam_schedule", "lam_start", "weighting", "s_start", "init", "lr_s", "inference_adapter"}
 FIRST = {"lower", "lower_eps", "lr_s", "lr_p", "optimizer", "schedule", "warmup", "clip", "accumulate_lower"}
 BILEVEL = {
@@ -147,7 +156,10 @@ BILEVEL = {
     "weighting",
     "inference_adapter",
 }
-UPPER = {"lr_theta", "rule", "decay", "estimator", "noise", "eps", "q", "probe", "accumulate_upper"}
+UPPER = {
+    "lr_theta", "rule", "decay", "estimator", "noise", "rank", "eps", "q", "probe", "probe_dtype", "stack",
+    "accumulate_upper",
+}  # fmt: skip
 CASES = [
     ({}, SOME),
     ({"lam_schedule": "linear"}, SOME - {"lam_start"}),
@@ -157,8 +169,11 @@ CASES = [
     ({"lam": 0}, SOME | NO_LAMBDA),
     ({"lam": 0, "coupling": "outer"}, SOME | NO_LAMBDA | {"T", "accumulate_lower"}),
     ({"coupling": "outer"}, SOME),
-    ({"name": "mezo"}, BILEVEL | FIRST),
-    ({"name": "mezo", "tune": "adapter"}, BILEVEL | FIRST | {"probe"}),
+    ({"noise": "low-rank"}, SOME - {"rank"}),
+    ({"probe": "inplace"}, SOME | {"stack"}),
+    ({"objective": "accuracy"}, SOME | {"stack"}),
+    ({"name": "mezo"}, BILEVEL | FIRST | {"rank"}),
+    ({"name": "mezo", "tune": "adapter"}, BILEVEL | FIRST | {"rank", "probe", "stack"}),
     ({"name": "first-order"}, BILEVEL | UPPER | {"lower", "lower_eps", "lr_s", "tune"}),
 ]
 
@@ -182,11 +197,16 @@ def test_an_option_without_effect_is_refused_by_name(options: dict[str, Any], id
         ({"adapter.kind": "prompt"}, {"adapter.r", "adapter.alpha", "adapter.dropout", "adapter.targets"}),
         ({"method.lower": "zeroth-order"}, {"adapter.tokens", "adapter.dropout", "model.activation_checkpointing"}),
         (
+            {"method.coupling": "outer", "method.lam": 0.0},
+            {"adapter.tokens", "adapter.dropout", "model.activation_checkpointing"},
+        ),
+        (
             {"method.name": "mezo"},
             {
                 *(key for key in keys() if key.startswith("adapter.")),
                 "data.upper_share",
                 "model.activation_checkpointing",
+                "model.shadow",
             },
         ),
         (
@@ -196,10 +216,14 @@ def test_an_option_without_effect_is_refused_by_name(options: dict[str, Any], id
                 "adapter.dropout",
                 "data.upper_share",
                 "model.activation_checkpointing",
+                "model.shadow",
                 "run.snapshot_every",
             },
         ),
         ({"method.name": "first-order"}, {"adapter.tokens", "data.upper_share", "run.snapshot_every"}),
+        ({"model.dtype": "fp32"}, {"adapter.tokens", "model.shadow"}),
+        ({"model.dtype": "bf16"}, {"adapter.tokens"}),
+        ({"model.weights": "bf16"}, {"adapter.tokens", "model.shadow"}),
     ],
 )
 def test_other_options_without_effect(flags: dict[str, Any], idle: set[str]) -> None:
@@ -221,6 +245,20 @@ def test_pairs_that_do_not_go_together() -> None:
     config = build({"adapter.kind": "prefix", "model.activation_checkpointing": True})
     with pytest.raises(BadInput, match="activation_checkpointing"):
         check(config, ())
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["auto", "fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("key", ["model.dtype", "method.probe_dtype"])
+def test_half_weights_are_computed_with_in_their_own_type_alone(weights: str, dtype: str, key: str) -> None:
+    config = build({"model.weights": weights, key: dtype})
+    if weights == "fp32" or dtype in ("auto", weights):
+        check(config, {"model.weights", key})
+        return
+    told = f"--{key} {dtype}: the weights are held in {weights}; take auto or {weights}"
+    with pytest.raises(BadInput) as error:
+        check(config, {"model.weights", key})
+    assert str(error.value) == told
 
 
 @pytest.mark.parametrize("name", presets())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from zofo import settled
 from zofo.config import resolve
 from zofo.core.weights.leaves import snapshot
 from zofo.errors import BadInput
@@ -107,7 +108,7 @@ def test_only_rows_that_are_scored_have_task_only_twins(folder: str) -> None:
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_what_is_said_of_scores_is_what_they_were_made_with(folder: str, split: str) -> None:
     flags = {"data.shots": 1, "data.calibration": "icl-sfc", "data.hard_prompt": False, "run.seed": 3}
-    settings, _ = resolve(SMALL | {"model.name": folder} | flags)
+    settings = settled.plain(resolve(SMALL | {"model.name": folder} | flags)[0])
     ready = prepare(settings)
     found = described(settings, ready, split, "prefix")
     assert found | {"versions": None} == {

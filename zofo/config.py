@@ -157,7 +157,7 @@ class MethodConfig(Section):
     )
     max_bad: int = Field(5, ge=1, description="non-finite steps in a row that stop the run")
 
-    @field_validator("s", mode="before")
+    @field_validator("s", "stack", mode="before")
     @classmethod
     def _on_off(cls, value: object) -> object:
         """YAML reads a bare `on` or `off` as a truth value."""

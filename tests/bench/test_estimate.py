@@ -128,6 +128,19 @@ def test_a_leaf_that_the_loss_does_not_read_counts_nothing() -> None:
     assert gradient.products(leaf, [noise.Direction("gaussian", 1)]) == Truth(0.0, [0.0])
 
 
+def test_the_dtype_that_a_run_probes_in_is_not_measured_for_another(
+    held: Job, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's own `probe_dtype` is left out: what is called fp32 is computed in fp32."""
+    flags = {"model.name": folder, "model.dtype": "bf16", "method.probe_dtype": "bf16", **SMALL}
+    other = estimate.at_start(flags, "bilevel-lora")
+    apart(other)
+    dtypes = ("fp32", "bf16")
+    found, wanted = (errors(job, dtypes=dtypes, seeds=1) for job in (other, held))
+    assert found == wanted
+    assert found["A", "fp32", 1e-2] != found["A", "bf16", 1e-2]
+
+
 def test_the_error_is_that_of_the_curvature_in_fp32(held: Job) -> None:
     """c is off by O(eps^2), so the mean square is O(eps^4); and a small eps meets the goal, for every objective."""
     found = errors(held, eps=(5e-4, 2e-3, 4e-3), seeds=4)
@@ -198,6 +211,7 @@ def test_the_eps_with_the_smallest_error_is_marked_a_dtype() -> None:
     [
         ({}, "mezo", "method mezo has no terms A, B and C"),
         ({"method.objective": "accuracy"}, "bilevel-lora", "its objective accuracy has no gradient"),
+        ({"model.weights": "bf16"}, "bilevel-lora", "its weights are held in bf16"),
     ],
 )
 def test_what_has_no_truth_is_refused(

@@ -36,7 +36,7 @@ def test_the_options_are_those_of_the_list() -> None:
 
 
 def test_every_key_is_a_flag_under_its_own_name() -> None:
-    switches = {"data.hard_prompt", "model.activation_checkpointing"}
+    switches = {"data.hard_prompt", "model.activation_checkpointing", "model.shadow"}
     for key in keys():
         found = typed(f"--{key}") if key in switches else typed(f"--{key}", "1")
         assert set(found) == {key}
@@ -81,6 +81,7 @@ def test_only_what_was_typed_is_taken() -> None:
         ("--data.hard_prompt=no", "data.hard_prompt", False),
         ("--no-data.hard_prompt", "data.hard_prompt", False),
         ("--model.activation_checkpointing", "model.activation_checkpointing", True),
+        ("--no-model.shadow", "model.shadow", False),
         ("--model.activation_checkpointing TRUE", "model.activation_checkpointing", True),
         ("--adapter.targets q_proj v_proj", "adapter.targets", ("q_proj", "v_proj")),
         ("--adapter.targets q --adapter.targets v", "adapter.targets", ("q", "v")),

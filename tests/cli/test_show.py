@@ -43,7 +43,9 @@ def test_a_run(cli, trained: str, home: Path) -> None:
     status, out, err = cli("show", trained)
     assert status == 0, err
     told = cells(out)
-    assert told["method.T"] == "1" and told["run.steps"] == "2" and "method.eps" not in told
+    assert told["method.T"] == "1" and told["run.steps"] == "2" and "method.q" not in told
+    chosen = {key: told[key] for key in ("model.dtype", "method.probe_dtype", "method.stack", "method.eps")}
+    assert list(chosen.values()) == ["fp32", "fp32", "off", "0.001"], "what `auto` came to be is no default"
     assert {"zero-shot", "p", "s", "gap", "loss_p"} <= set(told)
     held = read_json(home / "runs" / trained / "eval.json")["results"]["zero-shot"]
     row = ["zero-shot", "accuracy", score(held), figure(held["loss"]), "8"]

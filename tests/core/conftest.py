@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zofo.core import noise
 from zofo.core.noise import Law
 from zofo.core.weights import leaves as tree
-from zofo.core.weights import move
 
 
 def raw(tensor: Tensor) -> bytes:
@@ -62,11 +62,16 @@ def watch() -> type[Watch]:
 
 @pytest.fixture(scope="session")
 def moved() -> Callable[..., nn.Module]:
-    """A deep copy of a model whose weights are really moved: `moved(model, law, (key, a), ...)`."""
+    """A deep copy of a model whose weights are really moved, rounded to nearest: `moved(model, law, (key, a), ...)`."""
 
     def make(model: nn.Module, law: Law, *terms: tuple[int, float]) -> nn.Module:
         twin = copy.deepcopy(model)
-        move.replay(tree.find(twin), law, terms)
+        leaves = tree.find(twin)
+        with torch.no_grad():
+            for leaf in leaves:
+                for key, a in terms:
+                    w = leaf.data.contiguous()
+                    leaf.data.copy_(noise.perturb(torch.empty_like(w), w, leaves.direction(law, key), a, leaf.tid))
         return twin
 
     return make

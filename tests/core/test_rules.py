@@ -97,8 +97,10 @@ def test_adam_is_torchs_adam_of_the_estimate(law: Law, leaves: tree.Leaves) -> N
 
 def dense(leaves: tree.Leaves, leaf: tree.Leaf, estimate: SeedGrad) -> Tensor:
     """sum_i c_i z_i on one leaf."""
+    width = noise.columns(leaf.data)
     parts = [
-        c * noise.draw(leaves.direction(estimate.law, key), leaf.tid, leaf.param.numel()) for key, c in estimate.terms
+        c * noise.draw(leaves.direction(estimate.law, key), leaf.tid, leaf.param.numel(), width=width)
+        for key, c in estimate.terms
     ]
     return torch.stack(parts).sum(0).view(leaf.data.shape)
 

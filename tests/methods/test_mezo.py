@@ -11,6 +11,7 @@ from torch import nn
 
 from zofo.config import MethodConfig
 from zofo.core import noise
+from zofo.core.kernels.reference import rank_of
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.errors import NotFinite
@@ -44,18 +45,28 @@ def problem(model: nn.Module, **options: Any) -> Problem:
     return Problem(model, loss, MethodConfig(name="mezo", **options), 0, 5, leaves, Scratch(model, leaves))
 
 
+def law_options(law: noise.Law) -> dict[str, Any]:
+    """The options that ask for a law."""
+    rank = rank_of(law)
+    return {"noise": "low-rank", "rank": rank} if rank else {"noise": law}
+
+
 @pytest.mark.parametrize("law", noise.LAWS)
 def test_a_step_is_theta_minus_lr_c_z(tiny: Tiny, rows: torch.Tensor, law: noise.Law) -> None:
     model = tiny("opt").double()
-    given = problem(model, noise=law, lr_theta=1e-3, q=2)
+    given = problem(model, **law_options(law), lr_theta=1e-3, q=2)
     leaves = given.leaves
     assert leaves is not None
     before = tree.snapshot(leaves)
     state, report = mezo.step(given, mezo.init(given), Rows(rows))
     z = [
-        {leaf.name: noise.draw(d, leaf.tid, leaf.data.numel()).view_as(leaf.data) for leaf in leaves}
+        {
+            leaf.name: noise.draw(d, leaf.tid, leaf.data.numel(), width=noise.columns(leaf.data)).view_as(leaf.data)
+            for leaf in leaves
+        }
         for d in given.directions(0)
     ]
+    assert {d.law for d in given.directions(0)} == {law}
 
     def at(theta: dict[str, torch.Tensor]) -> float:
         with torch.no_grad():

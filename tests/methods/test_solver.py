@@ -59,6 +59,8 @@ def test_the_walking_policy_can_be_chosen_and_drifts(tiny: Tiny, rows: torch.Ten
     [
         ({"name": "mezo"}, "this is the bilevel solver"),
         ({"coupling": "follow", "lam": 3.0}, "method.lam: it has no effect"),
+        ({"stack": "on"}, r"Bilevel\(stack=...\): your loss says how it is computed"),
+        ({"probe_dtype": "bf16"}, r"Bilevel\(probe_dtype=...\): your loss says how it is computed"),
         ({"schedule": "cosine"}, "a schedule needs the number of iterations; give steps=N"),
         ({"weighting": "normalised", "rule": "scalar-adaptive"}, "scale-free"),
     ],

@@ -11,6 +11,7 @@ import zlib
 
 import pytest
 
+from zofo.core import noise
 from zofo.errors import ZofoError
 from zofo.run import journal
 from zofo.run.errors import Corrupt, Newer
@@ -20,9 +21,8 @@ from zofo.run.journal import Applied, Journal, fp32
 def records(count: int) -> list[Applied]:
     draw = random.Random(count)
     terms = [tuple((draw.getrandbits(64), fp32(draw.gauss(0, 1e-6))) for _ in range(k % 4)) for k in range(count)]
-    return [
-        Applied(k * 2, terms[k], fp32(draw.random()), journal.LAWS[k % 3], replay=bool(k % 5)) for k in range(count)
-    ]
+    laws = [draw.choice(journal.LAWS) for _ in range(count)]
+    return [Applied(k * 2, terms[k], fp32(draw.random()), laws[k], replay=bool(k % 5)) for k in range(count)]
 
 
 def written(path, count=12):
@@ -63,6 +63,13 @@ def test_the_layout_is_the_documented_one(tmp_path):
     head = b"zofo-jnl" + struct.pack("<I", 1)
     crc = struct.pack("<I", zlib.crc32(size + payload))
     assert path.read_bytes() == head + struct.pack("<I", zlib.crc32(head)) + size + crc + payload
+
+
+def test_every_law_that_there_is_has_a_number_that_stays():
+    """A journal is read by its laws' numbers: one more goes to the end."""
+    assert journal.LAWS[:3] == ("gaussian", "rademacher", "sphere")
+    assert journal.LAWS[3:] == tuple(f"low-rank-{rank}" for rank in range(1, noise.MAX_RANK + 1))
+    assert all(noise.known(law) for law in journal.LAWS)
 
 
 def test_torn_at_every_byte_of_the_last_three_records(tmp_path):
@@ -151,7 +158,7 @@ def test_payloads_that_encode_cannot_have_made_end_the_reading(tmp_path):
     steps, _ = written(path)
     nan, inf = float("nan"), float("inf")
     bad = [
-        journal.STEP.pack(99, 0.0, 3, 1, 0),  # a law that is not known
+        journal.STEP.pack(99, 0.0, len(journal.LAWS), 1, 0),  # a law that is not known
         journal.STEP.pack(99, 0.0, 0, 2, 0),  # a flag that is not known
         journal.STEP.pack(99, 0.0, 0, 1, 1),  # a term too few
         journal.STEP.pack(99, 0.0, 0, 1, 0) + bytes(12),  # a term too many

@@ -13,7 +13,7 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_mo
 from torch import Tensor, nn
 
 from zofo.core.noise import Direction
-from zofo.core.probe import Point, scratch
+from zofo.core.probe import Point, affine
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.core.weights import move
@@ -96,7 +96,7 @@ def widths(model: nn.Module) -> Iterator[list[int]]:
 @pytest.fixture(params=[1 << 20, 256], ids=["whole", "tiled"])
 def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scratch probing with the head in one piece, and in tiles."""
-    monkeypatch.setattr(scratch, "TILE", request.param)
+    monkeypatch.setattr(affine, "TILE", request.param)
 
 
 @pytest.mark.parametrize("examples", [WORDS, TEXTS], ids=["words", "texts"])

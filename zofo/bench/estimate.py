@@ -195,6 +195,9 @@ def assembled(settings: Config, prepared: job.Prepared, asked: str) -> Job:
     name = objectives.name_of(settings, prepared.task)
     if objectives.build(settings, prepared.task, prepared.tokenizer).upper is not None:
         raise BadInput(asked, f"its objective {name} has no gradient to compare with", "take lm or classification")
+    if settings.model.weights != "fp32":
+        found = f"its weights are held in {settings.model.weights}, and the exact derivative is taken in fp32"
+        raise BadInput(asked, found, "take fp32 weights")
     return job.assemble(computed(settings, "fp32"), prepared)
 
 

@@ -18,6 +18,7 @@ ZEROTH = {
     "lr_theta", "rule", "decay", "estimator", "noise", "rank", "eps", "q", "probe", "probe_dtype", "stack",
     "accumulate_upper", "max_bad",
 }  # fmt: skip
+METRICS = ("accuracy", "f1")  # objectives without a gradient, and without a loss a row that could be stacked
 KIND = {
     "lora": {"kind", "r", "alpha", "dropout", "targets"},
     "prefix": {"kind", "tokens"},
@@ -113,10 +114,12 @@ def effective(config: Config) -> set[str]:
     used |= {f"model.{key}" for key in type(config.model).model_fields}
     if config.method.noise != "low-rank":
         used -= {"method.rank"}
-    if config.method.probe == "inplace":
+    if config.method.probe == "inplace" or config.method.objective in METRICS:
         used -= {"method.stack"}
     if not learns_below(config):
-        used -= {"model.activation_checkpointing", "adapter.dropout", "model.shadow"}
+        used -= {"model.activation_checkpointing", "adapter.dropout"}
+    if not row.learners or config.model.weights != "fp32" or config.model.dtype == "fp32":
+        used -= {"model.shadow"}
     used |= {f"data.{key}" for key in type(config.data).model_fields}
     if config.method.name != "bilevel":
         used -= {"data.upper_share"}
@@ -152,7 +155,7 @@ def check(config: Config, given: Collection[str]) -> None:
                 f" with {config.adapter.kind}" if key.startswith("adapter.") else ""
             )
             raise BadInput(f"--{key}", f"it has no effect for {how} as it is configured", "leave it out")
-    if config.method.objective in ("accuracy", "f1") and not METHODS[config.method.name].zeroth:
+    if config.method.objective in METRICS and not METHODS[config.method.name].zeroth:
         found = f"method {config.method.name} needs gradients, and a metric has none"
         raise BadInput(f"--objective {config.method.objective}", found, "take lm or classification, or another method")
     refuse_types(config)

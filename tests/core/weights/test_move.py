@@ -36,7 +36,8 @@ def directions(model: nn.Module, law: Law, terms: tuple[tuple[int, float], ...])
     leaves = tree.find(model)
     parts = []
     for leaf in leaves:
-        zs = [c * noise.draw(leaves.direction(law, key), leaf.tid, leaf.param.numel()) for key, c in terms]
+        n, width = leaf.param.numel(), noise.columns(leaf.data)
+        zs = [c * noise.draw(leaves.direction(law, key), leaf.tid, n, width=width) for key, c in terms]
         parts.append(torch.stack(zs).sum(0))
     return torch.cat(parts)
 
