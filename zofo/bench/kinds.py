@@ -21,6 +21,7 @@ from zofo.core.kernels.reference import rank_of
 from zofo.core.noise import Law
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
+from zofo.core.weights import move
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.shadow import Shadow
 from zofo.methods.state import Problem, State
@@ -294,6 +295,36 @@ def iteration_plain(model: nn.Module, made: Batch, how: How) -> Step:
     return plain_passes(model, made, how, 10)
 
 
+TINY = 1e-12  # a step that leaves weights where they are, and costs what a real one does
+
+
+def noise_pass(model: nn.Module, made: Batch, how: How) -> Step:
+    """theta <- theta + a z over all weights: what a step's update is."""
+    leaves = tree.find(model)
+    return lambda: move.replay(leaves, how.law, ((1, TINY),))
+
+
+def ready_pass(model: nn.Module, made: Batch, how: How) -> Step:
+    """The same with z at hand, which takes as much memory as the weights."""
+    held = [(p.data, torch.randn_like(p)) for p in model.parameters()]
+
+    def step() -> None:
+        for w, z in held:
+            w.add_(z, alpha=TINY)
+
+    return step
+
+
+def randn_pass(model: nn.Module, made: Batch, how: How) -> Step:
+    """The same with z drawn by torch, tensor by tensor."""
+
+    def step() -> None:
+        for p in model.parameters():
+            p.data.add_(torch.randn_like(p), alpha=TINY)
+
+    return step
+
+
 KINDS: dict[str, Kind] = {
     "forward": Kind("plain forward", forward),
     "forward-full": Kind("plain forward, logits at all positions", forward_full),
@@ -303,6 +334,9 @@ KINDS: dict[str, Kind] = {
     "zofo-bf16": Kind("zofo step in bf16", zeroth_order, laws=True, dtype="bf16"),
     "zofo-bf16-stacked": Kind("zofo step in bf16, stacked", zeroth_order, laws=True, dtype="bf16", stack=True),
     "mezo": Kind("MeZO's loop", mezo),
+    "noise": Kind("a z added to all weights", noise_pass, laws=True),
+    "noise-ready": Kind("a z at hand added to all weights", ready_pass),
+    "noise-randn": Kind("a z of torch.randn added to all weights", randn_pass),
     "peft": Kind("first-order LoRA, peft and torch.optim", peft_loop),
     "first-order": Kind("first-order LoRA, zofo", first_order),
     "upper-plain": Kind("upper level, its passes plainly", upper_plain),
