@@ -29,6 +29,20 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "tasks": {"core", "scoring", "config"},
     "evaluate": {"scoring", "tasks"},
     "objectives": {"config", "scoring", "tasks"},
+    "memory": {"adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "scoring", "tasks"},
+    "bench": {
+        "adapters",
+        "config",
+        "core",
+        "evaluate",
+        "job",
+        "memory",
+        "methods",
+        "models",
+        "run",
+        "scoring",
+        "sources",
+    },
 }
 OUTSIDE = {  # what else these rooms may import, beside the standard library
     "core": {"torch", "numpy", "numba", "llvmlite", "triton"},

@@ -6,9 +6,11 @@ import resource
 import sys
 from pathlib import Path
 
-from zofo import memory, models
+from zofo import models
 from zofo.config import Config, size_of
 from zofo.errors import BadInput
+from zofo.memory.sizes import estimate, total
+from zofo.memory.work import of_shape
 from zofo.methods import table
 from zofo.sources import Source
 
@@ -30,9 +32,10 @@ def streams(config: Config, source: Source) -> bool:
 
 
 def needed(config: Config, source: Source) -> int:
-    """Bytes that a run needs with its weights in memory, as far as it is known: what is resident now, and `memory.sizes`."""
-    known = memory.sizes(config, models.skeleton(source))
-    return status("VmRSS") + sum(count for _, count in known if count != memory.UNKNOWN)
+    """Bytes that a run needs with its weights in memory, as far as it is known: what is resident now, and `zofo.memory`."""
+    skeleton = models.skeleton(source)
+    work = of_shape(config, config.data.max_length)
+    return status("VmRSS") + total(estimate(config, skeleton, work))
 
 
 def workplace() -> Path:

@@ -27,7 +27,7 @@ from zofo.methods.state import Problem, State
 from zofo.models import Base
 from zofo.objectives import Objective
 from zofo.scoring.batch import Encoded
-from zofo.scoring.objective import HALF
+from zofo.scoring.objective import HALF, output_head
 from zofo.scoring.tokens import pad_id
 from zofo.sources import Source
 from zofo.tasks import own, parts
@@ -200,7 +200,7 @@ def assemble(config: Config, prepared: Prepared) -> Job:
         upper=above,
         stacks=exact and objective.upper is None,
         scale=FP16_SCALE if config.model.dtype == "fp16" else 1.0,
-        shadow=shadow(config, held.leaves),
+        shadow=shadow(config, held),
     )
     rows = {key: prepared.encoded[key] for key in ("f", "p")}
     rows["all"] = rows["f"] + rows["p"]
@@ -220,12 +220,13 @@ def built(config: Config, prepared: Prepared) -> tuple[Objective, Any]:
     return objective, apart.upper or apart.loss
 
 
-def shadow(config: Config, leaves: Leaves) -> Shadow | None:
+def shadow(config: Config, held: Loaded) -> Shadow | None:
     """Half-precision copies of the matrices, where first-order steps are computed in a half type over fp32 weights."""
     m = config.model
     if not (m.shadow and m.weights == "fp32" and m.dtype in HALF and table.METHODS[config.method.name].learners):
         return None
-    return Shadow(leaves, HALF[m.dtype], still=not table.moves_theta(config))
+    still = not table.moves_theta(config)
+    return Shadow(held.leaves, HALF[m.dtype], still, without=output_head(held.model))
 
 
 def own_leaves(slots: Slots) -> Leaves:

@@ -56,6 +56,7 @@ class Stand:
     rows: int = 0
     reached: set[int] = field(default_factory=set)
     live: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
+    last: tuple[Tensor, int, Tensor] | None = None  # an input, its version, and its cast
     padding: dict[nn.Module, int | None] = field(default_factory=dict)
 
     @property
@@ -143,6 +144,16 @@ class Stand:
                 noise.perturb(outs[i], w, point.z, point.a, leaf.tid, start, width=width, minus=minus)
             else:
                 noise.perturb_rows(outs[i], w, rows, point.z, point.a, leaf.tid, minus)
+
+    def cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """x in the type that is computed in; the cast is kept for the next layers that read the same x (query, key, value)."""
+        if x.dtype == dtype:
+            return x
+        if torch.is_inference(x):  # has no version
+            return x.to(dtype)
+        if self.last is None or self.last[0] is not x or self.last[1] != x._version or self.last[2].dtype != dtype:
+            self.last = (x, x._version, x.to(dtype))
+        return self.last[2]
 
     def shares(self, x: Tensor) -> list[Tensor]:
         """The rows of an input that belong to each point. Raises: CannotStack."""
