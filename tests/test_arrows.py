@@ -32,16 +32,22 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "memory": {"adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "scoring", "tasks"},
     "bench": {
         "adapters",
+        "cap",
+        "checkpoints",
         "config",
         "core",
         "evaluate",
         "job",
+        "loop",
         "memory",
         "methods",
         "models",
+        "objectives",
         "run",
         "scoring",
         "sources",
+        "tasks",
+        "tensorfile",
     },
 }
 OUTSIDE = {  # what else these rooms may import, beside the standard library
