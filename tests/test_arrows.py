@@ -30,19 +30,13 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "evaluate": {"scoring", "tasks"},
     "objectives": {"config", "scoring", "tasks"},
     "memory": {
-        "adapters",
-        "config",
-        "core",
-        "evaluate",
-        "job",
-        "methods",
-        "models",
-        "objectives",
-        "problem",
-        "scoring",
-        "tasks",
+        "adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "problem", "scoring", "tasks",
     },
-}
+    "bench": {
+        "adapters", "cap", "checkpoints", "config", "core", "evaluate", "job", "loop", "memory", "methods", "models",
+        "objectives", "problem", "run", "scoring", "sources", "tasks", "tensorfile",
+    },
+}  # fmt: skip
 OUTSIDE = {  # what else these rooms may import, beside the standard library
     "core": {"torch", "numpy", "numba", "llvmlite", "triton"},
     "run": {"torch", "safetensors"},

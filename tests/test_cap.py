@@ -18,6 +18,7 @@ from zofo.export import export
 from zofo.methods import table
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
+from zofo.run.jsonfile import read_json
 from zofo.run.metrics import read_metrics
 from zofo.scoring.generation import generate
 
@@ -67,7 +68,7 @@ def same(one: RunFolder, other: RunFolder) -> None:
     """Fail when two runs differ in journal, metrics, scores or any byte of the best theta."""
     assert one.journal.read_bytes() == other.journal.read_bytes()
     assert [steady(row) for row in read_metrics(one.metrics)] == [steady(row) for row in read_metrics(other.metrics)]
-    assert one.eval.read_bytes() == other.eval.read_bytes()
+    assert steady(read_json(one.eval)) == steady(read_json(other.eval))
     theta = [run.checkpoints / "best" / "theta.safetensors" for run in (one, other)]
     assert theta[0].read_bytes() == theta[1].read_bytes()
 

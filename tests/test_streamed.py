@@ -62,8 +62,8 @@ def same(leaves: Leaves, model: nn.Module) -> None:
 
 
 def test_it_is_the_model_that_load_gives(arch: str, save: Save) -> None:
-    if arch == "gpt-neox":
-        pytest.skip("transformers writes its head under another name: refused, see below")
+    if arch in ("gpt-neox", "mixtral"):
+        pytest.skip("transformers writes some of its weights under other names: refused, see below")
     folder = save(arch)
     want, model, leaves, store = both(folder)
     same(leaves, want)
@@ -154,7 +154,7 @@ def test_buffers_that_are_saved_are_read(tmp_path: Path) -> None:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("name", ["gpt-neox", "llama"])
+    @pytest.mark.parametrize("name", ["gpt-neox", "mixtral", "llama"])
     def test_files_without_a_weight_under_its_own_name(self, name: str, save: Save) -> None:
         folder = save(name)
         if name == "llama":
@@ -162,7 +162,8 @@ class TestRefusals:
             tensors["model.norm.weight"] = torch.ones(31)
             save_file(tensors, folder / "model.safetensors", {"format": "pt"})
         with pytest.raises(
-            BadInput, match=r"hold no (lm_head|model\.norm)\.weight of its shape; leave out --memory-cap"
+            BadInput,
+            match=r"hold no (lm_head|model\.norm|model\.layers\.0\.mlp\.gate)\.weight of its shape; leave out --memory-cap",
         ):
             streamed.load(sources.find(str(folder)), CPU, folder.parent)
 

@@ -71,7 +71,8 @@ def holds(config: Config, dtype: str) -> bool:
     One loss, and G up to the lambda of HELD, in bf16 with the head in fp32 at eps = 3e-3 (benchmarks/estimate). A larger
     lambda pulls p and s together, B - C to nothing, and its error stays.
     """
-    magnified = config.method.name == "bilevel" and config.method.s == "on" and config.method.coupling != "follow"
+    row, m = METHODS[config.method.name], config.method
+    magnified = row.zeroth and row.learners and m.s == "on" and m.coupling != "follow"
     return dtype == "fp32" or (dtype in HELD and (not magnified or config.method.lam <= HELD[dtype]))
 
 
