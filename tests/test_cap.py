@@ -49,7 +49,9 @@ class Told(Quiet):
 
 def settings(folder: str, home: Path, name: str, **flags: Any) -> tuple[Config, frozenset[str]]:
     more = {key.replace("__", "."): value for key, value in flags.items()}
-    return resolve(SMALL | {"model.name": folder, "run.dir": str(home / "runs"), "run.name": name} | more)
+    metric = more.get("method.objective") == "accuracy"  # points of a metric cannot be stacked: the option is refused
+    small = {key: value for key, value in SMALL.items() if not (metric and key == "method.stack")}
+    return resolve(small | {"model.name": folder, "run.dir": str(home / "runs"), "run.name": name} | more)
 
 
 def started(folder: str, home: Path, name: str, show: Quiet | None = None, **flags: Any) -> RunFolder:

@@ -61,7 +61,7 @@ def test_each_kind_takes_steps(model: nn.Module, name: str, how: How) -> None:
     after = snapshot(tree.find(model))
     moved = max(float((after[key] - before[key]).abs().max()) for key in before)
     moves = name.split("-")[0] in ("zofo", "mezo", "upper", "iteration") and not name.endswith("plain")
-    assert (moved > 0) == moves and moved < 1e-3
+    assert (moved > 1e-9) == moves and moved < 1e-3  # a pass of noise alone is of 1e-12
 
 
 def test_both_first_order_kinds_descend_alike(model: nn.Module) -> None:

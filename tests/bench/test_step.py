@@ -20,7 +20,8 @@ def test_it_reports_every_kind_against_the_plain_forward(folder: str, full: bool
     laws = {label: kind for label, kind, _ in chosen(tuple(KINDS), ("rademacher",), How())}
     assert list(found["results"]) == list(laws) and len(laws) == len(KINDS)
     assert found["results"][plain]["forwards"] == found["results"][whole]["allocated_ratio"] == 1.0
-    assert all(row["allocated_bytes"] > 0 for row in found["results"].values())
+    noise = {label for label, kind in laws.items() if kind.label.startswith("a z")}  # adding it takes no memory
+    assert all(row["allocated_bytes"] > 0 for label, row in found["results"].items() if label not in noise)
     assert found["weights"] > 0
     at_one, everywhere = (found["results"][name]["allocated_bytes"] for name in (plain, whole))
     assert (at_one == everywhere) if full else (at_one < everywhere)
