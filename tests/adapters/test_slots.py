@@ -120,3 +120,56 @@ def test_an_fp64_base_gets_fp64_adapters(tiny: Tiny) -> None:
 def test_an_adapter_that_trains_more_than_a_slot_holds_is_refused(tiny: Tiny, config: PeftConfig) -> None:
     with pytest.raises(BadInput, match="use plain LoRA, prefix tuning or prompt tuning"):
         attach(tiny("llama").requires_grad_(False), config, ("p", "s"), 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_lora_goes_by_row(tiny: Tiny, kind: str) -> None:
+    assert made(tiny, "llama", kind).by_row == (kind == "lora")
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_row_goes_through_the_slot_that_is_named_for_it(tiny: Tiny, rows: torch.Tensor, arch: str) -> None:
+    slots = made(tiny, arch, "lora", shared=False)
+    with torch.no_grad():
+        for i, param in enumerate([*slots.list("p"), *slots.list("s")]):
+            param.add_(0.1 * torch.randn(param.shape, generator=torch.Generator().manual_seed(i)))
+        want = {}
+        for slot in ("p", "s"):
+            slots.use(slot)
+            want[slot] = logits(slots, rows)
+        held = {slot: slots.tensors(slot) for slot in ("p", "s")}
+        for names in (("p", "s", "p"), ("s", "s", "p"), ("s", "s", "s")):
+            with slots.rows(names):
+                found = logits(slots, rows)
+            for i, name in enumerate(names):
+                torch.testing.assert_close(found[i], want[name][i], rtol=1e-5, atol=1e-5)
+        assert float((want["p"] - want["s"]).abs().amax((1, 2)).min()) > 1e-2
+        slots.use("p")
+        assert torch.equal(logits(slots, rows), want["p"]), "the hook is gone"
+    for slot, tensors in held.items():
+        assert all(torch.equal(param, tensors[name]) for name, param in slots.params[slot].items())
+
+
+def test_the_names_of_rows_are_gone_after_an_exception(tiny: Tiny, rows: torch.Tensor) -> None:
+    slots = made(tiny, "llama", "lora")
+    with pytest.raises(KeyboardInterrupt), slots.rows(["p", "s", "p"]):
+        raise KeyboardInterrupt
+    assert not slots.model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_half_precision_matrices_get_fp32_adapters_that_start_where_fp32s_do(
+    tiny: Tiny, arch: str, dtype: torch.dtype, kind: str
+) -> None:
+    """A prefix is computed by the base, so in the half type: near fp32's, not equal."""
+    model = tiny(arch).requires_grad_(False)
+    for param in model.parameters():
+        param.data = param.data.to(dtype) if param.dim() > 1 else param.data
+    slots = attach(model, AdapterConfig(kind=kind, r=2), ("p", "s"), 3)  # type: ignore[arg-type]
+    assert {param.dtype for slot in ("p", "s") for param in slots.list(slot)} == {torch.float32}
+    for name, start in made(tiny, arch, kind).tensors("p").items():
+        scale = float(start.abs().max())
+        for slot in ("p", "s"):
+            assert float((slots.params[slot][name] - start).abs().max()) <= 0.05 * scale

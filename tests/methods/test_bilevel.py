@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,19 @@ from peft import LoraConfig
 from torch.func import functional_call
 from transformers import OPTConfig, OPTForCausalLM
 
-from zofo.config import MethodConfig, build
+from zofo.adapters.slots import attach
+from zofo.config import AdapterConfig, MethodConfig, build
 from zofo.core import noise, streams
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
+from zofo.core.weights import move
 from zofo.errors import NotFinite
 from zofo.methods import bilevel
 from zofo.methods.solver import Bilevel
-from zofo.methods.state import Problem
+from zofo.methods.state import Problem, Report
 from zofo.methods.table import effective
+from zofo.scoring.batch import Batch, Encoded, lm_batch
+from zofo.scoring.objective import row_losses
 
 R, ALPHA, TARGETS = 2, 4, ("q_proj", "v_proj")
 LORA = LoraConfig(r=R, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM")
@@ -466,3 +472,163 @@ def test_state_dict_round_trip_goes_on_with_the_same_bits() -> None:
             solver.step(args[0][k], args[1][k])
     a, b = everything(one), everything(two)
     assert all(torch.equal(a[n], b[n]) for n in a)
+
+
+# ---- two points a pass, and half-precision weights -----------------------------------------------------------
+
+EXAMPLES = [
+    Encoded((5, 6, 7), ((8, 9),), 0),
+    Encoded((11, 12), ((13,),), 0),
+    Encoded((20, 21, 22, 23), ((8,),), 0),
+    Encoded((30,), ((31, 32, 33),), 0),
+    Encoded((40, 41, 42), ((9,),), 0),
+    Encoded((1, 2, 3), ((4, 5),), 0),
+]
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def micro(*rows: tuple[int, ...]) -> list[Batch]:
+    return [lm_batch(EXAMPLES, list(index), 0) for index in rows]
+
+
+LOWER = [(micro((0, 1), (2,)), micro((3, 4), (5,))), (micro((1, 2), (3,)), micro((4,), (0, 5)))]
+UPPER = micro((0, 2), (4,)), micro((1,), (3, 5))
+
+
+def held_in(weights: str) -> OPTForCausalLM:
+    """The tiny model; in a half type its matrices alone are, as `models.load` makes it."""
+    model = tiny(torch.float64 if weights == "fp64" else torch.float32)
+    for param in model.parameters():
+        if weights in HALF and param.dim() > 1:
+            param.data = param.data.to(HALF[weights])
+    return model
+
+
+def problem_of(weights: str, stack: bool, kind: str = "lora", dtype: str = "", **options: Any) -> Problem:
+    """A bilevel problem on zofo's own batches, p and s each somewhere else."""
+    config = MethodConfig(**{"lam": 3.0, "T": 2, "lr_theta": 1e-3, "eps": 1e-3, "accumulate_upper": 2} | options)
+    model, dtype = held_in(weights), dtype or (weights if weights in HALF else "fp32")
+    leaves = tree.find(model)
+    adapter = AdapterConfig(kind=kind, r=R, targets=TARGETS if kind == "lora" else ())  # type: ignore[arg-type]
+    slots = attach(model, adapter, bilevel.slots(config), 0)
+    with torch.no_grad():
+        for i, param in enumerate(p for slot in slots.params for p in slots.list(slot)):
+            param.add_(0.1 * torch.randn(param.shape, generator=torch.Generator().manual_seed(i)))
+    probe = Scratch(slots.model, leaves, stack)
+    loss = functools.partial(row_losses, dtype=dtype)
+    return Problem(slots.model, loss, config, 0, 5, leaves, probe, slots, stacks=True)
+
+
+def iterated(problem: Problem, times: int) -> list[Report]:
+    """Reports of some iterations on the same rows."""
+    state, reports = bilevel.init(problem), []
+    for _ in range(times):
+        todo = bilevel.plan(problem.config, problem.config.lam)
+        state, report = bilevel.iterate(problem, state, LOWER if todo.below else [], UPPER)
+        reports.append(report)
+    return reports
+
+
+def apart(one: Problem, two: Problem) -> tuple[float, float]:
+    """The largest difference of theta, and of the adapters."""
+    assert one.slots is not None and two.slots is not None and one.leaves is not None and two.leaves is not None
+    theta = max(
+        float((a.data.double() - b.data.double()).abs().max()) for a, b in zip(one.leaves, two.leaves, strict=True)
+    )
+    adapters = [(one.slots.tensors(slot), two.slots.tensors(slot)) for slot in one.slots.params]
+    return theta, max(float((a[n] - b[n]).abs().max()) for a, b in adapters for n in a)
+
+
+STACKED: list[dict[str, Any]] = [
+    *[dict(coupling=c) for c in ("both", "outer", "follow")],
+    *[dict(kind=k) for k in ("prefix", "prompt")],
+    dict(s="off"),
+    dict(lam=0.0),
+    dict(estimator="forward"),
+    dict(estimator="forward", q=2),
+    dict(q=3, noise="sphere"),
+    dict(noise="low-rank", rank=4),
+    dict(rule="adam"),
+]
+
+
+@pytest.mark.parametrize("case", STACKED, ids=str)
+def test_stacked_iterations_equal_those_of_one_point_a_pass(case: dict) -> None:
+    """In fp64, three iterations: c and its parts, theta, p and s to a few roundings; the costs told are the same."""
+    ends = []
+    for stack in (False, True):
+        problem = problem_of("fp64", stack, **case)
+        ends.append((problem, iterated(problem, 3)))
+    (alone, before), (together, after) = ends
+    assert isinstance(together.probe, Scratch) and together.probe.unstacked is None
+    for one, two in zip(before, after, strict=True):
+        assert (one.forwards, one.backwards) == (two.forwards, two.backwards)
+        assert one.numbers.keys() == two.numbers.keys() and one.numbers["bad"] == two.numbers["bad"] == 0
+        assert [two.numbers[n] for n in one.numbers] == pytest.approx(list(one.numbers.values()), rel=1e-8, abs=1e-9)
+    theta, adapters = apart(alone, together)
+    assert theta < 1e-9 and adapters < 1e-9
+    assert apart(together, problem_of("fp64", True, **case))[0] > 1e-6, "theta does move"
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_a_stacked_estimate_is_one_pass_a_micro_batch(stack: bool) -> None:
+    """Three terms at two points, LoRA's rows by slot: one forward pass for six."""
+    problem, calls = problem_of("fp32", stack), list[int]()
+    problem.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    bilevel.look(problem, bilevel.init(problem), bilevel.plan(problem.config, 3.0), UPPER)
+    assert len(calls) == (2 if stack else 2 * 3 * 2)
+
+
+@pytest.mark.parametrize("coupling", ["both", "outer"])
+@pytest.mark.parametrize(("weights", "dtype"), [("fp32", "fp32"), ("fp32", "bf16"), ("bf16", "bf16"), ("fp16", "fp16")])
+def test_a_stacked_iteration_in_other_types_is_the_same_to_their_rounding(
+    weights: str, dtype: str, coupling: str
+) -> None:
+    """p and s to the bit: nothing below or of their gradients is stacked. A loss near 4 is right to 4 units in the
+    last place u, which over 2 eps, for A and lambda times for B and C, bounds c; theta follows c along z, and where it
+    is held in a half type, rounds to one neighbour or the other."""
+    alone, together = (problem_of(weights, stack, dtype=dtype, coupling=coupling, eps=1e-2) for stack in (False, True))
+    (one,), (two,) = iterated(alone, 1), iterated(together, 1)
+    assert isinstance(together.probe, Scratch) and together.probe.unstacked is None
+    u = {"fp32": 2.0**-23, "bf16": 2.0**-7, "fp16": 2.0**-10}
+    bound = (1 + 2 * 3.0) * 2 * 4 * 4 * u[dtype] / (2 * 1e-2)
+    assert abs(one.numbers["c"] - two.numbers["c"]) < bound
+    theta, adapters = apart(alone, together)
+    assert adapters == 0
+    assert theta <= 1e-3 * bound * 4.33 + u[weights]
+    for problem in (alone, together):
+        assert problem.leaves is not None
+        held = {leaf.data.dim() > 1: leaf.data.dtype for leaf in problem.leaves}
+        assert held == {False: torch.float32, True: HALF.get(weights, torch.float32)}
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "fp16"])
+def test_a_thousand_estimates_leave_every_bit_of_every_weight(weights: str) -> None:
+    """Drift exactly 0: 1,000 estimates of G, most of them two points a pass."""
+    problem = problem_of(weights, True, accumulate_upper=1)
+    assert problem.leaves is not None and isinstance(problem.probe, Scratch)
+    before = {leaf.name: leaf.data.clone() for leaf in problem.leaves}
+    todo, state, upper = bilevel.plan(problem.config, 3.0), bilevel.init(problem), (micro((0, 2)), micro((1,)))
+    seen = set()
+    for k in range(1000):
+        problem.probe.stack = k % 10 > 0
+        seen.add(bilevel.look(problem, replace(state, k=k), todo, upper).grad.coefficients[0])
+    assert problem.probe.unstacked is None and len(seen) > 500, "these are estimates"
+    for leaf in problem.leaves:
+        held = leaf.data.view(torch.int32 if leaf.data.dtype == torch.float32 else torch.int16)
+        assert torch.equal(held, before[leaf.name].view(held.dtype))
+
+
+@pytest.mark.parametrize("rule", ["sgd", "scalar-adaptive"])
+@pytest.mark.parametrize("weights", ["bf16", "fp16"])
+def test_what_is_journalled_replays_on_half_precision_weights(weights: str, rule: str) -> None:
+    """Steps far below the weights' spacing, with decay: rounded by their own keys, so the same bits again."""
+    problem, twin = problem_of(weights, True, rule=rule, decay=0.1, q=2), tree.find(held_in(weights))
+    before = tree.snapshot(twin)
+    for report in iterated(problem, 3):
+        assert report.moved is not None and report.moved.replay
+        move.replay(twin, report.moved.law, report.moved.terms, report.moved.decay)
+    assert problem.leaves is not None
+    for leaf, other in zip(problem.leaves, twin, strict=True):
+        assert torch.equal(leaf.data, other.data) and leaf.data.dtype == other.data.dtype
+    assert any(not torch.equal(leaf.data, before[leaf.name]) for leaf in twin if leaf.data.dim() > 1)

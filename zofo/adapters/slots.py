@@ -206,10 +206,11 @@ def start_prefix(slots: Slots, slot: str, seed: int, stream: int) -> None:
     """Set a prefix to the keys and values that the base model computes for random real tokens (as MeZO does)."""
     peft, (param,) = slots.model, slots.list(slot)
     base, tokens = cast(Any, peft.get_base_model()), param.shape[0]
-    vocabulary = cast(nn.Embedding, base.get_input_embeddings()).num_embeddings
-    drawn = streams.generator(seed, "prefix", stream).integers(0, vocabulary, tokens)
-    ids = torch.from_numpy(drawn)[None].to(param.device)
-    with slots.off():
+    embedding = cast(nn.Embedding, base.get_input_embeddings())
+    drawn = streams.generator(seed, "prefix", stream).integers(0, embedding.num_embeddings, tokens)
+    ids, held = torch.from_numpy(drawn)[None].to(param.device), embedding.weight.dtype
+    half = held in (torch.bfloat16, torch.float16)  # matrices of a half type are computed with in it, vectors are fp32
+    with slots.off(), torch.autocast(param.device.type, held if half else None, enabled=half):
         cache = base(input_ids=ids, use_cache=True).past_key_values
     layers = [torch.cat([layer.keys, layer.values]) for layer in cache.layers]  # each (2, heads, tokens, width)
     start = torch.stack(layers).permute(3, 0, 1, 2, 4).reshape(tokens, -1)
