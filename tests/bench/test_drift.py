@@ -7,6 +7,7 @@ import pytest
 from zofo.bench import drift
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["fp32", "bf16", "fp16"])
 def test_exact_probing_changes_nothing(weights: drift.Weights, folder: str) -> None:
     found = drift.main(folder, (weights,), n=1000, walks=20)["results"]

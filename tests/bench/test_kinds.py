@@ -52,7 +52,7 @@ def test_a_twin_shares_the_weights_and_nothing_else(model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
-@pytest.mark.parametrize("how", [How(), How("bf16", full=True)])
+@pytest.mark.parametrize("how", [How(), pytest.param(How("bf16", full=True), marks=pytest.mark.slow)])
 def test_each_kind_takes_steps(model: nn.Module, name: str, how: How) -> None:
     made = batch(model, 2, 8)
     before = snapshot(tree.find(model))

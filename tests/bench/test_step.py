@@ -13,6 +13,7 @@ from zofo.bench.peak import Peak
 pytestmark = pytest.mark.filterwarnings("ignore:Adapter name")
 
 
+@pytest.mark.slow  # every kind, and the memory of each
 @pytest.mark.parametrize("full", [False, True])
 def test_it_reports_every_kind_against_the_plain_forward(folder: str, full: bool) -> None:
     found = step.main(model=folder, noise=("rademacher",), rows=2, tokens=8, rounds=2, full=full)
