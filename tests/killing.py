@@ -91,7 +91,7 @@ def picture(run: RunFolder) -> dict[str, Any]:
     """Everything of a run that must not depend on having been killed."""
     found: dict[str, Any] = {"journal": hashlib.sha256(run.journal.read_bytes()).hexdigest()}
     found["metrics"] = [without_time(json.loads(line)) for line in run.metrics.read_text().splitlines()]
-    found["eval"] = json.loads(run.eval.read_text())
+    found["eval"] = without_time(json.loads(run.eval.read_text()))
     for path in sorted(run.checkpoints.rglob("*")):
         name = str(path.relative_to(run.checkpoints))
         if path.suffix == ".safetensors":

@@ -22,18 +22,28 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "scoring": {"core"},
     "adapters": {"core", "config"},
     "sources": set(),
-    "models": {"core", "config", "sources"},
+    "models": {"core", "config", "sources", "tensorfile"},
+    "tensorfile": {"core"},
+    "streamed": {"core", "config", "sources", "models", "tensorfile"},
     "methods": {"core", "adapters", "scoring", "config"},
     "tasks": {"core", "scoring", "config"},
     "evaluate": {"scoring", "tasks"},
     "objectives": {"config", "scoring", "tasks"},
-}
+    "memory": {
+        "adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "problem", "scoring", "tasks",
+    },
+    "bench": {
+        "adapters", "cap", "checkpoints", "config", "core", "evaluate", "job", "loop", "memory", "methods", "models",
+        "objectives", "problem", "run", "scoring", "sources", "tasks", "tensorfile",
+    },
+}  # fmt: skip
 OUTSIDE = {  # what else these rooms may import, beside the standard library
     "core": {"torch", "numpy", "numba", "llvmlite", "triton"},
     "run": {"torch", "safetensors"},
     "config": {"yaml", "pydantic"},
     "errors": set(),
     "sources": set(),
+    "tensorfile": {"torch"},
 }
 READERS_OF_REPORT = {"cli", "loop", "report"}
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from zofo import checkpoints, config, loop
+from zofo import checkpoints, config, loop, saved
 from zofo.config import resolve
 from zofo.job import assemble, prepare
 from zofo.models import fingerprint
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
+from zofo.run.errors import Corrupt
 from zofo.run.folder import RunFolder
 from zofo.run.journal import Journal
 from zofo.run.metrics import Metrics
@@ -104,3 +105,13 @@ def test_a_checkpoint_whose_full_copy_has_no_theta_is_not_taken(folder: str, tmp
     said: list[str] = []
     older = checkpoints.newest(run, said.append)
     assert older is not None and older.step == 3 and any("no theta" in text for text in said)
+
+
+def test_a_full_copy_without_one_of_the_weights_is_corrupt(folder: str, tmp_path: Path) -> None:
+    """As one that was forged with its manifest, or is another model's."""
+    run = trained(folder, tmp_path)
+    held = saved.open_run(run, "best", say=lambda _: None).held
+    theta = {name: tensor for name, tensor in checkpoints.theta_tensors(held.leaves).items() if "norm" not in name}  # type: ignore[union-attr]
+    files.publish(tmp_path / "other", 1, {"theta": theta}, {})
+    with pytest.raises(Corrupt, match="not this model's theta"):
+        checkpoints.copy_theta(held.leaves, files.read(tmp_path / "other" / files.step_name(1)))

@@ -112,6 +112,16 @@ def test_a_run_leaves_what_the_design_says(folder: str, home: Path) -> None:
     assert all(row["moved"] > 0 and set(row) >= {"p", "s", "used", "best"} for row in checks)
 
 
+def test_a_run_tells_the_memory_that_it_took_and_was_estimated_to_take(folder: str, home: Path) -> None:
+    run = started(folder, home)
+    found = json.loads(run.eval.read_text())["memory"]
+    rows = read_metrics(run.metrics)
+    assert found["peak_mb"] == max(row["memory"]["rss_mb"] for row in rows if row["kind"] == "step")
+    assert found["validation_peak_mb"] == max(row["memory"]["rss_mb"] for row in rows if row["kind"] == "validation")
+    assert 0 < found["standing_mb"] <= found["peak_mb"] + 1 and 0 < found["estimated_above_mb"] < found["estimated_mb"]
+    assert "memory of the process" in run.card.read_text() and "memory estimated" in run.card.read_text()
+
+
 def test_best_is_the_lowest_validation_loss_of_p_and_s_and_is_what_is_tested(folder: str, home: Path) -> None:
     run = started(folder, home, **{"run.steps": 6, "method.lr_s": 3e-2, "method.lr_p": 3e-2})
     checks = [row for row in read_metrics(run.metrics) if row["kind"] == "validation"]
@@ -307,7 +317,8 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_one_never_stopped(folder: s
     assert files.listing(run.checkpoints)[-1] == 3
     loop.resume(run, Quiet())
     assert whole.journal.read_bytes() == run.journal.read_bytes()
-    assert json.loads(whole.eval.read_text()) == json.loads(run.eval.read_text())
+    first, second = (json.loads(r.eval.read_text()) for r in (whole, run))
+    assert first.pop("memory").keys() == second.pop("memory").keys() and first == second
 
 
 def test_train_in_python_takes_the_names_of_the_command_line(folder: str, home: Path) -> None:

@@ -13,17 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from zofo import models
+from zofo import models, streamed, tensorfile
 from zofo.core.noise import Law
 from zofo.core.weights import move
 from zofo.core.weights.leaves import Leaves
+from zofo.core.weights.stored import StoredLeaf
 from zofo.job import Job, Loaded
 from zofo.methods.state import State, from_checkpoint, to_checkpoint
 from zofo.run import checkpoint as files
 from zofo.run import journal as journals
+from zofo.run import manifest, seam
 from zofo.run.checkpoint import Checkpoint
 from zofo.run.errors import Corrupt
 from zofo.run.folder import RunFolder
@@ -43,15 +42,18 @@ class Progress:
     validated: int = 0  # last validated step
 
 
-def theta_tensors(leaves: Leaves) -> dict[str, Tensor]:
-    """theta by canonical names (the tensors themselves, on CPU)."""
+def theta_tensors(leaves: Leaves) -> files.Group:
+    """theta by canonical names: the tensors themselves, on CPU, or a file that comes by pieces of one outside memory."""
+    if any(isinstance(leaf, StoredLeaf) for leaf in leaves):
+        held = streamed.flats(leaves)
+        return seam.Parts(sum(flat.nbytes for flat in held.values()), lambda: tensorfile.serialised(held))
     return {leaf.name: leaf.data.cpu().contiguous() for leaf in leaves}
 
 
-def contents(job: Job, state: State, progress: Progress) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def contents(job: Job, state: State, progress: Progress) -> tuple[dict[str, files.Group], dict[str, Any]]:
     """The tensor groups and JSON state that every checkpoint holds."""
     numbers, moments = to_checkpoint(state)
-    groups: dict[str, dict[str, Tensor]] = {"optimizer": moments} if moments else {}
+    groups: dict[str, files.Group] = {"optimizer": moments} if moments else {}
     if job.slots is not None:
         groups |= {f"adapter-{slot}": job.slots.tensors(slot) for slot in job.slots.params}
     return groups, {"method": numbers, "progress": vars(progress)}
@@ -157,12 +159,13 @@ def theta(held: Loaded, run: RunFolder, found: Checkpoint) -> None:
     return None
 
 
-@torch.no_grad()
 def copy_theta(leaves: Leaves, found: Checkpoint) -> None:
-    """Write a checkpoint's full copy of theta into the leaves, tensor by tensor."""
-    with found.open("theta") as file:
-        for leaf in leaves:
-            leaf.data.copy_(file.get_tensor(leaf.name))
+    """Write a checkpoint's full copy of theta into the leaves, piece by piece. Raises `Corrupt` where it lacks one."""
+    path = found.file("theta")
+    there = models.located([path], leaves, "")
+    if there is None:
+        raise Corrupt(f"checkpoint {found.path}", f"{path.name} is not this model's theta", manifest.RESTORE)
+    models.take(leaves, there)
 
 
 def load_for_use(held: Loaded, run: RunFolder, which: str, say: Callable[[str], None]) -> tuple[int, str, str]:

@@ -7,6 +7,7 @@ that an option without effect for the chosen method can be refused by name (`met
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,17 @@ MAX_FILE = 1 << 20  # bytes; a larger configuration file is refused before it is
 
 COLUMNS = ("text_column", "label_column", "prompt_column", "completion_column", "messages_column")
 """Options of `data` that name a column of the user's own rows."""
+
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", re.IGNORECASE)
+
+
+def size_of(text: str) -> int:
+    """Bytes of "2GB" (powers of 1000), "1.5GiB" (of 1024) or "1000000"; 0 of "". Raises `ValueError`."""
+    found = SIZE.fullmatch(text.strip() or "0")
+    if found is None:
+        raise ValueError("not a size such as 2GB or 1.5GiB")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2].lower() or " "))
 
 
 class Section(BaseModel):
@@ -169,6 +181,16 @@ class RunConfig(Section):
         500, ge=1, description="steps between full copies of theta in checkpoints (bounds replay)"
     )
     threads: int = Field(0, ge=0, description="CPU threads (0: torch's choice)")
+    memory_cap: str = Field(
+        "", description="peak memory, such as 2GB: weights that do not fit stay on disk (mezo alone; none: no cap)"
+    )
+
+    @field_validator("memory_cap")
+    @classmethod
+    def _a_size(cls, value: str) -> str:
+        """A size, or nothing."""
+        size_of(value)
+        return value
 
 
 class Config(Section):

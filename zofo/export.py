@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from zofo import config, models
+from zofo import config, models, streamed
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.methods.table import METHODS
@@ -103,6 +103,9 @@ def fresh(saved: Saved, theta: dict[str, Any]) -> nn.Module:
 
 
 def plain(saved: Saved, model: nn.Module, out: Path) -> None:
-    """Write a model and its tokenizer as `save_pretrained` does."""
-    cast(Any, model).save_pretrained(out)
+    """Write a model and its tokenizer as `save_pretrained` does (by pieces, where its weights are outside memory)."""
+    if saved.held.hooks is not None:
+        streamed.save(model, saved.held.leaves, out)
+    else:
+        cast(Any, model).save_pretrained(out)
     saved.tokenizer.save_pretrained(out)

@@ -12,21 +12,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from zofo import models, objectives, sources
+from zofo import cap, models, objectives, sources, streamed
 from zofo.adapters.slots import Slots, attach
 from zofo.config import Config
-from zofo.core.probe.inplace import Inplace
-from zofo.core.probe.scratch import Scratch
+from zofo.core.probe.hooks import Hooks
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaves
-from zofo.core.weights.shadow import Shadow
 from zofo.errors import BadInput
 from zofo.methods import table
 from zofo.methods.state import Problem, State
 from zofo.models import Base
 from zofo.objectives import Objective
+from zofo.problem import built, joined
 from zofo.scoring.batch import Encoded
-from zofo.scoring.objective import HALF
 from zofo.scoring.tokens import pad_id
 from zofo.sources import Source
 from zofo.tasks import own, parts
@@ -36,7 +34,6 @@ from zofo.tasks.parts import PARTS
 from zofo.tasks.render import check_choices
 from zofo.tasks.splits import Splits, split
 
-FP16_SCALE = 1024.0  # of the loss, so that fp16 gradients do not underflow
 PACKAGES = ("zofo", "torch", "transformers", "peft", "numpy", "numba")
 
 
@@ -65,6 +62,17 @@ class Loaded:
     digest: str  # of theta_0
     slots: Slots | None
     moves_theta: bool
+    hooks: Hooks | None  # that give the model its weights, where those are outside memory
+
+    @property
+    def outside(self) -> str | None:
+        """A sentence for the user where the weights are outside memory, else None."""
+        if self.hooks is None:
+            return None
+        size, limit = cap.gb(sum(leaf.numel * leaf.dtype.itemsize for leaf in self.leaves)), self.config.run.memory_cap
+        return (
+            f"the weights ({size}) stay on disk, in a working copy, and are read for each pass (--memory-cap {limit})"
+        )
 
 
 @dataclass(frozen=True)
@@ -144,75 +152,42 @@ def same_rows(record: dict[str, Any], prepared: Prepared) -> None:
 
 
 def load(config: Config, source: Source) -> Loaded:
-    """Load a run's model and put its adapters on it, without rows. Cost: the weights in memory."""
+    """Load a run's model and put its adapters on it, without rows.
+
+    Cost: the weights in memory, or on disk where `--memory-cap` wants it.
+    """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    method, model = table.METHODS[config.method.name].load(), models.load(source, config.model)
-    leaves = tree.find(model)
+    method = table.METHODS[config.method.name].load()
+    model, leaves, hooks = weights(config, source)
     digest = models.fingerprint(leaves)
     base = Base(source, model, leaves, digest)
     slots, names = None, method.slots(config.method)
     if names:
         slots = attach(model, config.adapter, names, config.run.seed, config.method.init == "shared")
         model = slots.model
-    return Loaded(config, source, model, leaves, base, digest, slots, table.moves_theta(config))
+    return Loaded(config, source, model, leaves, base, digest, slots, table.moves_theta(config), hooks)
+
+
+def weights(config: Config, source: Source) -> tuple[nn.Module, Leaves, Hooks | None]:
+    """A run's base model and its leaves: in memory, or outside it, with the hooks that make it compute."""
+    if cap.streams(config, source):
+        model, leaves, store = streamed.load(source, config.model, cap.workplace(), streamed.KEEP)
+        return model, leaves, streamed.standing(model, leaves, store)
+    model = models.load(source, config.model)
+    return model, tree.find(model), None
 
 
 def assemble(config: Config, prepared: Prepared) -> Job:
     """Load the model with its adapters, and join method, probe and batches. Cost: the weights in memory."""
     held = load(config, prepared.source)
-    tuned = held.leaves if held.moves_theta or held.slots is None else own_leaves(held.slots)
-    exact = held.moves_theta and config.method.probe == "scratch"
-    objective, above = built(config, prepared)
-    problem = Problem(
-        model=held.model,
-        loss=objective.loss,
-        config=config.method,
-        seed=config.run.seed,
-        steps=config.run.steps,
-        leaves=tuned,
-        probe=Scratch(held.model, tuned, config.method.stack == "on") if exact else Inplace(tuned),
-        slots=held.slots,
-        upper=above,
-        stacks=exact and objective.upper is None,
-        scale=FP16_SCALE if config.model.dtype == "fp16" else 1.0,
-        shadow=shadow(config, held.leaves),
-    )
+    objective, above = built(config, prepared.task, prepared.tokenizer)
+    problem = joined(config, held.model, held.leaves, held.slots, objective, above, held.hooks)
     rows = {key: prepared.encoded[key] for key in ("f", "p")}
     rows["all"] = rows["f"] + rows["p"]
     batches = Batches(rows, config.data.batch, pad_id(prepared.tokenizer), config.run.seed, objective.cut)
     method = table.METHODS[config.method.name].load()
     return Job(**vars(held), prepared=prepared, problem=problem, batches=batches, objective=objective, method=method)
-
-
-def built(config: Config, prepared: Prepared) -> tuple[Objective, Any]:
-    """The objective, and what zeroth order minimises instead of its loss: a metric, or the loss in the probes' own dtype."""
-    objective = objectives.build(config, prepared.task, prepared.tokenizer)
-    probes = config.method.probe_dtype
-    if probes in ("auto", config.model.dtype):
-        return objective, objective.upper
-    other = config.model_copy(update={"model": config.model.model_copy(update={"dtype": probes})})
-    apart = objectives.build(other, prepared.task, prepared.tokenizer)
-    return objective, apart.upper or apart.loss
-
-
-def shadow(config: Config, leaves: Leaves) -> Shadow | None:
-    """Half-precision copies of the matrices, where first-order steps are computed in a half type over fp32 weights."""
-    m = config.model
-    if not (m.shadow and m.weights == "fp32" and m.dtype in HALF and table.METHODS[config.method.name].learners):
-        return None
-    return Shadow(leaves, HALF[m.dtype], still=not table.moves_theta(config))
-
-
-def own_leaves(slots: Slots) -> Leaves:
-    """The parameters of slot p as zeroth-order leaves, with the modules that own them."""
-    wanted = {id(p) for p in slots.list("p")}
-    owners: dict[int, list[tuple[nn.Module, str]]] = {}
-    for module in slots.model.modules():
-        for attr, param in module.named_parameters(recurse=False):
-            if id(param) in wanted:
-                owners.setdefault(id(param), []).append((module, attr))
-    return tree.collect((name, param, tuple(owners[id(param)])) for name, param in slots.params["p"].items())
 
 
 def environment(job: Job) -> dict[str, Any]:

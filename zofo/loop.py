@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
@@ -13,11 +11,12 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
-from zofo import checkpoints, config, models, settled
+from zofo import cap, checkpoints, config, models, settled
 from zofo.checkpoints import Progress
 from zofo.config import Config
 from zofo.evaluate import evaluate
 from zofo.job import Job, Prepared, adapter_of, assemble, described, environment, prepare, recorded, same_rows
+from zofo.memory import resident, taken
 from zofo.methods.state import Report, State
 from zofo.methods.table import METHODS
 from zofo.report import card, history, plots, words
@@ -49,7 +48,7 @@ class Show(Protocol):
 
 @dataclass
 class Running:
-    """A job with its open run folder: what the phases of the loop share."""
+    """A job with its open run folder: what the phases of the loop share. `standing`: bytes taken before training."""
 
     job: Job
     run: RunFolder
@@ -57,6 +56,8 @@ class Running:
     metrics: Metrics
     stop: Stop
     show: Show
+    gauge: resident.Gauge
+    standing: int = 0
 
     @property
     def settings(self) -> config.RunConfig:
@@ -82,6 +83,7 @@ def loop(r: Running, state: State, progress: Progress) -> tuple[State, Progress]
             raise Interrupted(signal)
         if last:
             return state, progress
+        r.gauge.start()
         began = time.perf_counter()
         state, report = r.job.method.step(r.job.problem, state, r.job.batches)
         progress = spent(progress, report, time.perf_counter() - began)
@@ -115,14 +117,9 @@ def record(r: Running, state: State, report: Report, progress: Progress) -> None
     r.journal.append(applied)
     row = {"kind": "step", "step": state.k, **report.numbers}
     row |= {"forwards": progress.forwards, "backwards": progress.backwards}
-    row |= {"time": {"train": progress.seconds}, "memory": {"rss_mb": peak_mb()}}
+    row |= {"time": {"train": progress.seconds}, "memory": {r.gauge.key: r.gauge.peak() / 1e6}}
     r.metrics.append(row)
     r.show.step(row, r.settings.steps)
-
-
-def peak_mb() -> float:
-    """The process's peak resident memory in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024.0 if sys.platform != "darwin" else 1024.0**2)
 
 
 def contestants(job: Job) -> dict[str, str | None]:
@@ -149,6 +146,7 @@ def validate(r: Running, state: State, progress: Progress) -> Progress:
 
     Also measures how far theta has moved. Returns the progress with the best so far.
     """
+    r.gauge.start()
     began = time.perf_counter()
     results = {name: score(r.job, "validation", slot) for name, slot in contestants(r.job).items()}
     used = choose(r.job, results)
@@ -163,6 +161,7 @@ def validate(r: Running, state: State, progress: Progress) -> Progress:
         progress = replace(progress, best={"step": state.k, "used": used, "loss": loss})
         checkpoints.save_best(r.job, r.run, state, progress)
     row["time"] = {"seconds": time.perf_counter() - began, "train": progress.seconds}
+    row["memory"] = {r.gauge.key: r.gauge.peak() / 1e6}
     r.metrics.append(row)
     r.show.validation(row)
     return progress
@@ -185,6 +184,9 @@ def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
     results |= {name: score(r.job, "test", slot) for name, slot in contestants(r.job).items()}
     summary = evaluation(r.job, results) | {"checkpoint": which, "step": step, "used": used}
     rows = read_metrics(r.run.metrics)
+    summary["memory"] = taken.summary(
+        r.job.config, r.job.prepared, rows, r.gauge, r.standing, outside=r.job.hooks is not None
+    )
     if note := history.still(rows):
         r.show.note(note)
     plots.curves(rows, r.run.curves, r.run.name, results["zero-shot"])
@@ -282,8 +284,9 @@ def assembled(settings: Config, prepared: Prepared, show: Show) -> Job:
     """Load the model and join everything; says where scoring costs more than it should."""
     show.phase(f"loading {settings.model.name}")
     job = assemble(settings, prepared)
-    if note := objective_note(job.model):
-        show.note(note)
+    for note in (objective_note(job.model), job.outside):
+        if note:
+            show.note(note)
     return job
 
 
@@ -317,14 +320,17 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
         rows, steps = Metrics(run.metrics), Journal(run.journal)
         stack.callback(rows.close)
         stack.callback(steps.close)
-        r = Running(job, run, steps, rows, stop, show)
+        r = Running(job, run, steps, rows, stop, show, resident.of(next(job.model.parameters()).device))
         zero_shot(r)
         if finished(r, state, progress) and len(read_json(run.eval)["results"]) > 1:
             show.note("this run is finished")
             return totals(r, read_json(run.eval), state, progress)
         show.phase("training")
+        r.standing = r.gauge.now()
         state, progress = loop(r, state, progress)
         summary = conclude(r, state, progress)
+        if note := cap.kept(job.config):
+            show.note(note)
         show.done(summary)
         return summary
 
@@ -349,10 +355,11 @@ def train(
     """Fine-tune a model on a task, as `zofo train` does; returns the results and the run's folder.
 
     Args: model, task, preset, config_file, as on the command line; options, by dotted key with `__` for
-    the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, objective.
+    the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, objective, memory_cap.
     Raises: BadInput. Cost: see the method's docstring.
     """
     short = {"steps": "run.steps", "seed": "run.seed", "seconds": "run.seconds", "run": "run.name"}
+    short |= {"memory_cap": "run.memory_cap"}
     short |= {"batch": "data.batch", "dtype": "model.dtype", "shots": "data.shots", "objective": "method.objective"}
     flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
     flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,10 +21,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from zofo import tensorfile
 from zofo.config import ModelConfig
 from zofo.core.weights.leaves import Leaves
+from zofo.core.weights.store import PIECE, raw
+from zofo.core.weights.stored import Part, changing, reading
 from zofo.errors import BadInput, ZofoError
 from zofo.sources import Source
+from zofo.tensorfile import Entry
 
 
 def cache() -> Path:
@@ -179,14 +183,15 @@ def recompute(model: Any) -> None:
 def fingerprint(leaves: Leaves) -> str:
     """SHA-256 over the names, shapes and bytes of all leaves: which base this is. Cost: one read of the weights."""
     digest = hashlib.sha256()
-    for leaf in leaves:
-        digest.update(f"{leaf.name}{tuple(leaf.data.shape)}{leaf.data.dtype}".encode())
-        digest.update(leaf.data.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    for leaf, start, part in reading(leaves):
+        if start == 0:
+            digest.update(f"{leaf.name}{tuple(leaf.shape)}{leaf.dtype}".encode())
+        digest.update(raw(part.cpu()))
     return digest.hexdigest()
 
 
 class Base:
-    """theta_0 on disk, read tensor by tensor: the model's own safetensors files, or a copy in the cache.
+    """theta_0 on disk, read by pieces: the model's own safetensors files, or a copy in the cache.
 
     The files serve when every leaf stands in them under its name (with or without the model's prefix)
     and shape; else `fingerprint` names a copy that is written once, from the freshly loaded model.
@@ -194,18 +199,15 @@ class Base:
 
     def __init__(self, source: Source, model: nn.Module, leaves: Leaves, digest: str) -> None:
         place = own_files(resolve(source))
-        self.places = located(place, leaves, str(getattr(model, "base_model_prefix", "")))
-        if self.places is None:
-            self.places = located([copied(leaves, digest)], leaves, "")
-        assert self.places is not None
+        places = located(place, leaves, str(getattr(model, "base_model_prefix", "")))
+        if places is None:
+            places = located([copied(leaves, digest)], leaves, "")
+        assert places is not None
+        self.places = places
 
     def tensor(self, name: str) -> Tensor:
         """One leaf of theta_0, in the file's type. Cost: that tensor's memory."""
-        from safetensors import safe_open
-
-        path, key = cast(dict[str, tuple[Path, str]], self.places)[name]
-        with safe_open(path, framework="pt") as file:
-            return cast(Tensor, file.get_tensor(key))
+        return tensorfile.whole(self.places[name])
 
 
 def own_files(place: str) -> list[Path]:
@@ -230,22 +232,26 @@ def read_by_transformers(folder: Path) -> list[Path]:
     return sorted(folder / name for name in names)
 
 
-def located(files: list[Path], leaves: Leaves, prefix: str) -> dict[str, tuple[Path, str]] | None:
-    """Where each leaf stands in some files, or None when one does not stand there in its shape."""
-    from safetensors import safe_open
-
-    there: dict[str, tuple[Path, list[int]]] = {}
+def located(files: list[Path], leaves: Leaves, prefix: str) -> dict[str, Entry] | None:
+    """Where each leaf stands in some files, or None when one does not stand there in its shape, or in a type of torch's."""
+    there: dict[str, Entry] = {}
     for path in files:
-        with safe_open(path, framework="pt") as file:
-            there |= {key: (path, file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        try:
+            there |= tensorfile.entries(path)
+        except BadInput:
+            return None
     found = {}
     for leaf in leaves:
-        names = (leaf.name, leaf.name.removeprefix(f"{prefix}."), f"{prefix}.{leaf.name}")
-        key = next((n for n in names if n in there and there[n][1] == list(leaf.data.shape)), None)
+        key = next((n for n in spelt(leaf.name, prefix) if n in there and there[n].shape == leaf.shape), None)
         if key is None:
             return None
-        found[leaf.name] = (there[key][0], key)
+        found[leaf.name] = there[key]
     return found
+
+
+def spelt(name: str, prefix: str) -> tuple[str, str, str]:
+    """How files may spell a tensor's name: as it is, without the model's prefix, with it."""
+    return name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"
 
 
 def copied(leaves: Leaves, digest: str) -> Path:
@@ -262,20 +268,37 @@ def copied(leaves: Leaves, digest: str) -> Path:
 
 
 def moved(leaves: Leaves, base: Base) -> float:
-    """|theta - theta_0| / |theta_0|, tensor by tensor from disk, summed in fp64. Cost: one tensor's memory."""
+    """|theta - theta_0| / |theta_0|, piece by piece from disk, summed in fp64. Cost: a few pieces' memory."""
     change = norm = 0.0
-    for leaf in leaves:
-        before, now = base.tensor(leaf.name).to(leaf.data.dtype), leaf.data.cpu()
-        change += float((now - before).double().square_().sum())
+    for now, before in beside(reading(leaves), base.places):
+        before = before.to(now.dtype)
+        change += float((now.cpu() - before).double().square_().sum())
         norm += float(before.double().square_().sum())
     return math.sqrt(change / norm)
 
 
-@torch.no_grad()
 def reset(leaves: Leaves, base: Base) -> None:
-    """theta <- theta_0, tensor by tensor from disk. Cost: one tensor's memory."""
-    for leaf in leaves:
-        leaf.data.copy_(base.tensor(leaf.name))
+    """theta <- theta_0, piece by piece from disk. Cost: a few pieces' memory."""
+    take(leaves, base.places)
+
+
+@torch.no_grad()
+def take(leaves: Leaves, places: Mapping[str, Entry]) -> None:
+    """Read every leaf from files, piece by piece, in place, converted to its type. Cost: a few pieces' memory."""
+    for now, there in beside(changing(leaves), places):
+        now.copy_(there)
+
+
+def beside(parts: Iterable[Part], places: Mapping[str, Entry]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The elements of whole leaves, piece by piece, each with the same ones as they stand in files.
+
+    The pieces are the same wherever the leaves are, so that sums over them are too.
+    """
+    there: Iterator[Tensor] = iter(())
+    for leaf, start, part in parts:
+        if start == 0:
+            there = tensorfile.pieces(places[leaf.name])
+        yield from zip(part.split(PIECE), there, strict=False)
 
 
 def same_base(found: str, wanted: str, name: str) -> None:

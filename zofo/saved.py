@@ -41,6 +41,8 @@ def open_run(run: RunFolder, which: str = "best", slot: str | None = None, say: 
     settings = settled.plain(config.load(run.config))
     source = sources.find(settings.model.name)
     tokenizer, held = models.load_tokenizer(source), load(settings, source)
+    if held.outside:
+        say(held.outside)
     base = read_json(run.environment)["base"]
     models.same_base(held.digest, base["sha256"], base["name"])
     step, kind, used = checkpoints.load_for_use(held, run, which, say)

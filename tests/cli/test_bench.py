@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from zofo.bench.kinds import KINDS
 
-def test_table_and_json(cli, monkeypatch) -> None:
-    from zofo.bench import step
+TAKEN = {"allocated_bytes": 18.4e6, "resident_bytes": 40e6, "allocated_ratio": 0.177, "resident_ratio": 0.3235}
+STEP = {"median_s": 1.0, "min_s": 0.9, "max_s": 1.25, "forwards": 2.5} | TAKEN
 
-    seen: list[dict[str, Any]] = []
-    times = {"median_s": 1.0, "min_s": 0.9, "max_s": 1.25, "forwards": 2.5}
 
-    def measured(**options: Any) -> dict[str, Any]:
+def test_table_and_json(cli, monkeypatch, tmp_path: Path) -> None:
+    from zofo.bench import plot, step
+
+    seen: list[tuple[Any, ...]] = []
+    drawn: list[Any] = []
+
+    def measured(*options: Any) -> dict[str, Any]:
         seen.append(options)
-        return {"model": options["model"], "head": "one position a row", "threads": 1, "results": {"zofo step": times}}
+        return {"model": options[0], "head": "one position a row", "threads": 1, "results": {"zofo step": STEP}}
 
     monkeypatch.setattr(step, "main", measured)
-    status, out, err = cli("bench", "step", "--rows", "2", "--noise", "gaussian", "sphere")
+    monkeypatch.setattr(plot, "step", lambda found, path: drawn.append((found["threads"], path)))
+    status, out, err = cli("bench", "step", "--rows", "2", "--noise", "gaussian", "sphere", "--methods", "zofo", "peft")
     assert status == 0, err
-    assert seen[0]["rows"] == 2 and tuple(seen[0]["noise"]) == ("gaussian", "sphere") and seen[0]["tokens"] == 64
-    assert out.splitlines()[-1].split("\t") == ["zofo step", "1.000", "0.900", "1.250", "2.50"]
-    assert json.loads(cli("bench", "step", "--json")[1])["results"]["zofo step"] == times
+    assert seen[0] == ("smollm2-135m", ("gaussian", "sphere"), 2, 64, 9, "fp32", False, ("zofo", "peft"))
+    wanted = ["zofo step", "1.000", "0.900", "1.250", "2.50", "18.4 MB", "0.18", "40 MB", "0.3235"]
+    assert out.splitlines()[-1].split("\t") == wanted
+    assert json.loads(cli("bench", "step", "--json")[1])["results"]["zofo step"] == STEP
+    assert seen[1][-1] == tuple(KINDS) and not drawn
+    cli("bench", "step", "--plot", str(tmp_path / "x.png"))
+    assert drawn == [(1, tmp_path / "x.png")]
 
 
 SMALL = ["--data.train_rows", "12", "--data.validation_rows", "6", "--data.test_rows", "8", "--data.max_length", "64"]
@@ -160,3 +171,32 @@ def test_a_run_of_another_method_is_refused(cli, model: str, tmp_path) -> None:
     assert cli(*words, "--run.threads", "1", *SMALL)[0] == 0
     status, out, err = cli("bench", "estimate", "--run", "other", "--dir", str(tmp_path))
     assert (status, out) == (2, "") and "run other: method mezo has no terms A, B and C" in err
+
+
+def test_a_model_larger_than_a_cap_is_told_as_a_table_or_json(cli, monkeypatch) -> None:
+    from zofo.bench import large
+
+    seen: list[tuple[Any, ...]] = []
+    result = {"peak_mb": 800, "step_seconds": 9.25, "seconds": 90.0, "cpu_seconds": 80.0, "losses": [7.0, 6.5]}
+    equal = {"journal": True, "theta": False}
+
+    def measured(*options: Any) -> dict[str, Any]:
+        seen.append(options)
+        return {"model": "m", "equal": equal, "results": {"no cap": result | {"peak_mb": 5000}, "cap 1GB": result}}
+
+    monkeypatch.setattr(large, "main", measured)
+    status, out, err = cli("bench", "large", "--folder", "a/m", "--cap", "1GB", "--steps", "3")
+    assert status == 0, err
+    assert seen == [(Path("a/m"), "1GB", 3)]
+    assert "journal equal, theta DIFFERENT" in out
+    assert out.splitlines()[-1].split("\t") == ["cap 1GB", "800 MB", "9.2", "90", "80", "6.500000"]
+    assert json.loads(cli("bench", "large", "--json")[1])["equal"] == equal
+
+
+@pytest.mark.parametrize("words", ["--cap two", "--steps 0"])
+def test_a_wrong_cap_or_count_is_refused_before_anything_is_made(cli, monkeypatch, words: str) -> None:
+    from zofo.bench import large
+
+    monkeypatch.setattr(large, "main", None)
+    status, out, err = cli("bench", "large", *words.split())
+    assert (status, out) == (2, "") and err.count("\n") == 1

@@ -66,6 +66,7 @@ def test_only_what_was_typed_is_taken() -> None:
         ("--seed 3", "run.seed", "3"),
         ("--steps 4", "run.steps", "4"),
         ("--seconds 5", "run.seconds", "5"),
+        ("--memory-cap 2GB", "run.memory_cap", "2GB"),
         ("--batch 6", "data.batch", "6"),
         ("--dtype bf16", "model.dtype", "bf16"),
         ("--shots 3", "data.shots", "3"),

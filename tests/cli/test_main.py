@@ -11,6 +11,7 @@ LIGHT = [
     "--help",
     "--version",
     "train --help",
+    "memory --help",
     "ls tasks",
     "ls presets",
     "ls models",
@@ -18,7 +19,7 @@ LIGHT = [
     "show reviews",
     "show mezo",
 ]
-COMMANDS = ["train", "resume", "eval", "generate", "export", "compare", "ls", "show", "bench"]
+COMMANDS = ["train", "resume", "eval", "generate", "export", "compare", "ls", "show", "memory", "bench"]
 
 
 @pytest.mark.parametrize("words", [*LIGHT, "train --method.lam -3", "train --preset mezi", "resume nosuch"])

@@ -61,7 +61,7 @@ def test_dry_run_tells_and_writes_nothing(cli, model: str, tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
     told = out.split("\n# ")
     assert [part.split("\n", 1)[0].split(",")[0] for part in told] == [
-        "# configuration", "task", "splits", "3 training examples", "memory (sizes known without running)",
+        "# configuration", "task", "splits", "3 training examples", "memory (before it has run)",
     ]  # fmt: skip
     assert build(flat(yaml.safe_load(told[0]))).method.warmup == 10
     assert "reviews: answers terrible, great (in label order); objective lm" in told[1]
@@ -69,7 +69,8 @@ def test_dry_run_tells_and_writes_nothing(cli, model: str, tmp_path: Path, monke
     assert "note: D_p: " in told[2] and "cut at the end of 'sentence' to 30 tokens" in told[2]
     examples = told[3].splitlines()[1:]
     assert len([line for line in examples if "[[ great]]" in line or "[[ terrible]]" in line]) == 3
-    assert "weights (fp32): " in told[4] and "activations: not estimated yet" in told[4]
+    assert "weights (fp32)\t" in told[4] and "activations\t" in told[4] and "\ntotal\t" in told[4]
+    assert "not estimated" not in told[4]
 
 
 def flat(tree: dict[str, Any]) -> dict[str, Any]:

@@ -131,3 +131,18 @@ def test_hub_ids(tmp_path) -> None:
     assert hub_id("facebook/opt-125m") == "facebook/opt-125m"
     for name in ("./a", "/a/b", "a", "x/y.gguf", "a/b/c"):
         assert hub_id(name) is None
+
+
+MEMORY = {
+    "standing_mb": 1000.0, "peak_mb": 1500.0, "estimated_mb": 1040.0, "estimated_above_mb": 502.0,
+    "measured_by": "a thermometer",
+}  # fmt: skip
+
+
+def test_memory_is_told_where_it_was_measured(metrics, summary) -> None:
+    assert "memory" not in card(metrics, summary)
+    text = card(metrics, summary | {"memory": MEMORY})
+    assert "1 GB before training, 1.5 GB at the peak of its steps (500 MB more); a thermometer |" in text
+    assert "| memory estimated | 1.04 GB, of which 502 MB in its steps" in text
+    less = {key: value for key, value in MEMORY.items() if "estimated" not in key}
+    assert "memory estimated" not in card(metrics, summary | {"memory": less})

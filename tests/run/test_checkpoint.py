@@ -58,6 +58,23 @@ def test_a_checkpoint_reads_back_exactly_and_lazily(tmp_path):
         found.open("../x")
 
 
+def test_a_group_in_parts_has_the_bytes_of_one_in_memory(tmp_path, monkeypatch):
+    from safetensors.torch import save as serialised
+
+    group = {"a": torch.arange(1000.0), "b": torch.ones(3)}
+    data = serialised(group)
+    parts = seam.Parts(4012, lambda: (data[i : i + 700] for i in range(0, len(data), 700)))
+    one, other = (
+        publish(tmp_path / "one", 5, {"theta": group}, {}),
+        publish(tmp_path / "other", 5, {"theta": parts}, {}),
+    )
+    assert read(one).manifest == read(other).manifest
+    assert torch.equal(read(other).load("theta")["a"], group["a"])
+    monkeypatch.setattr(seam, "free", lambda folder: 4012)
+    with pytest.raises(ZofoError, match="the disk is full"):
+        publish(tmp_path / "third", 5, {"theta": parts}, {})
+
+
 def test_a_checkpoint_may_hold_no_tensors_or_empty_groups(tmp_path):
     assert read(publish(tmp_path, 1, {}, {})).names == ()
     assert read(publish(tmp_path, 2, {"none": {}}, {})).load("none") == {}

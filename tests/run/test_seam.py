@@ -146,3 +146,18 @@ def test_make_folder_makes_parents_durably_and_leaves_one_alone(tmp_path, failin
     Path(tmp_path / "file").write_bytes(b"")
     with pytest.raises(ZofoError):
         seam.make_folder(tmp_path / "file" / "c")
+
+
+def test_a_file_in_parts_is_written_in_order_and_what_making_one_raises_is_raised(tmp_path):
+    def parts(fail: bool):
+        yield b"ab"
+        yield memoryview(b"cde")
+        if fail:
+            raise OSError(errno.EIO, "the source failed")
+
+    seam.put_parts(tmp_path / "whole", parts(False))
+    assert (tmp_path / "whole").read_bytes() == b"abcde"
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="the source failed"):
+        seam.put_parts(tmp_path / "half", parts(True))
+    assert len(os.listdir("/proc/self/fd")) == before

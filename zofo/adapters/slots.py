@@ -133,7 +133,7 @@ def attach(
     slots = Slots(peft, {name: parameters(peft, name, dtype) for name in names})
     refuse_others(slots, chosen)
     for i, name in enumerate(names):
-        if chosen.peft_type == "PREFIX_TUNING":
+        if chosen.peft_type == "PREFIX_TUNING" and device.type != "meta":  # a skeleton has no keys and values
             start_prefix(slots, name, seed, 0 if shared else i)
         if shared and i:
             slots.copy(names[0], name)

@@ -90,7 +90,9 @@ def problem_in(held: Job, dtype: str, law: str) -> Problem:
     objective = objectives.build(computed(held.config, dtype), held.prepared.task, held.prepared.tokenizer)
     method = held.config.method.model_copy(update={"noise": law, "q": 1, "estimator": "central"})
     probe = Scratch(held.model, held.leaves)
-    return replace(held.problem, loss=objective.loss, upper=None, config=method, leaves=held.leaves, probe=probe)
+    return replace(
+        held.problem, loss=objective.loss, upper=None, shadow=None, config=method, leaves=held.leaves, probe=probe
+    )
 
 
 def with_seed(problem: Problem, seed: int, eps: float = 1.0) -> Problem:

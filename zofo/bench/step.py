@@ -1,65 +1,24 @@
-"""`zofo bench step`: a zeroth-order step against plain no-grad forward passes, interleaved in one process."""
+"""`zofo bench step`: steps of several kinds against plain no-grad forward passes, in time and in memory, in one process."""
 
 from __future__ import annotations
 
-import functools
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from zofo import models, sources
+from zofo.bench.kinds import KINDS, REFERENCES, How, Kind, Step, batch, chosen
+from zofo.bench.peak import Peak, peak
 from zofo.config import ModelConfig
-from zofo.core import streams
-from zofo.core.optim import ZO
-from zofo.scoring.batch import Batch, Encoded, lm_batch
-from zofo.scoring.objective import computing, row_losses
+from zofo.scoring.batch import Batch
 
 
-def batch(model: nn.Module, rows: int, tokens: int) -> Batch:
-    """Random tokens with one answer position a row: shape (rows, tokens)."""
-    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator, union-attr]
-    drawn = streams.generator(0, "bench").integers(0, vocabulary, (rows, tokens + 1)).tolist()
-    return lm_batch([Encoded(tuple(row[:-1]), ((row[-1],),), 0) for row in drawn], range(rows), pad=0)
-
-
-def full_logits(model: nn.Module, made: Batch, dtype: str) -> Tensor:
-    """The same loss with the head applied to every position."""
-    with computing(made.input_ids.device, dtype):
-        logits = model(input_ids=made.input_ids, attention_mask=made.attention_mask, use_cache=False).logits
-    scores = torch.log_softmax(logits[made.rows.row, made.rows.col].float(), -1)
-    return -scores[torch.arange(len(made.token)), made.token].mean()
-
-
-class Walk:
-    """MeZO's own loop: seed torch's generator, add, subtract twice, add, update, a `randn` of every tensor each time."""
-
-    def __init__(self, model: nn.Module, closure: Callable[[], Tensor], eps: float = 1e-3, lr: float = 1e-7) -> None:
-        self.params = list(model.parameters())
-        self.closure, self.eps, self.lr = closure, eps, lr
-
-    def shift(self, a: float) -> None:
-        """theta <- theta + a z, z drawn anew from the same seed."""
-        generator = torch.Generator().manual_seed(1)
-        for param in self.params:
-            param.data.add_(torch.randn(param.shape, generator=generator), alpha=a)
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """One step: two forward passes, four passes over the weights."""
-        self.shift(self.eps)
-        plus = float(self.closure())
-        self.shift(-2 * self.eps)
-        minus = float(self.closure())
-        self.shift(self.eps)
-        self.shift(-self.lr * (plus - minus) / (2 * self.eps))
-
-
-def interleaved(kinds: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def interleaved(kinds: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each kind over some rounds, one of each a round, after one round that does not count."""
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for r in range(rounds + 1):
@@ -71,31 +30,46 @@ def interleaved(kinds: dict[str, Callable[[], Any]], rounds: int) -> dict[str, l
     return times
 
 
-def measure(model: nn.Module, made: Batch, laws: Sequence[str], rounds: int, dtype: str, full: bool) -> dict[str, Any]:
-    """Times of the plain forward pass, of `zofo.ZO` with each law and of MeZO's loop, as medians and ratios."""
+def memory(kind: Kind, model: nn.Module, made: Batch, how: How) -> Peak:
+    """What a kind takes above the weights: it is made anew and takes two steps, so what it keeps between steps counts."""
 
-    def loss() -> Tensor:
-        return full_logits(model, made, dtype) if full else row_losses(model, made, dtype).mean()
+    def steps() -> Step:
+        run = kind.make(model, made, how)
+        run()
+        run()
+        return run
 
-    def plain() -> None:
-        with torch.no_grad():
-            loss()
+    return peak(steps, made.input_ids.device)
 
-    kinds: dict[str, Callable[[], Any]] = {"plain forward": plain}
-    for law in laws:
-        optimizer = ZO(model, lr=1e-7, noise=law)  # type: ignore[arg-type]
-        kinds[f"zofo step, {law}"] = functools.partial(optimizer.step, loss)
-    kinds["MeZO's loop"] = Walk(model, loss).step
-    times = interleaved(kinds, rounds)
-    unit = statistics.median(times["plain forward"])
+
+def timed(seconds: Sequence[float], unit: Sequence[float]) -> dict[str, float]:
+    """Median, least and most seconds, and the median in those of the plain forward pass."""
+    median = statistics.median(seconds)
+    least, most = min(seconds), max(seconds)
+    return {"median_s": median, "min_s": least, "max_s": most, "forwards": median / statistics.median(unit)}
+
+
+def taken(found: Peak, unit: Peak) -> dict[str, Any]:
+    """Bytes above the weights, and as multiples of the plain forward pass with logits at all positions."""
     return {
-        name: {
-            "median_s": statistics.median(t),
-            "min_s": min(t),
-            "max_s": max(t),
-            "forwards": statistics.median(t) / unit,
-        }
-        for name, t in times.items()
+        "allocated_bytes": found.allocated,
+        "resident_bytes": found.resident,
+        "allocated_ratio": found.allocated / unit.allocated,
+        "resident_ratio": found.resident / unit.resident if unit.resident else None,
+    }
+
+
+def measure(
+    model: nn.Module, made: Batch, laws: Sequence[str], rounds: int, how: How, methods: Sequence[str] = tuple(KINDS)
+) -> dict[str, Any]:
+    """Times, interleaved, and then (apart, each kind made anew) peak memory of the kinds, by label."""
+    kinds = {label: (kind, own) for label, kind, own in chosen(methods, laws, how)}
+    times = interleaved({label: kind.make(model, made, own) for label, (kind, own) in kinds.items()}, rounds)
+    peaks = {label: memory(kind, model, made, own) for label, (kind, own) in kinds.items()}
+    unit, whole = (KINDS[name].label for name in REFERENCES)
+    return {
+        label: {**timed(times[label], times[unit]), **taken(peaks[label], peaks[whole]), "memory_by": peaks[label].by}
+        for label in kinds
     }
 
 
@@ -107,11 +81,13 @@ def main(
     rounds: int = 9,
     dtype: str = "fp32",
     full: bool = False,
+    methods: Sequence[str] = tuple(KINDS),
 ) -> dict[str, Any]:
-    """Measure one zeroth-order step over all weights of a model against one plain no-grad forward pass.
+    """Measure one step of each kind over a model against plain no-grad forward passes.
 
-    Both compute the same rows and head positions: one answer position a row, or all (`full`).
-    Returns medians in seconds, and ratios to the plain forward pass.
+    All compute the same rows and head positions: one answer position a row, or all (`full`). Times are medians in
+    seconds, and multiples of the plain forward pass; memory is bytes above the weights at the peak of two steps, and
+    multiples of the plain forward pass with logits at all positions, whichever the head's positions are.
     """
     loaded = models.load(sources.find(model), ModelConfig(name=model)).requires_grad_(True)
     made = batch(loaded, rows, tokens)
@@ -126,5 +102,5 @@ def main(
         "machine": f"{platform.system()} {platform.machine()}",
         "torch": torch.__version__,
         "weights": sum(p.numel() for p in loaded.parameters()),
-        "results": measure(loaded, made, noise, rounds, dtype, full),
+        "results": measure(loaded, made, noise, rounds, How(dtype, full), methods),
     }

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from json import dumps
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from zofo import config
 from zofo.cli.flags import with_flags
 from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
@@ -17,7 +19,13 @@ from zofo.errors import BadInput
 from zofo.run import folder
 from zofo.tasks import definition
 
-Laws = tuple[Literal["rademacher", "gaussian", "sphere"], ...]
+Laws = tuple[Literal["rademacher", "gaussian", "sphere", "low-rank-8"], ...]
+Kinds = tuple[Literal["forward", "forward-full", "forward-bf16", "zofo", "zofo-stacked", "zofo-bf16", "zofo-bf16-stacked", "mezo", "noise", "noise-ready", "noise-randn", "peft", "first-order", "upper-plain", "upper", "upper-stacked", "upper-bf16-plain", "upper-bf16", "upper-bf16-stacked", "iteration-plain", "iteration-bf16"], ...]  # fmt: skip
+KINDS: Kinds = ("forward", "forward-full", "forward-bf16", "zofo", "zofo-stacked", "zofo-bf16", "zofo-bf16-stacked", "mezo", "noise", "noise-ready", "noise-randn", "peft", "first-order", "upper-plain", "upper", "upper-stacked", "upper-bf16-plain", "upper-bf16", "upper-bf16-stacked", "iteration-plain", "iteration-bf16")  # fmt: skip
+STEPS = (
+    "what", "median, s", "min, s", "max, s", "in plain forward passes", "memory above the weights",
+    "in plain forwards with all logits", "resident", "in the same",
+)  # fmt: skip
 
 COLUMNS = (
     "task", "rows", "candidates", "one by one, s", "zofo, s", "times faster", "same predictions", "log-probabilities differ by",
@@ -50,6 +58,8 @@ def build(rank: int) -> App:
     )
     app.command(step, name="step")
     app.command(evaluate, name="eval")
+    app.command(drift, name="drift")
+    app.command(large, name="large")
     app.command(with_flags(estimate, key_is_read), name="estimate")
     return app
 
@@ -66,24 +76,70 @@ def step(
     rounds: Annotated[int, Parameter(help="rounds, interleaved in one process")] = 9,
     dtype: Annotated[Literal["fp32", "bf16"], Parameter(help="computing dtype")] = "fp32",
     full: Annotated[bool, Parameter(negative=(), show_default=False, help="logits of all positions")] = False,
+    methods: Annotated[
+        Kinds, Parameter(consume_multiple=True, negative=(), help="kinds of step (forward passes always)")
+    ] = KINDS,
+    plot: Annotated[str, Parameter(metavar="FILE.png", show_default=False, help="draw the result too")] = "",
     json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
 ) -> int:
-    """Compare a zeroth-order step over all weights with a plain forward pass of the same batch."""
+    """Compare steps in time and in peak memory with a plain forward pass of the same batch: zeroth order over all weights, MeZO's loop, LoRA by backpropagation."""
     refuse_below_one({"--rows": rows, "--tokens": tokens, "--rounds": rounds})
     from zofo.bench import step as bench
 
-    found = bench.main(model=model, noise=noise, rows=rows, tokens=tokens, rounds=rounds, dtype=dtype, full=full)
+    found = bench.main(model, noise, rows, tokens, rounds, dtype, full, methods)
+    if plot:
+        from zofo.bench import plot as drawing
+
+        drawing.step(found, Path(plot))
     if json:
         line(as_json(found))
         return 0
     line(f"{found['model']}, {rows} x {tokens} tokens, {dtype}, head: {found['head']}, {found['threads']} threads")
-    columns = ("what", "median, s", "min, s", "max, s", "in plain forward passes")
-    shown = [
-        (name, *(f"{t[key]:.3f}" for key in ("median_s", "min_s", "max_s")), f"{t['forwards']:.2f}")
-        for name, t in found["results"].items()
-    ]
-    table(columns, shown)
+    table(STEPS, [measured(name, result) for name, result in found["results"].items()])
     return 0
+
+
+def drift(
+    *,
+    model: Annotated[str, Parameter(metavar="MODEL", help="as --model of train takes it")] = "smollm2-135m",
+    weights: Annotated[
+        tuple[Literal["fp32", "bf16", "fp16"], ...],
+        Parameter(consume_multiple=True, negative=(), help="types that matrices are held in"),
+    ] = ("fp32", "bf16"),
+    estimates: Annotated[int, Parameter(help="estimates by exact probing")] = 1000,
+    walks: Annotated[int, Parameter(help="estimates by MeZO's walk in place")] = 200,
+    json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
+) -> int:
+    """Count the weights that estimates leave with other bits: none by exact probing, many by MeZO's walk."""
+    refuse_below_one({"--estimates": estimates, "--walks": walks})
+    from zofo.bench import drift as bench
+
+    found = bench.main(model, weights, estimates, walks)
+    if json:
+        line(as_json(found))
+        return 0
+    shown = [
+        (name, str(r["estimates"]), f"{r['changed']:,}", f"{r['share']:.1%}", f"{r['drift']:.2g}")
+        for name, r in found["results"].items()
+    ]
+    table(("weights", "estimates", "changed", "share", "|change| / |weights|"), shown)
+    return 0
+
+
+def measured(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
+    """A kind of step's line of the table."""
+    from zofo.report.words import figure, size
+
+    times = [f"{result[key]:.3f}" for key in ("median_s", "min_s", "max_s")]
+    allocated = (size(result["allocated_bytes"]), f"{result['allocated_ratio']:.2f}")
+    return (
+        name,
+        *times,
+        f"{result['forwards']:.2f}",
+        *allocated,
+        size(result["resident_bytes"]),
+        figure(result["resident_ratio"]),
+    )
 
 
 def evaluate(
@@ -110,6 +166,41 @@ def evaluate(
         return 0
     line(f"{found['model']}, {dtype}, {found['threads']} threads, median of {rounds} rounds")
     table(COLUMNS, [compared(name, result) for name, result in found["results"].items()])
+    return 0
+
+
+def large(
+    *,
+    folder: Annotated[
+        str, Parameter(metavar="DIR", help="a model's folder; made where there is none (1.1 billion weights, 4.4 GB)")
+    ] = "llama-1b",
+    cap: Annotated[str, Parameter(metavar="SIZE", help="as --memory-cap of train takes it")] = "2GB",
+    steps: Annotated[int, Parameter(help="MeZO steps")] = 2,
+    json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
+) -> int:
+    """Train a model that is larger than a memory cap with the cap and without, and compare the bits."""
+    refuse_below_one({"--steps": steps})
+    config.build({"run.memory_cap": cap})
+    from zofo.bench import large as bench
+
+    found = bench.main(Path(folder), cap, steps)
+    if json:
+        line(as_json(found))
+        return 0
+    equal = ", ".join(f"{name} {'equal' if same else 'DIFFERENT'}" for name, same in found["equal"].items())
+    line(plain(f"{found['model']}, {steps} MeZO steps of 2 rows: {equal}"))
+    rows = [
+        (
+            name,
+            f"{r['peak_mb']} MB",
+            f"{r['step_seconds']:.1f}",
+            f"{r['seconds']:.0f}",
+            f"{r['cpu_seconds']:.0f}",
+            f"{r['losses'][-1]:.6f}",
+        )
+        for name, r in found["results"].items()
+    ]
+    table(("what", "peak resident memory", "a step, s", "the run, s", "of the processor, s", "last loss"), rows)
     return 0
 
 

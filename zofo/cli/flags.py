@@ -25,6 +25,7 @@ NAMES = {
     "run.seed": ("--run.seed", "--seed"),
     "run.steps": ("--run.steps", "--steps"),
     "run.seconds": ("--run.seconds", "--seconds"),
+    "run.memory_cap": ("--run.memory_cap", "--memory-cap"),
 }
 """Keys with more names than `--section.key`."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App
 
 import zofo
-from zofo.cli import bench, compare, evaluate, export, flags, generate, ls, resume, show, train
+from zofo.cli import bench, compare, evaluate, export, flags, generate, ls, memory, resume, show, train
 from zofo.cli.problems import guarded
 
 ABOUT = """Fine-tune all weights of a language model for about the memory of running it.
@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "compare": compare.compare,
     "ls": ls.ls,
     "show": show.show,
+    "memory": flags.with_flags(memory.memory),
 }
 
 

@@ -38,9 +38,11 @@ def train(
 
 def rehearse(config: Config, given: Collection[str]) -> int:
     """Print the resolved configuration, the splits, examples and sizes. Loads no weights, writes no run."""
-    from zofo import loop, models, objectives
+    from zofo import cap, loop, models, objectives
+    from zofo.cli import memory
     from zofo.cli.show import answers
-    from zofo.memory import sizes
+    from zofo.memory.sizes import estimate
+    from zofo.memory.work import of_rows
     from zofo.report.words import named
 
     ready = loop.prepare(config, given)
@@ -57,9 +59,14 @@ def rehearse(config: Config, given: Collection[str]) -> int:
     line(f"\n# {EXAMPLES} training examples, as the model reads them; the right answer stands in [[ ]]")
     for example in ready.encoded["p"][:EXAMPLES]:
         line(marked(example, ready.tokenizer))
-    line("\n# memory (sizes known without running)")
-    for name, count in sizes(config, models.skeleton(ready.source)):
-        line(f"{name}: {told(count)}")
+    line("\n# memory (before it has run)")
+    made, notes = memory.decided(config)
+    work = of_rows(made, task, ready.encoded, ready.tokenizer)
+    memory.print_sizes(estimate(made, models.skeleton(ready.source), work))
+    for note in notes:
+        line(f"note: {plain(note)}")
+    if cap.streams(config, ready.source):
+        line(f"the weights would stay on disk (--memory-cap {config.run.memory_cap})")
     return 0
 
 
@@ -77,10 +84,3 @@ def marked(example: Any, tokenizer: Any) -> str:
     answer = example.answers[example.label]
     context = tokenizer.decode(example.context + answer[:skip])
     return f"{context}[[{tokenizer.decode(answer[skip:])}]]" + (" (cut)" if example.cut else "")
-
-
-def told(count: int) -> str:
-    """A size, or that it is not known."""
-    from zofo.report.words import size
-
-    return size(count) if count >= 0 else "not estimated yet"

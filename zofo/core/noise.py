@@ -187,8 +187,8 @@ def factors(z: Direction, tid: int, rows: int, width: int, like: Tensor) -> tupl
     z = U V^T / sqrt(r). Cost: r (rows + width) numbers, as an adapter of that rank has.
     """
     rank = reference.rank_of(z.law)
-    both = torch.empty((width + rows) * rank, dtype=torch.float32)
-    perturb(both, torch.zeros(1).expand_as(both).contiguous(), Direction("rademacher", z.key), 1.0, tid, width=0)
+    both = torch.zeros((width + rows) * rank, dtype=torch.float32)
+    perturb(both, both, Direction("rademacher", z.key), 1.0, tid)
     both = both.view(-1, rank).to(like.device, like.dtype)
     return both[width:], both[:width]
 

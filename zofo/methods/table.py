@@ -139,6 +139,13 @@ def moves_theta(config: Config) -> bool:
     return config.method.name == "bilevel" or (config.method.name == "mezo" and config.method.tune == "full")
 
 
+def streams(config: Config) -> bool:
+    """Whether a run can go without its weights in memory: forward passes alone, and nothing of model size beside them."""
+    m = config.method
+    plain = m.rule != "adam" and m.probe == "scratch" and config.model.weights == "fp32"
+    return m.name == "mezo" and moves_theta(config) and plain
+
+
 def check(config: Config, given: Collection[str]) -> None:
     """Refuse what cannot work together. Raises `BadInput` for a given option without effect, or a bad pair."""
     used = effective(config)

@@ -11,7 +11,7 @@ import yaml
 from zofo.config import Config, flatten
 from zofo.methods.table import METHODS, effective, moves_theta
 from zofo.report import history
-from zofo.report.words import LOSSES, duration, figure, measured, named, primary, rows_of, score
+from zofo.report.words import LOSSES, duration, figure, measured, named, primary, rows_of, score, size
 
 HUB_IDS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Hub ids of the models that zofo knows by names of its own."""
@@ -89,7 +89,7 @@ def render(
         f"## Base model\n\n{base(environment)}",
         f"## Data\n\n{data(splits)}",
         f"## Method\n\n{method(config)}",
-        f"## Training\n\n{training(config, environment, totals)}",
+        f"## Training\n\n{training(config, environment, totals, evaluation.get('memory', {}))}",
         f"## Results\n\n{results(evaluation)}",
         f"## Which adapter is used\n\n{choice(config, evaluation, metrics)}",
         f"## How to use it\n\n{usage(name, config)}",
@@ -161,8 +161,10 @@ def method(config: Config) -> str:
     return f"{text}\n\nCost of a step: {row.cost}.\n\nOptions that had an effect:\n\n{options}"
 
 
-def training(config: Config, environment: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
-    """Seed, steps, time, versions, machine."""
+def training(
+    config: Config, environment: Mapping[str, Any], totals: Mapping[str, Any], memory: Mapping[str, Any]
+) -> str:
+    """Seed, steps, time, memory, versions, machine."""
     versions = ", ".join(f"{key} {environment[key]}" for key in VERSIONS if key in environment)
     place = [str(environment.get(key, "?")) for key in ("machine", "device", "threads")]
     rows = [
@@ -170,10 +172,27 @@ def training(config: Config, environment: Mapping[str, Any], totals: Mapping[str
         ("steps", f"{totals.get('steps', '?')} of {config.run.steps}"),
         ("training time", f"{duration(totals.get('seconds'))} (evaluation and saving not counted)"),
         ("forward and backward passes", f"{totals.get('forwards', '?')} and {totals.get('backwards', '?')}"),
+        *taken(memory),
         ("versions", versions),
         ("machine", f"{', '.join(place)} threads"),
     ]
     return f"{grid(('what', 'value'), rows)}\n\n`curves.png` shows losses, gap and validation scores."
+
+
+def taken(memory: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was measured of memory, and what was estimated; nothing where nothing was."""
+    if "peak_mb" not in memory:
+        return []
+    before, peak = (float(memory[key]) * 1e6 for key in ("standing_mb", "peak_mb"))
+    measured = (
+        f"{size(before)} before training, {size(peak)} at the peak of its steps ({size(max(0.0, peak - before))} more)"
+    )
+    found = [("memory of the process", f"{measured}; {memory.get('measured_by', '?')}")]
+    if "estimated_mb" not in memory:
+        return found
+    above, all_ = (size(float(memory[key]) * 1e6) for key in ("estimated_above_mb", "estimated_mb"))
+    told = f"{all_}, of which {above} in its steps (what torch allocates: without Python, libraries and malloc's own)"
+    return [*found, ("memory estimated", told)]
 
 
 def results(evaluation: Mapping[str, Any]) -> str:

@@ -172,7 +172,7 @@ def told(row: Mapping[str, Any], of: int, rate: float | None, left: float | None
     parts = [f"step {row['step']} of {of}", f"loss {figure(loss(row))}"]
     parts += [f"gap {figure(row['gap'])}"] if number(row.get("gap")) is not None else []
     parts += [f"{rate:.3g} s/step"] if rate is not None else []
-    memory = number(row.get("memory", {}).get("rss_mb"))
+    memory = number(next(iter(row.get("memory", {}).values()), None))
     parts += [size(memory * 1e6)] if memory is not None else []
     parts += [f"{row['bad']} skipped"] if number(row.get("bad")) else []
     parts += [f"{duration(left)} left"] if left is not None else []

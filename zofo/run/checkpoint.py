@@ -13,12 +13,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zofo.run import manifest, seam
 from zofo.run.errors import Corrupt, Newer
 from zofo.run.jsonfile import read_json
 from zofo.run.manifest import Manifest, verify
+from zofo.run.seam import Parts
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,9 @@ STEP = re.compile(r"step-(\d{6,})")
 MARGIN = 1 << 16  # bytes for headers, state and folder beside the tensors
 NONE_WHOLE = "start a new run with another name"
 
-Groups = Mapping[str, Mapping[str, "torch.Tensor"]]
+Group: TypeAlias = "Mapping[str, torch.Tensor] | Parts"
+Groups: TypeAlias = "Mapping[str, Group]"
+"""Tensors by group and name; a group may be a safetensors file in parts."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def publish(folder: Path, step: int, tensors: Groups, state: Mapping[str, Any]) 
 def publish_as(folder: Path, name: str, step: int, tensors: Groups, state: Mapping[str, Any]) -> Path:
     """Write a checkpoint so that `folder/name` is whole at any instant, and read it back.
 
-    Args: tensors: groups by name, each key -> dense tensor, none sharing storage; state: JSON values
+    Args: tensors: groups by name, each key -> dense tensor, none sharing storage, or the parts of its file; state: JSON values
     (floats exact, non-finite ones too). A checkpoint of that name with the same bytes is kept;
     another one is set aside until the new one is in place. Raises `ZofoError` when the disk refuses or has not the
     room (nothing changed then), `Corrupt` when what is read back differs. Memory: no copy of
@@ -103,7 +106,7 @@ def publish_as(folder: Path, name: str, step: int, tensors: Groups, state: Mappi
     seam.make_folder(folder)
     sweep(folder)
     final, spare = folder / name, seam.beside(folder / name)
-    need = MARGIN + sum(tensor.nbytes for group in tensors.values() for tensor in group.values())
+    need = MARGIN + sum(map(nbytes, tensors.values()))
     with seam.told(final, need):
         seam.room(folder, need)
         try:
@@ -115,11 +118,20 @@ def publish_as(folder: Path, name: str, step: int, tensors: Groups, state: Mappi
     return final
 
 
+def nbytes(group: Group) -> int:
+    """Bytes of a group."""
+    return group.nbytes if isinstance(group, Parts) else sum(tensor.nbytes for tensor in group.values())
+
+
 def _fill(spare: Path, step: int, tensors: Groups, state: Mapping[str, Any]) -> Manifest:
     """Write all files of a checkpoint into a new folder, fsynced, the manifest last."""
     seam.disk.mkdir(spare)
     for name, group in tensors.items():
-        seam.put_tensors(spare / f"{name}.safetensors", group)
+        path = spare / f"{name}.safetensors"
+        if isinstance(group, Parts):
+            seam.put_parts(path, group.make())
+        else:
+            seam.put_tensors(path, group)
     seam.put(spare / STATE, json.dumps(state, indent=1).encode())
     content = manifest.describe(spare, step)
     seam.put(spare / manifest.NAME, content.text())

@@ -10,10 +10,10 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zofo.errors import ZofoError
 
@@ -28,6 +28,13 @@ FULL = {
 }
 
 
+class Parts(NamedTuple):
+    """A file that comes in parts: about how many bytes, and a function that gives them in order, made as they are asked for."""
+
+    nbytes: int
+    make: Callable[[], Iterable[bytes | memoryview]]
+
+
 class Disk:
     """The operations that change a disk. None of them calls another."""
 
@@ -39,7 +46,7 @@ class Disk:
         """Open a file for writing at its end, making it if need be; a symbolic link is refused."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
-    def write(self, file: int, data: bytes) -> None:
+    def write(self, file: int, data: bytes | memoryview) -> None:
         """Write all of `data`."""
         view = memoryview(data)
         while view:
@@ -149,9 +156,15 @@ def settle(file: int) -> None:
 
 def put(path: Path, data: bytes) -> None:
     """Write a file under the name given, fsynced. Not atomic: for names that no reader looks at."""
+    put_parts(path, [data])
+
+
+def put_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file under the name given part by part, fsynced. Not atomic, as `put`. Raises: what making a part raises."""
     file = disk.create(path)
     try:
-        disk.write(file, data)
+        for part in parts:
+            disk.write(file, part)
     except BaseException:
         disk.close(file)
         raise

@@ -98,15 +98,14 @@ def test_equal_in_bf16(arch: str, law: Law, tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama", "llama-tied", "opt"])
-def test_scratch_in_the_computing_type_has_the_bits_of_a_cast(arch: str, tiny: Tiny) -> None:
-    """A tile rounded once into bf16 is what autocast makes of an fp32 tile."""
+def test_scratch_in_the_computing_type_has_the_bits_of_a_cast(arch: str, tiny: Tiny, moved: Any) -> None:
+    """A tile rounded once into bf16 is what autocast makes of weights that were really moved, in fp32."""
     model = tiny(arch)
-    loss, where = Loss(model, lm_batch(ROWS, range(3), 0), dtype="bf16"), points(model)
-    leaves = tree.find(model)
-    fast = Scratch(model, leaves)(loss, where)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(affine, "computed_in", lambda x, w: w.dtype)
-        assert torch.equal(Scratch(model, leaves)(loss, where), fast)
+    batch, z = lm_batch(ROWS, range(3), 0), tree.find(model).direction("gaussian", 0)
+    fast = Scratch(model, tree.find(model))(Loss(model, batch, dtype="bf16"), [Point(z, EPS), Point(z, -EPS)])
+    with torch.no_grad():
+        want = [Loss(moved(model, "gaussian", (0, a)), batch, dtype="bf16")() for a in (EPS, -EPS)]
+    assert torch.equal(fast[:, 0], torch.stack(want))
 
 
 @pytest.mark.parametrize("n", [1, 5, 20, 30])

@@ -16,7 +16,7 @@ import torch
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from zofo.core.kernels import team
 
@@ -131,46 +131,55 @@ def products(step, v, table, at, n, width, rank, tid, key):  # type: ignore[no-u
         row, j = (at + done) // width, (at + done) % width
         run = min(width - j, n - done)
         patterns(u, (width + row) * rank, rank, tid, key)
+        mine, theirs, pattern = step[done : done + run], v[j : j + run], u[0]
         for i in range(run):
-            x = np.uint32(u[0] ^ v[j + i])
+            x = np.uint32(pattern ^ theirs[i])
             x = np.uint32(x - (x >> np.uint32(1) & np.uint32(0x55555555)))
             x = np.uint32((x & np.uint32(0x33333333)) + (x >> np.uint32(2) & np.uint32(0x33333333)))
             x = np.uint32(x + (x >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
-            step[done + i] = table[np.uint32(x * np.uint32(0x01010101)) >> np.uint32(24)]
+            mine[i] = table[np.uint32(x * np.uint32(0x01010101)) >> np.uint32(24)]
         done += run
     return 0
 
 
 @njit(nogil=True, cache=True)
 def load(x, job, source, n):  # type: ignore[no-untyped-def]
-    """x[i] = w[source + i] in fp32, exactly."""
+    """x[i] = w[source + i] in fp32, exactly. (A slice first: a sum as an index may be negative, and is not vectorised.)"""
     if job[W_KIND] == 0:
-        old = carray(address(job[W]), (source + n,), np.float32)
+        old = carray(address(job[W]), (source + n,), np.float32)[source:]
         for i in range(n):
-            x[i] = old[source + i]
+            x[i] = old[i]
     elif job[W_KIND] == 1:
-        half, bits = carray(address(job[W]), (source + n,), np.uint16), x.view(np.uint32)
+        half, bits = carray(address(job[W]), (source + n,), np.uint16)[source:], x.view(np.uint32)
         for i in range(n):
-            bits[i] = np.uint32(half[source + i]) << np.uint32(16)
+            bits[i] = np.uint32(half[i]) << np.uint32(16)
     else:
-        half, table = (
-            carray(address(job[W]), (source + n,), np.uint16),
-            carray(address(job[HALVES]), (65536,), np.float32),
-        )
+        half = carray(address(job[W]), (source + n,), np.uint16)[source:]
+        table = carray(address(job[HALVES]), (65536,), np.float32)
         for i in range(n):
-            x[i] = table[half[source + i]]
+            x[i] = table[half[i]]
 
 
 @njit(nogil=True, cache=True)
 def to_bf16(out, x, chance, rounding):  # type: ignore[no-untyped-def]
     """Round fp32 to bf16: to nearest even, or up with the probability of what is cut off (`chance`: 16 bits each)."""
-    bits = x.view(np.uint32)
-    for i in range(out.size):
-        b = bits[i]
-        low = np.uint32(chance[i]) if rounding else np.uint32(0x7FFF) + (b >> np.uint32(16) & np.uint32(1))
-        finite = (b & np.uint32(0x7F800000)) != np.uint32(0x7F800000)
-        nan = np.uint32((b & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000))
-        out[i] = (b + low) >> np.uint32(16) if finite else (b >> np.uint32(16)) | nan << np.uint32(6)
+    bits, n = x.view(np.uint32), out.size
+    if rounding:
+        for i in range(n):
+            b = bits[i]
+            size = np.uint32(b & np.uint32(0x7FFFFFFF))
+            up = np.uint32(np.uint32(b + np.uint32(chance[i])) >> np.uint32(16))
+            kept = np.uint32(b >> np.uint32(16))
+            out[i] = np.uint16(up if size < np.uint32(0x7F800000) else kept)
+            if size > np.uint32(0x7F800000):
+                out[i] = np.uint16(0x7FC0)
+    else:
+        for i in range(n):
+            b = bits[i]
+            odd = np.uint32(np.uint32(b >> np.uint32(16)) & np.uint32(1))
+            near = np.uint32(np.uint32(np.uint32(b + np.uint32(0x7FFF)) + odd) >> np.uint32(16))
+            nan = np.uint32(b & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+            out[i] = np.uint16(np.uint32(0x7FC0) if nan else near)
 
 
 @njit(nogil=True, cache=True)
@@ -202,9 +211,9 @@ def to_fp16(out, x, chance, rounding):  # type: ignore[no-untyped-def]
 def store(job, where, kind, x, chance, at, n):  # type: ignore[no-untyped-def]
     """where[at + i] = x[i], rounded once to the type wanted."""
     if kind == 0:
-        new = carray(address(where), (job[SIZE],), np.float32)
+        new = carray(address(where), (job[SIZE],), np.float32)[at : at + n]
         for i in range(n):
-            new[at + i] = x[i]
+            new[i] = x[i]
     else:
         half = carray(address(where), (job[SIZE],), np.uint16)[at : at + n]
         if kind == 1:
@@ -331,10 +340,13 @@ def halves() -> Array:
     return widened
 
 
+PLAIN = {Tensor, nn.Parameter}  # others may have no memory of their own (fake tensors): a kernel would read anything
+
+
 def takes(w: Tensor, out: Tensor) -> bool:
-    """Whether these kernels do w and out: on CPU, and fp32, one half type, or fp32 into a half type."""
+    """Whether these kernels do w and out: plain tensors on CPU, and fp32, one half type, or fp32 into a half type."""
     kinds = w.dtype in KINDS and out.dtype in KINDS and (w.dtype == out.dtype or w.dtype == torch.float32)
-    return kinds and w.device.type == "cpu"
+    return kinds and w.device.type == "cpu" and {type(w), type(out)} <= PLAIN
 
 
 def perturb(
@@ -347,6 +359,7 @@ def perturb(
     stochastically by the bits of this key (half types, in place); rows, (U,) int64: w is a whole table of `width`
     columns, and out gets these rows of it. Cost: one read of w, one write of out (and minus).
     """
+    assert out.numel() == w.numel() or rows is not None, "out and w differ in size"
     wide = halves()
     values = (
         out.numel(), start, tid, key, how, table.ctypes.data, width, rank, w.data_ptr(), KINDS[w.dtype], out.data_ptr(),

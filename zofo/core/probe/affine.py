@@ -26,9 +26,7 @@ TILE = 1 << 20  # elements of a linear layer's weight perturbed at a time (4 MiB
 def suits(module: nn.Module, own: Owned) -> bool:
     """Whether a module is a plain linear layer that nobody else has changed."""
     plain = (type(module) is nn.Linear or transposed(module)) and "weight" in own and set(own) <= {"weight", "bias"}
-    return (
-        plain and own["weight"].data.is_contiguous() and not module._forward_pre_hooks and "forward" not in vars(module)
-    )
+    return plain and own["weight"].contiguous and not module._forward_pre_hooks and "forward" not in vars(module)
 
 
 def product(x: Tensor, w: Tensor, bias: Tensor | None, flip: bool) -> Tensor:
@@ -38,6 +36,15 @@ def product(x: Tensor, w: Tensor, bias: Tensor | None, flip: bool) -> Tensor:
     size = (*x.shape[:-1], w.shape[1])
     flat = x.reshape(-1, x.shape[-1])
     return (flat @ w if bias is None else torch.addmm(bias, flat, w)).view(size)
+
+
+def into(out: Tensor, x: Tensor, w: Tensor, bias: Tensor | None, flip: bool) -> None:
+    """The same of two-dimensional x, written to its place."""
+    w = w if flip else w.t()
+    if bias is None:
+        torch.mm(x, w, out=out)
+    else:
+        torch.addmm(bias.to(out.dtype), x, w, out=out)
 
 
 def computed_in(x: Tensor, w: Tensor) -> torch.dtype:
@@ -56,9 +63,24 @@ class Affine:
         """y at each point, on its share of the rows of x."""
         stands.refuse_gradients()
         if self.stand.at_theta:
-            return product(x, self.module.weight, self.module.bias, self.flip)
+            return self.at_theta(x)
         low = any(point.z is not None and rank_of(point.z.law) for point in self.stand.points)
-        return self.beside(x) if low else self.tiles(x)
+        self.stand.shares(x)  # each point has its rows
+        leaf = self.own["weight"]
+        rows = self.stand.cast(x, computed_in(x, leaf.param)).reshape(-1, x.shape[-1])
+        out = rows.new_empty(rows.shape[0], leaf.shape[1 if self.flip else 0])
+        (self.beside if low else self.tiles)(rows, out)
+        return out.view(*x.shape[:-1], out.shape[1])
+
+    def at_theta(self, x: Tensor) -> Tensor:
+        """The product with the weight itself, in one piece wherever it is: tiles of it would have other bits."""
+        buffers: list[Tensor] = []
+        weight, bias = self.stand.original(self.own["weight"], buffers), self.module.bias
+        if "bias" in self.own:
+            bias = self.stand.original(self.own["bias"], buffers)
+        y = product(x, weight, bias, self.flip)
+        self.stand.pool.give(buffers)
+        return y
 
     def biases(self, buffers: list[Tensor]) -> list[Tensor | None]:
         """The bias at each point."""
@@ -66,53 +88,47 @@ class Affine:
             return [*self.stand.perturbed(self.own["bias"], buffers)]
         return [self.module.bias] * len(self.stand.points)
 
-    def tiles(self, x: Tensor) -> Tensor:
+    def tiles(self, x: Tensor, out: Tensor) -> None:
         """The product with dense noise, a tile at a time."""
-        leaf, xs, kept = self.own["weight"], self.stand.shares(x), list[Tensor]()
-        height, width = leaf.data.shape
-        step, dtype = height if self.flip else max(1, TILE // width), computed_in(x, leaf.data)
-        biases: list[Tensor | None] = []
-        whole: Tensor | None = None
+        leaf, kept, biases = self.own["weight"], list[Tensor](), list[Tensor | None]()
+        height, width = leaf.shape
+        step = height if self.flip else max(1, TILE // width)
+        xs, outs = self.stand.shares(x), self.stand.shares(out)
         for at in range(0, height, step):
             buffers: list[Tensor] = []
-            tiles = self.stand.tile(leaf, at, min(step, height - at), dtype, buffers)
+            tiles = self.stand.tile(leaf, at, min(step, height - at), x.dtype, buffers)
             biases = biases or self.biases(kept)  # after the tile, which is to have the larger buffer
-            cut = [b if b is None or self.flip else b[at : at + step] for b in biases]
-            parts = [product(*each, self.flip) for each in zip(xs, tiles, cut, strict=True)]
+            for part, place, w, bias in zip(xs, outs, tiles, biases, strict=True):
+                cut = bias if bias is None or self.flip else bias[at : at + step]
+                into(place if step >= height else place[:, at : at + step], part, w, cut, self.flip)
             self.stand.pool.give(buffers)
-            if step < height:
-                whole = parts[0].new_empty((*x.shape[:-1], height)) if whole is None else whole
-                for place, part in zip(self.stand.shares(whole), parts, strict=True):
-                    place[..., at : at + step] = part
         self.stand.pool.give(kept)
-        return whole if whole is not None else parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def beside(self, x: Tensor) -> Tensor:
+    def beside(self, x: Tensor, out: Tensor) -> None:
         """The product with the weight itself, and low-rank noise beside it, as an adapter is."""
-        leaf, stand, buffers = self.own["weight"], self.stand, list[Tensor]()
+        leaf, stand, buffers, held = self.own["weight"], self.stand, list[Tensor](), dict[int, tuple[Tensor, Tensor]]()
         stand.reached.add(leaf.tid)
-        y, (rows, width) = product(x, self.module.weight, None, self.flip), leaf.data.shape
-        held: dict[int, tuple[Tensor, Tensor]] = {}
-        for point, part, out, bias in zip(
-            stand.points, stand.shares(x), stand.shares(y), self.biases(buffers), strict=True
+        rows, width = leaf.shape
+        into(out, x, stand.original(leaf, buffers).to(x.dtype), None, self.flip)
+        for point, part, place, bias in zip(
+            stand.points, stand.shares(x), stand.shares(out), self.biases(buffers), strict=True
         ):
             if point.z is not None:
                 if point.z.key not in held:
-                    held[point.z.key] = noise.factors(point.z, leaf.tid, rows, width, y)
+                    held[point.z.key] = noise.factors(point.z, leaf.tid, rows, width, x)
                 inner, outer = held[point.z.key] if self.flip else held[point.z.key][::-1]
-                out.add_((part.to(y.dtype) @ inner * (point.a / math.sqrt(rank_of(point.z.law)))) @ outer.T)
+                place.addmm_(torch.mm(part, inner).mul_(point.a / math.sqrt(rank_of(point.z.law))), outer.t())
             if bias is not None:
-                out.add_(bias)
+                place.add_(bias)
         stand.pool.give(buffers)
-        return y
 
     def few(self, x: Tensor, rows: Tensor) -> Tensor:
         """Some outputs alone: x (W + a z)[rows]^T, for a head of which few words are wanted."""
         stands.refuse_gradients()
-        if self.stand.at_theta:
-            return F.linear(x, self.module.weight[rows])
         buffers: list[Tensor] = []
         tables = self.stand.rows_of(self.own["weight"], rows, buffers)
+        if self.stand.at_theta:
+            return F.linear(x, tables[0])
         parts = [F.linear(part, w) for part, w in zip(self.stand.shares(x), tables, strict=True)]
         self.stand.pool.give(buffers)
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,4 +1,4 @@
-"""The exact policies: perturbed parameters in scratch memory (`stand`), points one by one or together.
+"""The exact policies: perturbed parameters in scratch memory (`stand`, `hooks`), points one by one or together.
 
 Nothing is added to a weight and taken away again, so nothing drifts. An embedding perturbs only the rows that
 its input names; a large linear layer is done in tiles of rows; low-rank noise stays beside the weight.
@@ -7,13 +7,15 @@ its input names; a large linear layer is done in tiles of rows; low-rank noise s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
 from zofo.core.probe import Objective, Point, Stackable, as_row
+from zofo.core.probe.hooks import Hooks, borrowed, standing
 from zofo.core.probe.pool import Pool
-from zofo.core.probe.stand import CannotStack, Stand, check_reached, standing
+from zofo.core.probe.stand import CannotStack, Stand, check_reached
 from zofo.core.weights.leaves import Leaves
 
 
@@ -23,11 +25,12 @@ class Scratch:
     stack: evaluate two points at a time in one pass over stacked rows, where the objective can be stacked: z is drawn
     and the weights are read once for both. Memory then: twice the activations and the scratch. Where a model's modules
     do not allow it, points go one by one, and `unstacked` says why.
+    hooks: those that a model with weights outside memory has anyway (`for_life`).
     """
 
-    def __init__(self, model: nn.Module, leaves: Leaves, stack: bool = False) -> None:
-        self.model, self.leaves, self.stack = model, leaves, stack
-        self.pool = Pool()
+    def __init__(self, model: nn.Module, leaves: Leaves, stack: bool = False, hooks: Hooks | None = None) -> None:
+        self.model, self.leaves, self.stack, self.hooks = model, leaves, stack, hooks
+        self.pool = Pool() if hooks is None else hooks.stand.pool
         self.checked = False
         self.unstacked: str | None = None
 
@@ -41,10 +44,16 @@ class Scratch:
                 self.unstacked = str(why)
         return self.one_by_one(objective, points)
 
+    def standing(self, several: bool = False) -> AbstractContextManager[Stand]:
+        """A stand on the model for a call of this probe."""
+        if self.hooks is not None:
+            return borrowed(self.hooks)
+        return standing(self.model, self.leaves, self.pool, several)
+
     def one_by_one(self, objective: Objective, points: Sequence[Point]) -> Tensor:
         """Every point with a call of its own."""
         values = []
-        with standing(self.model, self.leaves, self.pool) as stand:
+        with self.standing() as stand:
             for point in points:
                 stand.points = (point,)
                 values.append(as_row(objective()))
@@ -54,7 +63,7 @@ class Scratch:
     def by_twos(self, objective: Stackable, points: Sequence[Point]) -> Tensor:
         """Two points a call (an odd last one alone). Raises: CannotStack."""
         values = []
-        with standing(self.model, self.leaves, self.pool, several=True) as stand:
+        with self.standing(several=True) as stand:
             for i in range(0, len(points), 2):
                 stand.points = tuple(points[i : i + 2])
                 together = objective.stacked(len(stand.points))

@@ -34,6 +34,26 @@ class Leaf:
         """The tensor itself, outside autograd."""
         return self.param.data
 
+    @property
+    def shape(self) -> torch.Size:
+        """Its shape."""
+        return self.param.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its elements."""
+        return self.param.dtype
+
+    @property
+    def numel(self) -> int:
+        """How many elements it has."""
+        return self.param.numel()
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether its elements stand one after the other, so that parts of it are views."""
+        return self.data.is_contiguous()
+
 
 @dataclass(frozen=True)
 class Leaves:

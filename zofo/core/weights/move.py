@@ -14,6 +14,7 @@ from zofo.core import noise
 from zofo.core.noise import Direction, Law
 from zofo.core.seedgrad import SeedGrad
 from zofo.core.weights.leaves import Leaf, Leaves
+from zofo.core.weights.stored import StoredLeaf, changing
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,23 @@ def replay(leaves: Leaves, law: Law, terms: Sequence[tuple[int, float]], decay: 
     """theta <- (1 - decay) theta + sum_i a_i z_i, terms added in order, each rounded once."""
     directions = [(leaves.direction(law, key), a) for key, a in terms]
     for leaf in leaves:
+        if isinstance(leaf, StoredLeaf):
+            continue
         if decay:
             shrunk(leaf, decay, directions[0][0].key if directions else 0)
         for z, a in directions:
             add(leaf, z, a, noise.rounding_key(z.key) if half(leaf) else None)
+    rewrite([leaf for leaf in leaves if isinstance(leaf, StoredLeaf)], directions, decay)
     torch.clear_autocast_cache()  # an autocast block around the caller holds half copies of the old weights
+
+
+def rewrite(leaves: Sequence[StoredLeaf], directions: Sequence[tuple[Direction, float]], decay: float) -> None:
+    """Move fp32 leaves outside memory, piece by piece: one pass over the store, each piece read and written once."""
+    for leaf, start, part in changing(leaves):
+        if decay:
+            part.mul_(1.0 - decay)
+        for z, a in directions:
+            noise.perturb(part, part, z, a, leaf.tid, start, width=noise.columns(leaf.param))
 
 
 def half(leaf: Leaf) -> bool:

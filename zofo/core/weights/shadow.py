@@ -31,11 +31,13 @@ def casts(leaf: Leaf) -> bool:
 class Shadow:
     """Half-precision twins of the leaves that `casts` picks. Memory: 2 bytes a number of them, from the first use on.
 
-    still: theta does not move, so the twins are written once; else `shown` writes them anew (one read of the weights).
+    without: a module that is computed in fp32 (the output head). still: theta does not move, so the twins are written once; else `shown` writes them anew (one read of the weights).
     """
 
-    def __init__(self, leaves: Leaves, dtype: torch.dtype, still: bool = False) -> None:
-        self.leaves = [leaf for leaf in leaves if casts(leaf)]
+    def __init__(
+        self, leaves: Leaves, dtype: torch.dtype, still: bool = False, without: nn.Module | None = None
+    ) -> None:
+        self.leaves = [leaf for leaf in leaves if casts(leaf) and leaf.owners[0][0] is not without]
         self.dtype, self.still = dtype, still
         self.twins: list[nn.Parameter] = []
 

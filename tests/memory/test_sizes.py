@@ -1,0 +1,173 @@
+"""Estimates are what things come to: sizes of what stands, and whole steps of every method against what they allocate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from zofo import models
+from zofo.adapters.slots import attach
+from zofo.bench.kinds import Method, Same, batch
+from zofo.bench.peak import allocated
+from zofo.config import Config, build
+from zofo.core.probe.scratch import Scratch
+from zofo.core.weights import leaves as tree
+from zofo.memory.sizes import PASSES, UNKNOWN, WHEN, Size, estimate, total, whole
+from zofo.memory.work import Work, of_shape
+from zofo.methods.state import Problem
+from zofo.methods.table import METHODS
+from zofo.problem import joined
+from zofo.settled import plain
+
+pytestmark = pytest.mark.filterwarnings("ignore:Adapter name")
+SHAPE: dict[str, Any] = {"vocab_size": 50, "num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 4}
+SMALL = {"data.batch": 2, "data.max_length": 8}
+COUNT = 50 * 16 + 2 * (16 * 16 * 2 + 16 * 8 * 2 + 3 * 16 * 24 + 2 * 16) + 16  # weights: head, layers, norm
+ADAPTER = 2 * 8 * (16 + 16 + 16 + 8)  # LoRA r 8 on q and v
+
+
+def llama() -> nn.Module:
+    return LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=2, intermediate_size=24, tie_word_embeddings=True))
+
+
+def skeleton(make: Any = llama) -> nn.Module:
+    with torch.device("meta"):
+        return make()
+
+
+def sizes(flags: dict[str, Any]) -> list[Size]:
+    config = plain(build(SMALL | flags))
+    return estimate(config, skeleton(), of_shape(config, config.data.max_length))
+
+
+def told(flags: dict[str, Any]) -> dict[str, int]:
+    return {size.name: size.bytes for size in sizes(flags) if size.when not in PASSES}
+
+
+def test_weights_are_counted_once_where_they_are_tied() -> None:
+    model = llama()
+    assert model.lm_head.weight is model.model.embed_tokens.weight  # type: ignore[union-attr]
+    assert told({})["weights (fp32)"] == 4 * COUNT == 4 * sum(p.numel() for p in model.parameters())
+
+
+def test_bilevel_holds_two_adapters_and_their_moments() -> None:
+    found = told({})
+    assert found["adapters (2)"] == 2 * 4 * ADAPTER
+    assert found["optimizer of the adapters (adam)"] == 2 * 2 * 4 * ADAPTER
+    assert found["copies that a failed step goes back to"] == 3 * 2 * 4 * ADAPTER
+    assert "moments of what zeroth order moves (rule adam)" not in found
+
+
+HEAD = 4 * (50 * 16)
+MATRICES = COUNT - 5 * 16
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "size"),
+    [
+        ({"method.s": "off"}, "adapters (1)", 4 * ADAPTER),
+        ({"method.lam": 0}, "adapters (1)", 4 * ADAPTER),
+        ({"method.optimizer": "sgd"}, "optimizer of the adapters (sgd)", None),
+        ({"method.name": "mezo"}, "adapters (0)", None),
+        ({"method.name": "mezo", "method.tune": "adapter"}, "adapters (1)", 4 * ADAPTER),
+        ({"method.name": "mezo", "method.tune": "adapter"}, "scratch for probing", None),
+        ({"method.name": "mezo", "method.probe": "inplace"}, "scratch for probing", None),
+        ({"method.name": "mezo"}, "scratch for probing", HEAD),
+        ({"method.name": "mezo", "method.stack": "on"}, "scratch for probing", 2 * HEAD),
+        ({"method.name": "first-order"}, "optimizer of the adapters (adam)", 2 * 4 * ADAPTER),
+        ({"method.name": "first-order"}, "scratch for probing", None),
+        ({"method.name": "mezo", "model.weights": "bf16"}, "weights (bf16)", 4 * 5 * 16 + 2 * MATRICES),
+        ({"model.dtype": "bf16"}, "half-precision shadow of the weights", 2 * (MATRICES - 50 * 16)),
+        ({"model.dtype": "bf16", "model.shadow": False}, "half-precision shadow of the weights", None),
+    ],
+)
+def test_what_a_configuration_adds(flags: dict[str, Any], name: str, size: int | None) -> None:
+    assert told(flags).get(name) == size
+
+
+def test_the_rule_adam_costs_two_copies_of_the_weights_and_an_update_of_the_largest() -> None:
+    found = sizes({"method.rule": "adam"})
+    by_name = {size.name: size.bytes for size in found}
+    assert by_name["moments of what zeroth order moves (rule adam)"] == 2 * by_name["weights (fp32)"]
+    assert [size.bytes for size in found if size.when == "moving"] == [4 * HEAD]
+
+
+def test_the_total_is_what_stays_and_the_largest_pass() -> None:
+    found = [Size("a", 100, "before"), Size("b", 10, "steps"), Size("c", 3, "learning"), Size("d", 4, "learning")]
+    found += [Size("e", 5, "probing"), Size("f", 20, "scoring"), Size("g", UNKNOWN, "moving")]
+    assert (total(found), total(found, steps_only=True)) == (130, 117)
+    assert (total(found, above=True), total(found, steps_only=True, above=True)) == (30, 17)
+    assert not whole(found) and whole(found[:-1]) and set(WHEN) >= {size.when for size in found}
+
+
+def test_a_model_that_cannot_be_run_without_weights_is_not_estimated(tiny) -> None:
+    """Experts' grouped products have no fake twin in fp32."""
+    config = plain(build(SMALL | {"method.name": "mezo"}))
+    bare = skeleton(lambda: AutoModelForCausalLM.from_config(tiny("mixtral").config))
+    found = estimate(config, bare, of_shape(config, 8))
+    assert not whole(found) and {size.when for size in found if size.bytes == UNKNOWN} == {"probing"}
+    assert total(found) == sum(size.bytes for size in found if size.bytes != UNKNOWN) > 0
+
+
+def test_kept_keys_and_values_count_where_answers_are_written() -> None:
+    config = plain(build(SMALL | {"method.name": "mezo"}))
+    shape = of_shape(config, 8)
+    work = Work(shape.objective, shape.largest, written={"probing": 100, "scoring": 7})
+    kept = [size for size in estimate(config, skeleton(), work) if "keys and values" in size.name]
+    a_token = 2 * 2 * 2 * 4 * 4  # keys and values, layers, heads of keys, their width, bytes
+    assert [(size.when, size.bytes) for size in kept] == [("probing", 100 * a_token), ("scoring", 7 * a_token)]
+
+
+def problem(config: Config, model: nn.Module, work: Work) -> Problem:
+    """What `zofo.job.assemble` makes, of a model that is there."""
+    models.halved(model.requires_grad_(False), config.model.weights)
+    leaves, names = tree.find(model), METHODS[config.method.name].load().slots(config.method)
+    slots = attach(model, config.adapter, names, 0) if names else None
+    return joined(config, slots.model if slots else model, leaves, slots, work.objective, work.above)
+
+
+STEPS: dict[str, dict[str, Any]] = {
+    "first-order": {"method.name": "first-order"},
+    "first-order, bf16": {"method.name": "first-order", "model.dtype": "bf16"},
+    "first-order, prefix": {"method.name": "first-order", "adapter.kind": "prefix"},
+    "mezo": {"method.name": "mezo"},
+    "mezo, adam": {"method.name": "mezo", "method.rule": "adam"},
+    "mezo, bf16": {"method.name": "mezo", "model.dtype": "bf16"},
+    "mezo, bf16 weights": {"method.name": "mezo", "model.weights": "bf16", "model.dtype": "bf16"},
+    "mezo, in place": {"method.name": "mezo", "method.probe": "inplace"},
+    "mezo, stacked": {"method.name": "mezo", "method.stack": "on"},
+    "mezo, adapter": {"method.name": "mezo", "method.tune": "adapter"},
+    "bilevel": {"method.T": 2},
+    "bilevel, bf16": {"method.T": 1, "model.dtype": "bf16", "method.probe_dtype": "bf16"},
+    "bilevel, outer": {"method.T": 1, "method.coupling": "outer"},
+    "bilevel, stacked": {"method.T": 1, "method.stack": "on"},
+    "bilevel, zeroth order below": {"method.T": 1, "method.lower": "zeroth-order"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_a_whole_step_allocates_what_was_estimated(tiny, name: str) -> None:
+    config = plain(build(STEPS[name]))
+    model = tiny("llama-tied", hidden_size=64, num_hidden_layers=3)
+    bare = skeleton(lambda: AutoModelForCausalLM.from_config(model.config))
+    made = batch(model, 4, 24)
+    work = Work(of_shape(config, 8).objective, made, of_shape(config, 8).above)
+    sizes = estimate(config, bare, work)
+    given = problem(config, model, work)
+
+    def steps() -> Method:
+        method = Method(METHODS[config.method.name].load(), given, Same(made))
+        method.step(), method.step()
+        return method
+
+    steps()
+    if isinstance(given.probe, Scratch):
+        given.probe.pool.free.clear()
+    if given.shadow is not None:
+        given.shadow.twins.clear()
+    moments = next((s.bytes for s in sizes if s.name.startswith("moments")), 0)
+    assert total(sizes, above=True) + moments == pytest.approx(allocated(steps), rel=0.05)

@@ -1,0 +1,223 @@
+"""Passes of a step without weights and without arithmetic: what would stand at their peak.
+
+The weights are fake tensors (torch's own: a shape, a type, a device, no numbers); token ids and masks are real, and
+everything else is the code that a run goes through: model, adapters, scoring path, autograd, probes, rules. So it
+holds for any architecture, adapter, dtype and option, and costs a second or two for a model of any size. Noise is
+not drawn, and code that asks for a number gets 1. Counted as on a CPU: a GPU's attention kernels may hold other sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from threading import get_ident
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from zofo import models
+from zofo.adapters.slots import Slots, attach
+from zofo.config import Config
+from zofo.core import noise
+from zofo.core.noise import Direction
+from zofo.core.probe import Point
+from zofo.core.probe.pool import Pool
+from zofo.core.probe.scratch import Scratch
+from zofo.core.rules import RULES, RuleState
+from zofo.core.seedgrad import SeedGrad
+from zofo.core.weights import leaves as tree
+from zofo.core.weights import move
+from zofo.memory.live import Live
+from zofo.memory.work import Work
+from zofo.methods import losses
+from zofo.methods.state import Problem, State
+from zofo.methods.state import law_of as full_name
+from zofo.methods.table import METHODS
+from zofo.problem import joined
+from zofo.scoring.objective import output_head
+
+LAYERS = "activations"
+HEAD = "logits, and what the loss makes of them"
+SLOPES = "gradients"
+COPIES = "half-precision copies of weights in a pass"
+SCRATCH = "scratch"
+
+Parts = dict[str, int]  # bytes at the peak by LAYERS, HEAD, SLOPES, COPIES, SCRATCH
+
+
+@dataclass(frozen=True)
+class Hollow:
+    """A problem whose weights are fake, what it computes at its largest, and the base's weights."""
+
+    problem: Problem
+    work: Work
+    config: Config
+    base: list[Tensor]
+
+    @property
+    def adapters(self) -> list[nn.Parameter]:
+        """The parameters of all slots."""
+        slots = self.problem.slots
+        return [param for slot in slots.params for param in slots.list(slot)] if slots is not None else []
+
+
+def hollow(config: Config, skeleton: nn.Module, work: Work) -> Hollow:
+    """Make a run's problem from a skeleton (meta device), which is used up: it gets adapters, and fake weights."""
+    models.halved(skeleton.eval().requires_grad_(False), config.model.weights)
+    if config.model.activation_checkpointing:
+        models.recompute(skeleton)
+    base, model, slots = list(skeleton.parameters()), skeleton, None
+    if names := METHODS[config.method.name].load().slots(config.method):
+        slots = attach(skeleton, config.adapter, names, 0)
+        model = slots.model
+    made = emptied(model)
+    theta = [made[id(p)] for p in base]
+    if slots is not None:
+        params = {
+            slot: {n: cast(nn.Parameter, made[id(p)]) for n, p in own.items()} for slot, own in slots.params.items()
+        }
+        slots = Slots(slots.model, params)
+    kept = {id(p) for p in theta}
+    leaves = tree.find(model, keep=lambda p: id(p) in kept)
+    problem = joined(config, model, leaves, slots, work.objective, work.above)
+    return Hollow(problem, work, config, theta)
+
+
+def emptied(model: nn.Module) -> dict[int, Tensor]:
+    """Give a model fake tensors on the CPU where it has meta ones; returns them by the id of the old."""
+    mode, made = FakeTensorMode(allow_non_fake_inputs=True), dict[int, Tensor]()
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    held[name] = made.setdefault(id(tensor), faked(mode, tensor))  # type: ignore[assignment]
+    return made
+
+
+def faked(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
+    """A fake tensor of the same shape and type that says it is on the CPU (real ones stay as they are)."""
+    if tensor.device.type != "meta":
+        return tensor
+    fake = FakeTensor(mode, tensor.detach(), torch.device("cpu"))
+    return nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
+
+
+class Ones(TorchDispatchMode):
+    """Answers 1 where code asks a fake tensor for its number."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator, or answer."""
+        if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Draw no noise in a block; other threads draw theirs."""
+    here, before = get_ident(), {name: getattr(noise, name) for name in ("perturb", "perturb_rows", "settle")}
+
+    def elsewhere(real: Any) -> Any:
+        return lambda out, *args, **options: out if get_ident() == here else real(out, *args, **options)
+
+    try:
+        for name, real in before.items():
+            setattr(noise, name, elsewhere(real))
+        yield
+    finally:
+        for name, real in before.items():
+            setattr(noise, name, real)
+
+
+class Tagged(Pool):
+    """Scratch memory that counts to its own part."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__()
+        self.live = live
+
+    def take(self, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """As the pool does."""
+        with self.live.during(SCRATCH):
+            return super().take(*args, **options)
+
+
+@contextmanager
+def watched(made: Hollow, part: str = LAYERS) -> Iterator[Live]:
+    """Count a block; the model's calls count to LAYERS, from the output head on to HEAD, autograd's to SLOPES.
+
+    Code that reads numbers out of a tensor as a list (a metric of the answers) ends the block: its forward pass is counted.
+    """
+    live, head = Live(part, copies=COPIES, backward=SLOPES), output_head(made.problem.model)
+    with ExitStack() as stack:
+
+        def begin(*_: Any) -> None:
+            live.part = LAYERS
+            if head is not None:  # hooked anew in each call, so that probes find a head that nobody has changed
+                handle = head.register_forward_pre_hook(lambda *_: setattr(live, "part", HEAD))
+                stack.callback(handle.remove)
+
+        stack.callback(made.problem.model.register_forward_pre_hook(begin).remove)
+        for context in (silence(), Ones(), live, suppress(DataDependentOutputException)):
+            stack.enter_context(cast(Any, context))
+        yield live
+
+
+def law_of(problem: Problem) -> str:
+    """The problem's law of z, or one that needs no pass over the noise to begin with."""
+    return "gaussian" if problem.config.noise == "sphere" else full_name(problem.config)
+
+
+def probing(made: Hollow) -> Parts:
+    """An estimate's passes at two points, as the problem probes; scratch is kept in the pool after it."""
+    problem, z = made.problem, Direction(law_of(made.problem), 1)
+    objective = METHODS[problem.config.name].load().objective(problem, State(), made.work)
+    assert problem.probe is not None
+    with watched(made) as live:
+        if isinstance(problem.probe, Scratch):
+            problem.probe.pool = Tagged(live)
+        problem.probe(objective, [Point(z, problem.eps), Point(z, -problem.eps)])
+    return dict(live.at_peak)
+
+
+def learning(made: Hollow) -> Parts:
+    """A lower-level step's loss and gradient of an adapter, by backpropagation or along a z of it."""
+    problem, batch = made.problem, made.work.largest
+    assert problem.slots is not None
+    slot = next(iter(problem.slots.params))
+    with watched(made, SLOPES) as live, problem.standing_still():
+        if problem.config.lower == "first-order":
+            held: Any = losses.gradient(problem, [batch], slot, 0)
+        else:  # the adapter's copy, and a gradient of its size
+            held = [torch.empty_like(param) for _ in range(2) for param in problem.slots.list(slot)]
+            with torch.no_grad():
+                losses.mean_loss(problem, [batch], slot, False)
+    del held
+    return dict(live.at_peak)
+
+
+def moving(made: Hollow, state: RuleState) -> Parts:
+    """An update of what zeroth order moves. Args: state, the rule's."""
+    config, leaves = made.problem.config, made.problem.leaves
+    assert leaves is not None
+    with watched(made) as live:
+        _, update = RULES[config.rule].step(state, SeedGrad(law_of(made.problem), ((1, 0.0),)), leaves)
+        move.apply(leaves, update, config.lr_theta, config.decay)
+    return dict(live.at_peak)
+
+
+def scoring(made: Hollow) -> Parts:
+    """The first batch of rows to score."""
+    assert made.work.score is not None
+    with watched(made) as live, torch.no_grad(), made.problem.standing_still():
+        made.work.score(made.problem.model, made.work.rows)
+    return dict(live.at_peak)
+
+
+def taken(tensors: Iterable[Tensor]) -> int:
+    """Bytes of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,127 @@
+"""What a run needs in memory, before it has run: what stands, and what its passes hold at their peak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from zofo.config import Config
+from zofo.core.probe.scratch import Scratch
+from zofo.core.rules import RULES, RuleState
+from zofo.memory import dry
+from zofo.memory.work import Work
+from zofo.methods.table import METHODS
+
+UNKNOWN = -1
+"""Stands for a size that is not estimated."""
+
+PASSES = {
+    "learning": "an adapter's forward and backward pass",
+    "probing": "a forward pass of the zeroth-order level",
+    "moving": "the zeroth-order update",
+    "scoring": "scoring validation and test rows",
+}
+WHEN = {"before": "before training and ever after", "steps": "from the first step on"} | PASSES
+"""The times that a size may belong to, in words."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of something that a run holds (or `UNKNOWN`), and when.
+
+    when: a key of `WHEN`. Of the `PASSES` the largest counts, since they come one after another.
+    """
+
+    name: str
+    bytes: int
+    when: str
+
+
+def estimate(config: Config, skeleton: nn.Module, work: Work) -> list[Size]:
+    """List what a run holds, in bytes that torch allocates.
+
+    Not in it: Python and its libraries, what numba and BLAS keep for themselves, and what malloc adds on a CPU
+    (measured there: 30 to 50 % of the activations; nothing with MALLOC_MMAP_THRESHOLD_=65536, which costs time).
+    Args: skeleton, the base model on the meta device, which is used up (see `dry.hollow`); work, its largest batches.
+    Raises: BadInput where the adapter does not fit the model. Cost: a second or more; no tensor of the model's size.
+    """
+    made, row = dry.hollow(config, skeleton, work), METHODS[config.method.name]
+    state = RULES[config.method.rule].init(made.problem.leaves) if row.zeroth else RuleState()  # type: ignore[arg-type]
+    if made.problem.shadow is not None:
+        made.problem.shadow.refresh()
+    found = passes(made, state)
+    return [size for size in [*standing(made, state), *found, *writing(config, skeleton, work)] if size.bytes]
+
+
+def standing(made: dry.Hollow, state: RuleState) -> list[Size]:
+    """What stands beside the passes, after they have been run dry once."""
+    m, problem, adapters = made.config.method, made.problem, dry.taken(made.adapters)
+    learners = METHODS[m.name].learners
+    moments = 2 * adapters if learners and m.optimizer == "adam" else 0
+    pool = problem.probe.pool.free if isinstance(problem.probe, Scratch) and METHODS[m.name].zeroth else []
+    twins = problem.shadow.twins if problem.shadow is not None else []
+    count = len(problem.slots.params) if problem.slots is not None else 0
+    return [
+        Size(f"weights ({made.config.model.weights})", dry.taken(made.base), "before"),
+        Size(f"adapters ({count})", adapters, "before"),
+        Size("moments of what zeroth order moves (rule adam)", dry.taken(state.moments.values()), "before"),
+        Size(f"optimizer of the adapters ({m.optimizer})", moments, "steps"),
+        Size("copies that a failed step goes back to", adapters + moments if learners else 0, "steps"),
+        Size("half-precision shadow of the weights", dry.taken(twins), "steps"),
+        Size("scratch for probing", dry.taken(pool), "steps"),
+    ]
+
+
+def passes(made: dry.Hollow, state: RuleState) -> list[Size]:
+    """What each kind of pass holds at its peak; `UNKNOWN` where a model cannot be run without its weights."""
+    row, runs = METHODS[made.config.method.name], dict[str, Callable[[], dry.Parts]]()
+    if row.learners:
+        runs["learning"] = lambda: dry.learning(made)
+    if row.zeroth:
+        runs["probing"], runs["moving"] = lambda: dry.probing(made), lambda: dry.moving(made, state)
+    if made.work.score is not None:
+        runs["scoring"] = lambda: dry.scoring(made)
+    return [size for when, run in runs.items() for size in tried(when, run)]
+
+
+def tried(when: str, run: Callable[[], dry.Parts]) -> list[Size]:
+    """A pass's parts, the layers' first; those below a thousandth are left out."""
+    try:
+        parts = run()
+    except Exception:  # whatever an architecture's own code does with numbers that are not there
+        return [Size("activations and logits", UNKNOWN, when)]
+    parts = {name: parts.get(name, 0) for name in (dry.LAYERS, dry.COPIES, dry.HEAD, dry.SLOPES)}
+    return [Size(name, size, when) for name, size in parts.items() if size > sum(parts.values()) / 1000]
+
+
+def writing(config: Config, skeleton: nn.Module, work: Work) -> list[Size]:
+    """Keys and values of all layers, kept while answers are generated."""
+    shape: Any = getattr(skeleton, "config", None)
+    heads, hidden, layers = (
+        int(getattr(shape, name, 0) or 0) for name in ("num_attention_heads", "hidden_size", "num_hidden_layers")
+    )
+    each = int(getattr(shape, "head_dim", 0) or 0) or (hidden // heads if heads else 0)
+    a_token = 2 * layers * int(getattr(shape, "num_key_value_heads", 0) or heads) * each
+    wide = 2 if config.model.dtype in ("bf16", "fp16") else 4
+    name = "keys and values of answers that are written"
+    return [Size(name, tokens * a_token * wide, when) for when, tokens in work.written.items()]
+
+
+def total(sizes: Sequence[Size], steps_only: bool = False, above: bool = False) -> int:
+    """Bytes that stand together at the most: everything that stays, and the largest pass (what is unknown: left out).
+
+    steps_only, without the passes of scoring; above, without what stands before training.
+    """
+    sums = dict.fromkeys(("before", "steps", *PASSES), 0)
+    for size in sizes:
+        sums[size.when] += max(0, size.bytes)
+    most = max(sums[name] for name in PASSES if not (steps_only and name == "scoring"))
+    return sums["steps"] + most + (0 if above else sums["before"])
+
+
+def whole(sizes: Sequence[Size]) -> bool:
+    """Whether everything is estimated."""
+    return all(size.bytes != UNKNOWN for size in sizes)

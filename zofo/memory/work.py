@@ -1,0 +1,106 @@
+"""What a run computes at its largest: the micro-batch of its longest rows, and the first batch of rows to score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from zofo.config import Config
+from zofo.evaluate import Reading, batches, scored
+from zofo.objectives import Objective, name_of
+from zofo.problem import built
+from zofo.scoring.batch import Batch, Encoded, lm_batch
+from zofo.scoring.objective import answer_logprobs, row_losses
+from zofo.scoring.past import can_share
+from zofo.scoring.tokens import pad_id
+from zofo.tasks.definition import Task
+
+Score = Callable[[nn.Module, Sequence[Encoded]], Tensor]
+ROWS = 32  # examples that are scored together, at most (`zofo.evaluate.evaluate`)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is minimised (`above`: by zeroth order instead), the largest micro-batch, how rows are scored and which.
+
+    score: None where no rows are known. written: tokens whose keys and values are kept at once while answers are
+    generated, by pass ("probing", "scoring"). It is a `Source`, which gives its micro-batch again and again.
+    """
+
+    objective: Objective
+    largest: Batch
+    above: Any = None
+    score: Score | None = None
+    rows: Sequence[Encoded] = ()
+    written: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and tokens of the micro-batch."""
+        rows, tokens = self.largest.input_ids.shape
+        return int(rows), int(tokens)
+
+    def batch(self, part: str, stream: str, step: int, micro: int) -> list[Batch]:
+        """The micro-batch, as often as is asked for."""
+        return [self.largest] * micro
+
+    def mixed(self, stream: str, step: int, micro: int, share: float) -> list[Batch]:
+        """The same."""
+        return [self.largest] * micro
+
+
+def of_shape(config: Config, tokens: int) -> Work:
+    """A batch of `--batch` rows of some tokens with one answer token each: what is known without a task."""
+    row = Encoded((0,) * tokens, ((0,),), 0)
+    batch, dtype, probes = lm_batch([row] * config.data.batch, range(config.data.batch), 0), *dtypes(config)
+    above = None if probes == dtype else partial(row_losses, dtype=probes)
+    return Work(Objective("lm", partial(row_losses, dtype=dtype), None, lm_batch, "loss"), batch, above)
+
+
+def dtypes(config: Config) -> tuple[str, str]:
+    """The computing dtype, and that of theta's probes."""
+    probes = config.method.probe_dtype
+    return config.model.dtype, config.model.dtype if probes == "auto" else probes
+
+
+def of_rows(config: Config, task: Task, encoded: Mapping[str, Sequence[Encoded]], tokenizer: Any) -> Work:
+    """The longest rows of a task's training, in one micro-batch, and those of its validation and test."""
+    (objective, above), pad = built(config, task, tokenizer), pad_id(tokenizer)
+    longest = sorted((*encoded["f"], *encoded["p"]), key=lambda e: -e.length)[: config.data.batch]
+    rows = max((encoded["validation"], encoded["test"]), key=lambda part: max(e.length for e in part))
+    batch = objective.cut(longest, range(len(longest)), pad)
+    score = scorer(task, config.model.dtype, pad)
+    return Work(objective, batch, above, score, rows, written(config, task, longest, rows))
+
+
+def scorer(task: Task, dtype: str, pad: int) -> Score:
+    """Score the first batch of some rows as `zofo.evaluate` does, without writing answers."""
+
+    def score(model: nn.Module, rows: Sequence[Encoded]) -> Tensor:
+        reading = Reading(model, dtype, pad, can_share(model))
+        _, part, past = next(batches(reading, rows, ROWS, task.max_new_tokens if writes(task) else 0))
+        if task.kind == "text":
+            return answer_logprobs(model, lm_batch(part, range(len(part)), pad), dtype, past)
+        return scored(reading, part, past)[1]
+
+    return score
+
+
+def writes(task: Task) -> bool:
+    """Whether scoring generates answers."""
+    return task.kind == "text" and bool(task.metrics)
+
+
+def written(config: Config, task: Task, longest: Sequence[Encoded], rows: Sequence[Encoded]) -> dict[str, int]:
+    """Tokens kept while answers are generated: by the probes of a metric of free text, and by scoring."""
+    if not writes(task):
+        return {}
+    probing = name_of(config, task) in ("accuracy", "f1")
+    first = sorted(rows, key=lambda e: -e.length)[:ROWS]
+    kept = {"probing": longest if probing else [], "scoring": first}
+    most = {name: max((len(e.context) for e in part), default=0) + task.max_new_tokens for name, part in kept.items()}
+    return {name: most[name] * len(part) for name, part in kept.items() if part}

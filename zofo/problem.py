@@ -1,0 +1,82 @@
+"""What a method works on, joined from its parts: the objective, what zeroth order moves and how it is probed, the shadow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from zofo import objectives
+from zofo.adapters.slots import Slots
+from zofo.config import Config
+from zofo.core.probe.hooks import Hooks
+from zofo.core.probe.inplace import Inplace
+from zofo.core.probe.scratch import Scratch
+from zofo.core.weights import leaves as tree
+from zofo.core.weights.leaves import Leaves
+from zofo.core.weights.shadow import Shadow
+from zofo.methods import table
+from zofo.methods.state import Problem
+from zofo.objectives import Objective
+from zofo.scoring.objective import HALF, output_head
+from zofo.tasks.definition import Task
+
+FP16_SCALE = 1024.0  # of the loss, so that fp16 gradients do not underflow
+
+
+def joined(
+    config: Config, model: nn.Module, leaves: Leaves, slots: Slots | None, objective: Objective, above: Any,
+    hooks: Hooks | None = None,
+) -> Problem:  # fmt: skip
+    """A run's problem.
+
+    Args: model, what is called (the peft model where there are adapters); leaves, the base's weights; above, what
+    zeroth order minimises instead of the objective's loss (None: that); hooks, of a model with weights outside memory.
+    """
+    theta = table.moves_theta(config)
+    tuned = leaves if theta or slots is None else own_leaves(slots)
+    exact = theta and config.method.probe == "scratch"
+    return Problem(
+        model=model,
+        loss=objective.loss,
+        config=config.method,
+        seed=config.run.seed,
+        steps=config.run.steps,
+        leaves=tuned,
+        probe=Scratch(model, tuned, config.method.stack == "on", hooks) if exact else Inplace(tuned),
+        slots=slots,
+        upper=above,
+        stacks=exact and objective.upper is None,
+        scale=FP16_SCALE if config.model.dtype == "fp16" else 1.0,
+        shadow=shadow(config, model, leaves),
+    )
+
+
+def built(config: Config, task: Task, tokenizer: Any) -> tuple[Objective, Any]:
+    """The objective, and what zeroth order minimises instead of its loss: a metric, or the loss in the probes' own dtype."""
+    objective = objectives.build(config, task, tokenizer)
+    probes = config.method.probe_dtype
+    if probes in ("auto", config.model.dtype):
+        return objective, objective.upper
+    other = config.model_copy(update={"model": config.model.model_copy(update={"dtype": probes})})
+    apart = objectives.build(other, task, tokenizer)
+    return objective, apart.upper or apart.loss
+
+
+def shadow(config: Config, model: nn.Module, leaves: Leaves) -> Shadow | None:
+    """Half-precision copies of the matrices, where first-order steps are computed in a half type over fp32 weights."""
+    m = config.model
+    if not (m.shadow and m.weights == "fp32" and m.dtype in HALF and table.METHODS[config.method.name].learners):
+        return None
+    return Shadow(leaves, HALF[m.dtype], still=not table.moves_theta(config), without=output_head(model))
+
+
+def own_leaves(slots: Slots) -> Leaves:
+    """The parameters of slot p as zeroth-order leaves, with the modules that own them."""
+    wanted = {id(p) for p in slots.list("p")}
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in slots.model.modules():
+        for attr, param in module.named_parameters(recurse=False):
+            if id(param) in wanted:
+                owners.setdefault(id(param), []).append((module, attr))
+    return tree.collect((name, param, tuple(owners[id(param)])) for name, param in slots.params["p"].items())
