@@ -13,7 +13,6 @@ from zofo.config import resolve
 from zofo.core.weights.leaves import snapshot
 from zofo.errors import BadInput
 from zofo.job import PACKAGES, Job, adapter_of, assemble, described, environment, prepare, recorded, same_rows
-from zofo.methods.losses import mean_loss
 from zofo.models import fingerprint
 from zofo.scoring.batch import choice_batch, lm_batch
 
@@ -97,82 +96,6 @@ def test_the_objective_reaches_task_problem_and_batches(
     assert job.prepared.task.metrics == metrics and job.batches.build is cut
     assert (job.problem.upper is not None) == upper == job.objective.higher
     assert job.problem.loss is job.objective.loss and job.problem.upper is job.objective.upper
-
-
-@pytest.mark.parametrize(
-    ("flags", "dtype", "still"),
-    [
-        ({"model__dtype": "bf16"}, torch.bfloat16, False),
-        ({"model__dtype": "fp16"}, torch.float16, False),
-        ({"model__dtype": "bf16", "method__lower": "zeroth-order"}, torch.bfloat16, False),
-        ({"model__dtype": "bf16", "method__name": "first-order"}, torch.bfloat16, True),
-        ({"model__dtype": "bf16", "model__shadow": False}, None, False),
-        ({"model__dtype": "fp32"}, None, False),
-        ({"model__weights": "bf16"}, None, False),
-        ({"model__dtype": "bf16", "method__name": "mezo"}, None, False),
-    ],
-    ids=str,
-)
-def test_a_shadow_is_kept_where_adapters_learn_in_a_half_type_over_fp32_weights(
-    folder: str, flags: dict[str, Any], dtype: torch.dtype | None, still: bool
-) -> None:
-    held = made(folder, **flags).problem.shadow
-    assert (None if held is None else held.dtype) == dtype
-    if held is not None:
-        assert held.still == still and not held.twins and held.leaves
-
-
-@pytest.mark.parametrize("flags", [{}, {"method__coupling": "outer"}, {"method__name": "first-order"}], ids=str)
-def test_a_step_through_the_shadow_has_the_bits_of_one_without(folder: str, flags: dict[str, Any]) -> None:
-    """Theta moves between the steps, and the shadow with it."""
-    ends = []
-    for shadow in (True, False):
-        job = made(folder, model__dtype="bf16", model__shadow=shadow, adapter__r=2, **flags)
-        assert job.slots is not None and (job.problem.shadow is not None) == shadow
-        state, told = job.begin(), []
-        for _ in range(2):
-            state, report = job.method.step(job.problem, state, job.batches)
-            told.append(report)
-        tensors = {slot: job.slots.tensors(slot) for slot in job.slots.params}
-        ends.append((told, tensors, snapshot(job.leaves)))
-    (told, adapters, theta), (told_too, adapters_too, theta_too) = ends
-    assert told == told_too
-    assert all(torch.equal(w, adapters_too[slot][name]) for slot in adapters for name, w in adapters[slot].items())
-    assert all(torch.equal(w, theta_too[name]) for name, w in theta.items())
-
-
-@pytest.mark.parametrize(
-    ("flags", "stacks", "scale"),
-    [
-        ({}, True, 1.0),
-        ({"model__dtype": "fp16"}, True, 1024.0),
-        ({"method__name": "mezo"}, True, 1.0),
-        ({"method__name": "mezo", "method__tune": "adapter"}, False, 1.0),
-        ({"method__name": "first-order"}, False, 1.0),
-        ({"method__probe": "inplace"}, False, 1.0),
-        ({"method__objective": "accuracy"}, False, 1.0),
-        ({"method__objective": "classification"}, True, 1.0),
-        ({"model__dtype": "bf16", "method__probe_dtype": "fp32"}, True, 1.0),
-    ],
-    ids=str,
-)
-def test_what_can_be_stacked_and_what_is_scaled(folder: str, flags: dict[str, Any], stacks: bool, scale: float) -> None:
-    problem = made(folder, **flags).problem
-    assert (problem.stacks, problem.scale) == (stacks, scale)
-
-
-def test_probes_may_be_computed_in_another_type_than_gradients(folder: str) -> None:
-    """The loss below is bf16's, the one that theta sees fp32's."""
-    flags = {"method__probe_dtype": "fp32", "adapter__r": 2}
-    job, plain = made(folder, model__dtype="bf16", **flags), made(folder, adapter__r=2)
-    batch = job.batches.batch("f", "upper-f", 0, 1)
-    with torch.no_grad():
-        below, above = (mean_loss(job.problem, batch, "p", upper) for upper in (False, True))
-        assert above == mean_loss(plain.problem, batch, "p") != below
-    assert job.problem.upper is not None and plain.problem.upper is None
-    other = made(folder, model__dtype="bf16", method__probe_dtype="bf16", adapter__r=2).problem
-    with torch.no_grad():
-        assert other.upper is None and mean_loss(other, batch, "p") == below
 
 
 def test_only_rows_that_are_scored_have_task_only_twins(folder: str) -> None:

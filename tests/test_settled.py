@@ -100,7 +100,7 @@ class TestTypes:
         machine(monkeypatch, fp32=1e-3, bf16=2e-3)
         assert choices(settled.types(build({}))[0]) == ("fp32", "fp32", 1e-3, "auto")
         machine(monkeypatch, fp32=3e-3, bf16=2e-3, fp16=1e-3)
-        assert choices(settled.types(build({}))[0]) == ("fp16", "fp16", 1e-3, "auto")
+        assert settled.types(build({}))[0].model.dtype == "fp16"
 
     @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
     @pytest.mark.parametrize("key", ["model.dtype", "model.weights"])
@@ -109,8 +109,28 @@ class TestTypes:
     ) -> None:
         if (key, dtype) != ("model.weights", "fp32"):
             unmeasured(monkeypatch)
+        monkeypatch.setattr(settled, "holds", lambda settings, dtype: True)
         found, notes = settled.types(build({key: dtype}))
         assert choices(found)[:2] == (dtype, dtype) and len(notes) == ((key, dtype) == ("model.weights", "fp32"))
+
+    @pytest.mark.parametrize(
+        ("dtype", "flags", "held"),
+        [
+            ("fp32", {"method.lam": 1e6}, True),
+            ("bf16", {}, True),
+            ("bf16", {"method.lam": 100.0}, False),
+            ("bf16", {"method.lam": 100.0, "method.name": "mezo"}, True),
+            ("bf16", {"method.lam": 100.0, "method.s": "off"}, True),
+            ("bf16", {"method.lam": 100.0, "method.coupling": "follow"}, True),
+            ("fp16", {}, False),
+            ("fp16", {"method.name": "mezo"}, False),
+        ],
+    )
+    def test_estimates_hold_in_bf16_up_to_the_lambda_that_was_measured(
+        self, dtype: str, flags: dict[str, Any], held: bool
+    ) -> None:
+        """Where theta sees one loss, there is no lambda; in fp16 nothing was measured."""
+        assert settled.holds(build(flags), dtype) == held
 
     def test_probes_are_computed_in_fp32_where_estimates_do_not_hold(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(settled, "holds", lambda settings, dtype: dtype == "fp32")
@@ -118,6 +138,8 @@ class TestTypes:
         assert choices(found) == ("bf16", "fp32", 1e-3, "auto")
         assert notes == ["theta's probes are computed in fp32: lambda 10 magnifies the error that bf16 makes"]
         assert settled.types(build({"model.dtype": "fp32"}))[1] == []
+        (note,) = settled.types(build({"model.dtype": "fp16", "method.name": "mezo"}))[1]
+        assert note == "theta's probes are computed in fp32: what errors fp16 makes was not measured"
 
     def test_half_weights_are_probed_in_their_own_type_whatever_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(settled, "holds", lambda settings, dtype: False)
@@ -133,7 +155,8 @@ class TestTypes:
         [
             ({"model.dtype": "fp32"}, 1e-3),
             ({"model.dtype": "bf16"}, 3e-3),
-            ({"model.dtype": "fp16"}, 1e-3),
+            ({"model.weights": "fp16"}, 1e-3),
+            ({"model.dtype": "bf16", "method.lam": 100.0}, 1e-3),
             ({"model.dtype": "bf16", "method.probe_dtype": "fp32"}, 1e-3),
             ({"model.dtype": "fp32", "method.probe_dtype": "bf16"}, 3e-3),
             ({"model.dtype": "bf16", "method.eps": 0.02}, 0.02),
@@ -294,7 +317,8 @@ def test_a_run_writes_down_what_was_chosen_and_a_resumed_one_keeps_it(
     loop.resume(run, Quiet())
     assert run.config.read_bytes() == written
     assert run.journal.read_bytes() == whole.journal.read_bytes()
-    assert read_json(run.eval) == read_json(whole.eval)
+    results, wanted = (read_json(r.eval) for r in (run, whole))
+    assert results.pop("memory").keys() == wanted.pop("memory").keys() and results == wanted
     for name in ("adapter-p", "adapter-s", "optimizer"):
         one, two = (r.checkpoints / "step-000004" / f"{name}.safetensors" for r in (whole, run))
         assert one.read_bytes() == two.read_bytes()

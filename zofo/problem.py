@@ -68,7 +68,9 @@ def shadow(config: Config, model: nn.Module, leaves: Leaves) -> Shadow | None:
     m = config.model
     if not (m.shadow and m.weights == "fp32" and m.dtype in HALF and table.METHODS[config.method.name].learners):
         return None
-    return Shadow(leaves, HALF[m.dtype], still=not table.moves_theta(config), without=output_head(model))
+    head = output_head(model)
+    plain = getattr(head, "base_layer", head)  # inside of LoRA
+    return Shadow(leaves, HALF[m.dtype], still=not table.moves_theta(config), without=plain)
 
 
 def own_leaves(slots: Slots) -> Leaves:

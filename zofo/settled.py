@@ -58,9 +58,9 @@ def types(config: Config) -> tuple[Config, list[str]]:
     if probes == "auto":
         probes = dtype if config.model.weights != "fp32" or holds(config, dtype) else "fp32"
         if probes != dtype and METHODS[config.method.name].zeroth:
-            notes.append(
-                f"theta's probes are computed in fp32: lambda {config.method.lam:g} magnifies the error that {dtype} makes"
-            )
+            known = f"lambda {config.method.lam:g} magnifies the error that {dtype} makes"
+            why = known if dtype in HELD else f"what errors {dtype} makes was not measured"
+            notes.append(f"theta's probes are computed in fp32: {why}")
     eps = config.method.eps or BY_DTYPE[probes]
     return with_(config, dtype, probes, eps, config.method.stack), notes
 

@@ -55,6 +55,12 @@ class TestCasts:
         found = Shadow(tree.find(tiny(arch)), torch.bfloat16).leaves
         assert {leaf.name for leaf in found} == CAST[arch]
 
+    def test_a_module_may_be_left_out(self, tiny: Tiny) -> None:
+        """The output head, which is computed in fp32."""
+        model = tiny("llama")
+        found = Shadow(tree.find(model), torch.bfloat16, without=model.lm_head).leaves
+        assert {leaf.name for leaf in found} == LLAMA
+
     def test_the_same_leaves_inside_a_peft_model(self, tiny: Tiny) -> None:
         slots = attach(tiny("gpt2").requires_grad_(False), AdapterConfig(r=2), ("p", "s"), 0)
         own = {id(p) for slot in "ps" for p in slots.list(slot)}
