@@ -1,6 +1,6 @@
 """Kill real training processes with SIGKILL, resume them, and compare with a run that was never stopped.
 
-Run by `tests/test_loop.py` in a process of its own: `python killing.py MODEL FOLDER CASE`. It imports
+Run by `tests/test_loop.py` in a process of its own: `python killing.py MODEL FOLDER CASE [few]`. It imports
 zofo once and forks a child for every run, so that a run costs its steps and not its imports. Prints
 one JSON line: the kills made and the differences found.
 """
@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
     "bilevel-bf16": THETA | {"model.dtype": "bf16", "method.stack": "on", "method.T": 1, "method.noise": "low-rank"},
     "first-order": {"method.name": "first-order", "adapter.dropout": 0.2, "method.schedule": "cosine", "method.warmup": 3},
 }  # fmt: skip
-FEW = {"bilevel-half": [("step", 5), ("validation", 8), ("step", 11)]}  # all points take half a minute
+FEW = [("step", 11)]  # resumed from step 9: the full copy of step 6, and the journal since
 
 
 class Killer(Quiet):
@@ -104,7 +104,7 @@ def picture(run: RunFolder) -> dict[str, Any]:
     return found
 
 
-def main(model: str, work: Path, case: str) -> None:
+def main(model: str, work: Path, case: str, few: bool = False) -> None:
     """Kill at every step, and after every validation (or at a `FEW` points); resume; compare."""
     torch.set_num_threads(1)
     flags = COMMON | CASES[case] | {"model.name": model, "run.dir": str(work)}
@@ -116,7 +116,7 @@ def main(model: str, work: Path, case: str) -> None:
     whole, differ, kills = picture(RunFolder(work / "whole")), [], 0
     points = [("step", k) for k in range(1, STEPS + 1)]
     points += [("validation", k) for k in range(2, STEPS + 1, 2)] if case != "mezo" else []
-    points = FEW.get(case, points)
+    points = FEW if few else points
     for phase, k in points:
         name = f"{phase}-{k}"
         status = forked(started(name, Killer(phase, k)))
@@ -130,4 +130,4 @@ def main(model: str, work: Path, case: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], "few" in sys.argv[4:])

@@ -34,8 +34,8 @@ def environment(home: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ZOFO_CACHE": str(home / "cache")}
 
 
-def killed(folder: str, home: Path, case: str) -> dict[str, Any]:
-    command = [sys.executable, str(ROOT / "tests/killing.py"), folder, str(home / "runs"), case]
+def killed(folder: str, home: Path, case: str, *words: str) -> dict[str, Any]:
+    command = [sys.executable, str(ROOT / "tests/killing.py"), folder, str(home / "runs"), case, *words]
     done = subprocess.run(command, env=environment(home), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -52,14 +52,14 @@ def test_a_run_killed_at_every_step_and_resumed_has_the_bits_of_one_never_stoppe
 
 
 def test_the_same_with_half_precision_weights_and_two_points_a_pass(folder: str, tmp_path: Path) -> None:
-    """Steps that were rounded stochastically are replayed to the bit, from the base and from a full copy."""
-    found = killed(folder, tmp_path, "bilevel-half")
-    assert found["kills"] == found["points"] == 3
+    """Steps that were rounded stochastically are replayed to the bit."""
+    found = killed(folder, tmp_path, "bilevel-half", "few")
+    assert found["kills"] == found["points"] == 1
     assert found["differ"] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["bilevel-outer", "bilevel-prefix", "bilevel-bf16", "mezo-lora"])
+@pytest.mark.parametrize("case", ["bilevel-outer", "bilevel-prefix", "bilevel-half", "bilevel-bf16", "mezo-lora"])
 def test_the_same_for_other_rules_adapters_and_starts(folder: str, tmp_path: Path, case: str) -> None:
     found = killed(folder, tmp_path, case)
     assert found["kills"] == found["points"] >= 12

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -339,7 +340,8 @@ def test_every_method_writes_down_what_was_chosen(
 
 def test_a_run_made_before_there_were_choices_goes_on_as_it_was(folder: str, home: Path) -> None:
     """Its configuration does not name them: one point a pass, over fp32 weights."""
-    whole, run = (started(folder, home, name, Quiet(), **{"method.eps": 1e-3}) for name in ("whole", "run"))
+    whole = started(folder, home, "whole", Quiet(), **{"method.eps": 1e-3})
+    run = RunFolder(Path(shutil.copytree(whole.path, home / "runs" / "old")))
     told = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     for section, keys in (("model", ("weights", "shadow")), ("method", ("rank", "probe_dtype", "stack"))):
         told[section] = {key: value for key, value in told[section].items() if key not in keys}

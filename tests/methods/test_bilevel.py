@@ -33,11 +33,11 @@ R, ALPHA, TARGETS = 2, 4, ("q_proj", "v_proj")
 LORA = LoraConfig(r=R, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM")
 
 
-def tiny(dtype: torch.dtype) -> OPTForCausalLM:
+def tiny(dtype: torch.dtype, layers: int = 2) -> OPTForCausalLM:
     torch.manual_seed(0)
     config = OPTConfig(  # not Llama, whose norms round an fp64 model's activations to fp32
-        vocab_size=50, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=32, dropout=0.0, init_std=0.2,
+        vocab_size=50, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=layers,
+        num_attention_heads=4, max_position_embeddings=32, dropout=0.0, init_std=0.2,
     )  # fmt: skip
     return OPTForCausalLM(config).to(dtype).eval().requires_grad_(False)
 
@@ -496,8 +496,8 @@ UPPER = micro((0, 2), (4,)), micro((1,), (3, 5))
 
 
 def held_in(weights: str) -> OPTForCausalLM:
-    """The tiny model; in a half type its matrices alone are, as `models.load` makes it."""
-    model = tiny(torch.float64 if weights == "fp64" else torch.float32)
+    """A model of one layer; in a half type its matrices alone are, as `models.load` makes it."""
+    model = tiny(torch.float64 if weights == "fp64" else torch.float32, layers=1)
     for param in model.parameters():
         if weights in HALF and param.dim() > 1:
             param.data = param.data.to(HALF[weights])
@@ -544,21 +544,19 @@ STACKED: list[dict[str, Any]] = [
     *[dict(kind=k) for k in ("prefix", "prompt")],
     dict(s="off"),
     dict(lam=0.0),
-    dict(estimator="forward"),
     dict(estimator="forward", q=2),
-    dict(q=3, noise="sphere"),
-    dict(noise="low-rank", rank=4),
+    dict(q=3, noise="low-rank", rank=4),
     dict(rule="adam"),
 ]
 
 
 @pytest.mark.parametrize("case", STACKED, ids=str)
 def test_stacked_iterations_equal_those_of_one_point_a_pass(case: dict) -> None:
-    """In fp64, three iterations: c and its parts, theta, p and s to a few roundings; the costs told are the same."""
+    """In fp64, two iterations: c and its parts, theta, p and s to a few roundings; the costs told are the same."""
     ends = []
     for stack in (False, True):
         problem = problem_of("fp64", stack, **case)
-        ends.append((problem, iterated(problem, 3)))
+        ends.append((problem, iterated(problem, 2)))
     (alone, before), (together, after) = ends
     assert isinstance(together.probe, Scratch) and together.probe.unstacked is None
     for one, two in zip(before, after, strict=True):
@@ -604,8 +602,8 @@ def test_a_stacked_iteration_in_other_types_is_the_same_to_their_rounding(
 
 @pytest.mark.parametrize("weights", ["fp32", "bf16", "fp16"])
 def test_a_thousand_estimates_leave_every_bit_of_every_weight(weights: str) -> None:
-    """Drift exactly 0: 1,000 estimates of G, most of them two points a pass."""
-    problem = problem_of(weights, True, accumulate_upper=1)
+    """Drift exactly 0, whatever the type: most estimates are two points a pass, every tenth is one point a pass."""
+    problem = problem_of(weights, True, accumulate_upper=1, s="off")
     assert problem.leaves is not None and isinstance(problem.probe, Scratch)
     before = {leaf.name: leaf.data.clone() for leaf in problem.leaves}
     todo, state, upper = bilevel.plan(problem.config, 3.0), bilevel.init(problem), (micro((0, 2)), micro((1,)))
