@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,13 +12,9 @@ from torch import nn
 from zofo.adapters.slots import attach
 from zofo.config import AdapterConfig, MethodConfig
 from zofo.core import noise, streams
-from zofo.core.probe import Stackable
 from zofo.methods import losses
-from zofo.methods.losses import Terms
 from zofo.methods.state import Problem
 from zofo.models import recompute
-from zofo.scoring.batch import Batch, Encoded, lm_batch
-from zofo.scoring.objective import row_losses
 
 Tiny = Callable[..., nn.Module]
 
@@ -146,135 +140,3 @@ def test_activation_checkpointing_recomputes_in_both_levels(tiny: Tiny, rows: to
         calls.clear()
         losses.gradient(made, [rows], "p", 0, dropout=dropout)
         assert len(calls) == 2 * len(handles)
-
-
-# ---- terms, one by one and all at once -----------------------------------------------------------------------
-
-ROWS = [
-    Encoded((5, 6, 7), ((8, 9),), 0),
-    Encoded((11, 12), ((13,),), 0),
-    Encoded((20, 21, 22, 23), ((8,),), 0),
-    Encoded((30,), ((31, 32, 33),), 0),
-]
-UNEVEN = {"f": ([0, 1, 2], [3]), "p": ([2], [0, 1, 3])}  # rows of each micro-batch of D_f and D_p
-
-
-def micro(part: str) -> list[Batch]:
-    return [lm_batch(ROWS, index, 0) for index in UNEVEN[part]]
-
-
-def of_terms(tiny: Tiny, arch: str, kind: str, **options: Any) -> Problem:
-    """p and s of a kind, each somewhere else, on a model whose loss is that of zofo's batches."""
-    config = AdapterConfig(kind=kind, r=2)  # type: ignore[arg-type]
-    slots = attach(tiny(arch).requires_grad_(False), config, ("p", "s"), 3)
-    with torch.no_grad():
-        for i, param in enumerate([*slots.list("p"), *slots.list("s")], 1):
-            param.add_(0.05 * torch.randn(param.shape, generator=torch.Generator().manual_seed(i)))
-    return Problem(slots.model, row_losses, MethodConfig(), 0, 1, slots=slots, stacks=True, **options)
-
-
-def term(problem: Problem, *parts: tuple[str | None, list[Batch]]) -> Terms:
-    made = losses.terms(problem, parts)
-    assert isinstance(made, Terms) and isinstance(made, Stackable)
-    return made
-
-
-@contextmanager
-def passes(model: nn.Module) -> Iterator[list[int]]:
-    """Rows of each forward pass of the base model."""
-    seen: list[int] = []
-    embedding = model.get_input_embeddings()  # type: ignore[operator]
-    handle = embedding.register_forward_hook(lambda _, args, out: seen.append(out.shape[0]))
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-G = (("p", "f"), ("p", "p"), ("s", "p"))  # A, B and C: slot and rows
-BY_KIND = {  # rows of each pass at one point: micro-batch by micro-batch; of p and s together, or of one after the other
-    "lora": [3 + 1 + 1, 1 + 3 + 3],
-    "prefix": [3 + 1, 1 + 3, 1, 3],
-    "prompt": [3 + 1, 1 + 3, 1, 3],
-}
-
-
-@pytest.mark.parametrize("kind", sorted(BY_KIND))
-@pytest.mark.parametrize("arch", ["gpt2", "llama", "qwen2"])
-def test_stacked_terms_are_the_terms_at_every_point(tiny: Tiny, arch: str, kind: str) -> None:
-    """LoRA's p and s go by row, other kinds slot by slot; the mean of a term is over its own rows."""
-    problem = of_terms(tiny, arch, kind)
-    assert problem.slots is not None
-    before = {slot: problem.slots.tensors(slot) for slot in "ps"}
-    objective = term(problem, *((slot, micro(part)) for slot, part in G))
-    with torch.no_grad():
-        want = objective()
-        for n in (1, 2, 3):
-            with passes(problem.model) as seen:
-                found = objective.stacked(n)
-            assert found.shape == (n, 3) and found.dtype == torch.float64
-            torch.testing.assert_close(found, want.expand(n, 3), rtol=2e-6, atol=0)
-            assert seen == [n * rows for rows in BY_KIND[kind]]
-    assert len({round(float(value), 4) for value in want}) == 3, "the terms can be told apart"
-    for slot, held in before.items():
-        assert all(torch.equal(param, held[name]) for name, param in problem.slots.params[slot].items())
-    assert not problem.model._forward_pre_hooks
-
-
-@pytest.mark.parametrize("kind", sorted(BY_KIND))
-def test_terms_of_one_slot_are_one_pass_a_micro_batch(tiny: Tiny, kind: str) -> None:
-    problem = of_terms(tiny, "llama", kind)
-    objective = term(problem, ("s", micro("f")), ("s", micro("p")))
-    with torch.no_grad(), passes(problem.model) as seen:
-        found, want = objective.stacked(2), objective()
-    assert seen[:2] == [2 * 4, 2 * 4]
-    torch.testing.assert_close(found, want.expand(2, 2), rtol=2e-6, atol=0)
-
-
-def test_stacked_terms_without_an_adapter(tiny: Tiny) -> None:
-    """MeZO's one term has no slot."""
-    problem = Problem(tiny("llama"), row_losses, MethodConfig(), 0, 1, stacks=True)
-    objective = term(problem, (None, micro("f")))
-    with torch.no_grad():
-        torch.testing.assert_close(objective.stacked(2), objective().expand(2, 1), rtol=2e-6, atol=0)
-
-
-def test_stacked_terms_are_of_what_zeroth_order_minimises(tiny: Tiny) -> None:
-    """The loss in the probes' own dtype, say."""
-    problem = of_terms(tiny, "llama", "lora", upper=lambda model, batch: 3 * row_losses(model, batch))
-    plain = term(of_terms(tiny, "llama", "lora"), ("p", micro("f")), ("s", micro("p")))
-    with torch.no_grad():
-        found = term(problem, *plain.parts).stacked(2)
-        torch.testing.assert_close(found, 3 * plain().expand(2, 2), rtol=2e-6, atol=0)
-
-
-def test_a_problem_that_does_not_stack_has_terms_that_are_called_alone(tiny: Tiny) -> None:
-    problem = replace(of_terms(tiny, "llama", "lora"), stacks=False)
-    made = losses.terms(problem, [("p", micro("f"))])
-    assert not isinstance(made, Stackable)
-    with torch.no_grad():
-        assert torch.equal(made(), term(of_terms(tiny, "llama", "lora"), ("p", micro("f")))())
-
-
-@pytest.mark.parametrize("kind", sorted(BY_KIND))
-@pytest.mark.parametrize("at", [1, 2])
-def test_an_exception_in_a_stacked_pass_leaves_no_hook_and_no_adapter_changed(tiny: Tiny, kind: str, at: int) -> None:
-    calls: list[int] = []
-
-    def failing(model: nn.Module, batch: Batch) -> torch.Tensor:
-        calls.append(1)
-        if len(calls) == at:
-            raise KeyboardInterrupt
-        return row_losses(model, batch)
-
-    problem = of_terms(tiny, "llama", kind, upper=failing)
-    assert problem.slots is not None
-    before = {slot: problem.slots.tensors(slot) for slot in "ps"}
-    objective = term(problem, *((slot, micro(part)) for slot, part in G))
-    with torch.no_grad(), pytest.raises(KeyboardInterrupt):
-        objective.stacked(2)
-    assert not problem.model._forward_pre_hooks
-    for slot, held in before.items():
-        assert all(torch.equal(param, held[name]) for name, param in problem.slots.params[slot].items())
-    with torch.no_grad():
-        torch.testing.assert_close(objective.stacked(2), objective().expand(2, 3), rtol=2e-6, atol=0)
