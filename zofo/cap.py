@@ -55,6 +55,11 @@ def status(key: str) -> int:
     return int(found.split()[1]) * 1024
 
 
+def highest() -> int:
+    """The most resident bytes of the process's life, whoever has reset the kernel's mark since (a run does in each step)."""
+    return max(status("VmHWM"), HighWater.before)
+
+
 def gb(count: int) -> str:
     """Bytes as GB."""
     return f"{count / 1e9:.2f} GB"
@@ -64,6 +69,6 @@ def kept(config: Config) -> str | None:
     """A sentence about the measured peak and the cap, where one is set."""
     if not config.run.memory_cap:
         return None
-    peak, limit = max(status("VmHWM"), HighWater.before), size_of(config.run.memory_cap)  # steps reset the mark
+    peak, limit = highest(), size_of(config.run.memory_cap)
     how = "within" if peak <= limit else "OVER"
     return f"peak resident memory {gb(peak)}: {how} the cap of {config.run.memory_cap}"

@@ -80,7 +80,7 @@ def trained(folder: Path, work: Path, limit: str, steps: int) -> dict[str, Any]:
     rows = read_metrics(run.metrics)
     taken = [row for row in rows if row["kind"] == "step"]
     return {
-        "peak_mb": round(cap.status("VmHWM") / 1e6),
+        "peak_mb": round(cap.highest() / 1e6),
         "seconds": time.perf_counter() - began,
         "cpu_seconds": time.process_time(),
         "step_seconds": taken[-1]["time"]["train"] / len(taken),

@@ -44,7 +44,7 @@ def estimate(config: Config, skeleton: nn.Module, work: Work) -> list[Size]:
     """List what a run holds, in bytes that torch allocates.
 
     Not in it: Python and its libraries, what numba and BLAS keep for themselves, and what malloc adds on a CPU
-    (measured there: 30 to 50 % of the activations; nothing with MALLOC_MMAP_THRESHOLD_=65536, which costs time).
+    (measured there: 35 to 65 % in first-order steps; `zofo.bench.peak` says more).
     Args: skeleton, the base model on the meta device, which is used up (see `dry.hollow`); work, its largest batches.
     Raises: BadInput where the adapter does not fit the model. Cost: a second or more; no tensor of the model's size.
     """
