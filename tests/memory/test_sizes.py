@@ -72,6 +72,7 @@ MATRICES = COUNT - 5 * 16
         ({"method.s": "off"}, "adapters (1)", 4 * ADAPTER),
         ({"method.lam": 0}, "adapters (1)", 4 * ADAPTER),
         ({"method.optimizer": "sgd"}, "optimizer of the adapters (sgd)", None),
+        ({"method.name": "first-order"}, "copies that a failed step goes back to", None),
         ({"method.name": "mezo"}, "adapters (0)", None),
         ({"method.name": "mezo", "method.tune": "adapter"}, "adapters (1)", 4 * ADAPTER),
         ({"method.name": "mezo", "method.tune": "adapter"}, "scratch for probing", None),

@@ -59,9 +59,10 @@ def estimate(config: Config, skeleton: nn.Module, work: Work) -> list[Size]:
 def standing(made: dry.Hollow, state: RuleState) -> list[Size]:
     """What stands beside the passes, after they have been run dry once."""
     m, problem, adapters = made.config.method, made.problem, dry.taken(made.adapters)
-    learners = METHODS[m.name].learners
-    moments = 2 * adapters if learners and m.optimizer == "adam" else 0
-    pool = problem.probe.pool.free if isinstance(problem.probe, Scratch) and METHODS[m.name].zeroth else []
+    row = METHODS[m.name]
+    moments = 2 * adapters if row.learners and m.optimizer == "adam" else 0
+    copies = adapters + moments if row.learners and row.zeroth else 0  # a first-order step has them after its passes
+    pool = problem.probe.pool.free if isinstance(problem.probe, Scratch) and row.zeroth else []
     twins = problem.shadow.twins if problem.shadow is not None else []
     count = len(problem.slots.params) if problem.slots is not None else 0
     return [
@@ -69,7 +70,7 @@ def standing(made: dry.Hollow, state: RuleState) -> list[Size]:
         Size(f"adapters ({count})", adapters, "before"),
         Size("moments of what zeroth order moves (rule adam)", dry.taken(state.moments.values()), "before"),
         Size(f"optimizer of the adapters ({m.optimizer})", moments, "steps"),
-        Size("copies that a failed step goes back to", adapters + moments if learners else 0, "steps"),
+        Size("copies that a failed step goes back to", copies, "steps"),
         Size("half-precision shadow of the weights", dry.taken(twins), "steps"),
         Size("scratch for probing", dry.taken(pool), "steps"),
     ]

@@ -40,8 +40,9 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
     batch = source.batch("all", "train", state.k, problem.config.accumulate_lower)
     learner = state.learners["p"]
     rate = learner.rate
-    with whole(problem, state), problem.standing_still():
-        slope = losses.gradient(problem, batch, "p", state.k)
+    with problem.standing_still():
+        slope = losses.gradient(problem, batch, "p", state.k)  # moves nothing: no copy to go back to while it runs
+    with whole(problem, state):
         finite = learner.step(slope.grads, math.isfinite(slope.loss))
         state = tally(problem, state, finite, "p", "the loss or its gradient")
     state = replace(state, k=state.k + 1)

@@ -107,16 +107,17 @@ def gradient(problem: Problem, batch: Micro, slot: str, *step: int, dropout: boo
     assert problem.slots is not None
     problem.slots.use(slot)
     params = problem.slots.list(slot)
-    total, count, grads = 0.0, 0, [torch.zeros_like(p) for p in params]
+    total, count = 0.0, 0
+    grads: list[Tensor] = []
     with learning(problem.model, dropout):
         for i, micro in enumerate(batch):
             with torch.enable_grad(), streams.seeded(problem.seed, "dropout", *step, i):
                 rows = problem.loss(problem.model, micro).reshape(-1)
                 parts = torch.autograd.grad(rows.sum() * problem.scale, params)
             total, count = total + float(rows.detach().cpu().double().sum()), count + rows.numel()
-            for grad, part in zip(grads, parts, strict=True):
-                grad.add_(part)
-    return Slope(total / count, [grad.div_(count * problem.scale) for grad in grads])
+            grads = [grad + part for grad, part in zip(grads, parts, strict=True)] if grads else list(parts)
+            del parts
+    return Slope(total / count, [grad / (count * problem.scale) for grad in grads])
 
 
 def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int, dropout: bool = False) -> Slope:
