@@ -19,6 +19,7 @@ from zofo.core.probe.hooks import Hooks
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaves
 from zofo.errors import BadInput
+from zofo.memory import heap
 from zofo.methods import table
 from zofo.methods.state import Problem, State
 from zofo.models import Base
@@ -172,6 +173,7 @@ def load(config: Config, source: Source) -> Loaded:
 def weights(config: Config, source: Source) -> tuple[nn.Module, Leaves, Hooks | None]:
     """A run's base model and its leaves: in memory, or outside it, with the hooks that make it compute."""
     if cap.streams(config, source):
+        heap.give_back()
         model, leaves, store = streamed.load(source, config.model, cap.workplace(), streamed.KEEP)
         return model, leaves, streamed.standing(model, leaves, store)
     model = models.load(source, config.model)

@@ -162,6 +162,7 @@ def validate(r: Running, state: State, progress: Progress) -> Progress:
         checkpoints.save_best(r.job, r.run, state, progress)
     row["time"] = {"seconds": time.perf_counter() - began, "train": progress.seconds}
     row["memory"] = {r.gauge.key: r.gauge.peak() / 1e6}
+    resident.settle()  # what scoring took is not a step's
     r.metrics.append(row)
     r.show.validation(row)
     return progress
@@ -326,6 +327,7 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
             show.note("this run is finished")
             return totals(r, read_json(run.eval), state, progress)
         show.phase("training")
+        resident.settle()
         r.standing = r.gauge.now()
         state, progress = loop(r, state, progress)
         summary = conclude(r, state, progress)

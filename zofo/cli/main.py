@@ -11,6 +11,7 @@ from cyclopts import App
 import zofo
 from zofo.cli import bench, compare, evaluate, export, flags, generate, ls, memory, resume, show, train
 from zofo.cli.problems import guarded
+from zofo.memory import heap
 
 ABOUT = """Fine-tune all weights of a language model for about the memory of running it.
 
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args: argv, the words after `zofo` (the process's own when None).
     """
     words = flags.joined(list(sys.argv[1:] if argv is None else argv))
+    heap.keep()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # libraries telling each other's authors
         return guarded(lambda: build()(words, exit_on_error=False, print_error=False))

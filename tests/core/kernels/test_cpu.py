@@ -124,6 +124,7 @@ def test_the_bits_do_not_depend_on_threads(
         pytest.skip("torch brings no libgomp here")
     if not openmp:
         monkeypatch.setattr(team, "LIBRARY", None)
+        monkeypatch.setattr(cpu, "share", lambda: None)  # the real one remembers what it found
         monkeypatch.setattr(team, "WORTH", 0)
     z, w = Direction(law, 42), weights(n)
     want = slow(w, z, 1e-3, 7, 5, 64)
@@ -141,6 +142,7 @@ def test_every_thread_does_its_share(
         pytest.skip("torch brings no libgomp here")
     if not openmp:
         monkeypatch.setattr(team, "LIBRARY", None)
+        monkeypatch.setattr(cpu, "share", lambda: None)  # the real one remembers what it found
     threads(2)
     calls: list[tuple[int, int]] = []
     monkeypatch.setattr(cpu, "span", lambda job, low, high: calls.append((low, high)))

@@ -59,7 +59,18 @@ def _address(context: Any, number: Any) -> Any:
     return types.voidptr(types.int64), code
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _bits(context: Any, number: Any) -> Any:
+    """The bits of an fp32 number."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_value_type(types.uint32))
+
+    return types.uint32(types.float32), code
+
+
 address: Any = _address
+bits_of: Any = _bits
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -160,6 +171,15 @@ def load(x, job, source, n):  # type: ignore[no-untyped-def]
             x[i] = table[half[i]]
 
 
+@njit(nogil=True, cache=True, inline="always")
+def nearest_bf16(b):  # type: ignore[no-untyped-def]
+    """The bits of fp32 rounded to bf16, to nearest even."""
+    odd = np.uint32(np.uint32(b >> np.uint32(16)) & np.uint32(1))
+    near = np.uint32(np.uint32(np.uint32(b + np.uint32(0x7FFF)) + odd) >> np.uint32(16))
+    nan = np.uint32(b & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    return np.uint16(np.uint32(0x7FC0) if nan else near)
+
+
 @njit(nogil=True, cache=True)
 def to_bf16(out, x, chance, rounding):  # type: ignore[no-untyped-def]
     """Round fp32 to bf16: to nearest even, or up with the probability of what is cut off (`chance`: 16 bits each)."""
@@ -175,11 +195,7 @@ def to_bf16(out, x, chance, rounding):  # type: ignore[no-untyped-def]
                 out[i] = np.uint16(0x7FC0)
     else:
         for i in range(n):
-            b = bits[i]
-            odd = np.uint32(np.uint32(b >> np.uint32(16)) & np.uint32(1))
-            near = np.uint32(np.uint32(np.uint32(b + np.uint32(0x7FFF)) + odd) >> np.uint32(16))
-            nan = np.uint32(b & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-            out[i] = np.uint16(np.uint32(0x7FC0) if nan else near)
+            out[i] = nearest_bf16(bits[i])
 
 
 @njit(nogil=True, cache=True)
@@ -240,6 +256,21 @@ def fp32_only(job, step, source, at, n):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def fp32_to_bf16(job, step, source, at, n):  # type: ignore[no-untyped-def]
+    """The same from fp32 to bf16, rounded to nearest: nothing in between."""
+    was = carray(address(job[W]), (source + n,), np.float32)[source:]
+    here = carray(address(job[OUT]), (job[SIZE],), np.uint16)[at : at + n]
+    if job[MINUS]:
+        there = carray(address(job[MINUS]), (job[SIZE],), np.uint16)[at : at + n]
+        for i in range(n):
+            here[i] = nearest_bf16(bits_of(was[i] + step[i]))
+            there[i] = nearest_bf16(bits_of(was[i] - step[i]))
+    else:
+        for i in range(n):
+            here[i] = nearest_bf16(bits_of(was[i] + step[i]))
+
+
+@njit(nogil=True, cache=True)
 def half_types(job, step, x, chance, source, at, n):  # type: ignore[no-untyped-def]
     """The same where a half type is read or written: by way of x, in fp32."""
     load(x, job, source, n)
@@ -281,6 +312,8 @@ def span(job, low, high):  # type: ignore[no-untyped-def]
         skip = steps(step, words, v, job, begin, n)
         if job[W_KIND] == 0 and job[OUT_KIND] == 0:
             fp32_only(job, step[skip : skip + n], source, at, n)
+        elif job[W_KIND] == 0 and job[OUT_KIND] == 1 and job[ROUNDING] == NEAREST:
+            fp32_to_bf16(job, step[skip : skip + n], source, at, n)
         else:
             if job[ROUNDING] == STOCHASTIC:
                 blocks = ((begin & 7) + n + 7) >> 3
