@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from zofo.core.probe import Point, affine, broadcast
+from zofo.core.probe import Point, affine
 from zofo.core.probe.pool import Pool
 from zofo.core.probe.stand import CannotStack, Owned, Stand, owned, refuse_gradients
 from zofo.core.weights.fetch import Fetcher
@@ -72,11 +72,6 @@ def together(stand: Stand, own: Owned, module: nn.Module, run: Any, *args: Any, 
         return looked_up(stand, own["weight"], *args)
     buffers = stand.live.setdefault(module, [])
     placed = {attr: stand.perturbed(leaf, buffers) for attr, leaf in own.items()}
-    if len(stand.points) > 1 and len(args) == 1 and not options and broadcast.suits(module, own):
-        stand.shares(args[0])
-        out = broadcast.once(module, run, args[0], placed["weight"])
-        leave(stand, own, module)
-        return out
     shared = [split(stand, value) for value in args]
     named = {key: split(stand, value) for key, value in options.items()}
     outs = []
