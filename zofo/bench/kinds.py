@@ -347,6 +347,7 @@ KINDS: dict[str, Kind] = {
     "upper-bf16-stacked": Kind("upper level in bf16, zofo, stacked", upper, dtype="bf16", stack=True),
     "iteration-plain": Kind("iteration (T = 10), its passes plainly", iteration_plain),
     "iteration-bf16": Kind("iteration (T = 10) in bf16, zofo", iteration, dtype="bf16"),
+    "iteration-bf16-stacked": Kind("iteration (T = 10) in bf16, zofo, stacked", iteration, dtype="bf16", stack=True),
 }
 REFERENCES = ("forward", "forward-full")
 """The kinds that the others are compared with, in time and in memory: always measured."""
