@@ -2,7 +2,7 @@
 
 A checkpoint holds the adapters, the learners' moments and the counts. theta comes back from the
 newest full copy at or before it (or the base) and the journal's steps since; a full copy is made
-every `run.snapshot_every` steps, and at every one when the rule is not replayable (Adam). The best
+every `run.snapshot_every` steps, and at every one when a step is more than keys and scalars (Adam, sketches). The best
 checkpoint holds theta whole. The journal's length and SHA-256 stand in the checkpoint.
 """
 
@@ -19,6 +19,7 @@ from zofo.core.weights import move
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.stored import StoredLeaf
 from zofo.job import Job, Loaded
+from zofo.methods import table
 from zofo.methods.state import State, from_checkpoint, to_checkpoint
 from zofo.run import checkpoint as files
 from zofo.run import journal as journals
@@ -61,7 +62,7 @@ def contents(job: Job, state: State, progress: Progress) -> tuple[dict[str, file
 
 def save(job: Job, run: RunFolder, state: State, progress: Progress, journal: Journal, metrics: Metrics) -> Progress:
     """Publish the checkpoint of a step; returns the progress with its snapshot step. Cost: see `contents`."""
-    always = job.config.method.rule == "adam"
+    always = not table.replays(job.config)
     again = state.k in progress.snapshots  # saved before at this step, and then validated
     full = job.moves_theta and (always or again or state.k - last(progress) >= job.config.run.snapshot_every)
     if full and not again:

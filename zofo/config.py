@@ -107,7 +107,7 @@ class AdapterConfig(Section):
 class MethodConfig(Section):
     """The training method. Which of these a method reads stands in `methods/table.py`."""
 
-    name: Literal["bilevel", "mezo", "first-order"] = Field("bilevel", description="the method")
+    name: Literal["bilevel", "mezo", "first-order", "sketch"] = Field("bilevel", description="the method")
     objective: Literal["auto", "lm", "classification", "accuracy", "f1"] = Field(
         "auto", description="what is minimised (auto: the task's; accuracy, f1: by the zeroth-order level alone)"
     )
@@ -120,6 +120,9 @@ class MethodConfig(Section):
     s_start: Literal["warm", "from-p"] = Field("warm", description="s at the start of an outer iteration")
     init: Literal["shared", "independent"] = Field("shared", description="whether p and s start equal")
     weighting: Literal["raw", "normalised"] = Field("raw", description="theta's G as it is, or divided by 1 + lambda")
+    upper: Literal["zeroth-order", "sketch"] = Field(
+        "zeroth-order", description="how theta sees G: by losses alone, or by a sketch of its gradient in backward passes"
+    )
     lower: Literal["first-order", "zeroth-order"] = Field("first-order", description="how s and p are trained")
     lower_eps: float = Field(1e-2, gt=0, description="probe size of a zeroth-order lower level")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="torch optimizer of s and p")
@@ -130,14 +133,26 @@ class MethodConfig(Section):
     )
     warmup: int = Field(0, ge=0, description="warm-up of s's and p's rate, in their own steps")
     clip: float = Field(1.0, ge=0, description="gradient norm clip of s and p (0: off)")
-    lr_theta: float = Field(1e-6, ge=0, description="learning rate of what zeroth order moves")
-    rule: Literal["sgd", "scalar-adaptive", "adam"] = Field(
-        "sgd", description="upper rule (adam: two more copies of the weights)"
+    lr_theta: float = Field(
+        1e-6, ge=0, description="learning rate of theta (rules normalised, momentum: the length of a step)"
+    )
+    schedule_theta: Literal["constant", "linear", "cosine"] = Field("constant", description="schedule of theta's rate")
+    rule: Literal["sgd", "scalar-adaptive", "adam", "normalised", "momentum"] = Field(
+        "sgd",
+        description="upper rule (zeroth order: sgd, scalar-adaptive, or adam, two more copies of the weights; "
+        "sketch: sgd, normalised, momentum, or adam, in the sketch's own coordinates)",
     )
     decay: float = Field(0.0, ge=0, description="decoupled weight decay of theta")
     estimator: Literal["central", "forward"] = Field("central", description="difference taken of the losses")
-    noise: Literal["gaussian", "rademacher", "sphere", "low-rank"] = Field("gaussian", description="law of z")
-    rank: int = Field(8, ge=1, le=32, description="rank of a matrix's z under the low-rank law")
+    noise: Literal["gaussian", "rademacher", "sphere", "low-rank"] = Field("gaussian", description="law of z (sketch: of R)")
+    rank: int = Field(8, ge=1, le=32, description="rank of a matrix's z under the low-rank law, or of a sketch")
+    side: Literal["input", "smaller"] = Field(
+        "input", description="side of a layer that is sketched (smaller: its outputs where they are fewer; keeps its input)"
+    )
+    nu: int = Field(
+        0, ge=0, description="steps that a sketch's R is kept for, so how long momentum and adam remember (0: 1; those two 20)"
+    )
+    transfer: bool = Field(False, description="carry the first moments over to a new R, instead of beginning anew")
     eps: float = Field(0.0, ge=0, description="probe size (0: by the probes' dtype)")
     probe_dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="dtype that theta's probes are computed in (auto: the computing dtype where estimates hold)"

@@ -9,6 +9,7 @@ from torch import nn
 from zofo import objectives
 from zofo.adapters.slots import Slots
 from zofo.config import Config
+from zofo.core.probe import Probe
 from zofo.core.probe.hooks import Hooks
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
@@ -36,6 +37,7 @@ def joined(
     theta = table.moves_theta(config)
     tuned = leaves if theta or slots is None else own_leaves(slots)
     exact = theta and config.method.probe == "scratch"
+    probe: Probe = Scratch(model, tuned, config.method.stack == "on", hooks) if exact else Inplace(tuned)
     return Problem(
         model=model,
         loss=objective.loss,
@@ -43,10 +45,10 @@ def joined(
         seed=config.run.seed,
         steps=config.run.steps,
         leaves=tuned,
-        probe=Scratch(model, tuned, config.method.stack == "on", hooks) if exact else Inplace(tuned),
+        probe=probe,
         slots=slots,
         upper=above,
-        stacks=exact and objective.upper is None,
+        stacks=exact and not table.sketches(config.method) and objective.upper is None,
         scale=FP16_SCALE if config.model.dtype == "fp16" else 1.0,
         shadow=shadow(config, model, leaves),
     )
@@ -66,7 +68,8 @@ def built(config: Config, task: Task, tokenizer: Any) -> tuple[Objective, Any]:
 def shadow(config: Config, model: nn.Module, leaves: Leaves) -> Shadow | None:
     """Half-precision copies of the matrices, where first-order steps are computed in a half type over fp32 weights."""
     m = config.model
-    if not (m.shadow and m.weights == "fp32" and m.dtype in HALF and table.METHODS[config.method.name].learners):
+    backwards = table.METHODS[config.method.name].learners or table.sketches(config.method)
+    if not (m.shadow and m.weights == "fp32" and m.dtype in HALF and backwards):
         return None
     head = output_head(model)
     plain = getattr(head, "base_layer", head)  # inside of LoRA

@@ -19,6 +19,7 @@ from zofo.config import Config
 from zofo.core.estimate import ESTIMATORS
 from zofo.core.probe.scratch import Scratch
 from zofo.job import Job
+from zofo.methods import table
 from zofo.methods.state import EPS, Problem
 from zofo.methods.table import METHODS, moves_theta
 
@@ -57,7 +58,7 @@ def types(config: Config) -> tuple[Config, list[str]]:
     probes = config.method.probe_dtype
     if probes == "auto":
         probes = dtype if config.model.weights != "fp32" or holds(config, dtype) else "fp32"
-        if probes != dtype and METHODS[config.method.name].zeroth:
+        if probes != dtype and table.zeroth(config.method):
             known = f"lambda {config.method.lam:g} magnifies the error that {dtype} makes"
             why = known if dtype in HELD else f"what errors {dtype} makes was not measured"
             notes.append(f"theta's probes are computed in fp32: {why}")
@@ -72,7 +73,7 @@ def holds(config: Config, dtype: str) -> bool:
     lambda pulls p and s together, B - C to nothing, and its error stays.
     """
     row, m = METHODS[config.method.name], config.method
-    magnified = row.zeroth and row.learners and m.s == "on" and m.coupling != "follow"
+    magnified = table.zeroth(m) and row.learners and m.s == "on" and m.coupling != "follow"
     return dtype == "fp32" or (dtype in HELD and (not magnified or config.method.lam <= HELD[dtype]))
 
 

@@ -15,18 +15,19 @@ from dataclasses import dataclass
 from zofo.core.noise import Direction
 from zofo.core.probe import Objective, Point, Probe
 from zofo.core.seedgrad import SeedGrad
+from zofo.core.sketch.grad import SketchGrad
 
 
 @dataclass(frozen=True)
 class Estimate:
     """An estimate of the gradient.
 
-    grad: sum_i c_i z_i; terms: each term's value, averaged over the points used (central: theta +- eps z;
+    grad: sum_i c_i z_i, or a sketch; terms: each term's value, averaged over the points used (central: theta +- eps z;
     forward: theta itself); by_term: each term's own projected gradient, before its weight, averaged over
-    the probes; finite: whether every loss was; calls: how often the objective was evaluated.
+    the probes (a sketch has none); finite: whether every loss was; calls: how often the objective was evaluated.
     """
 
-    grad: SeedGrad
+    grad: SeedGrad | SketchGrad
     terms: tuple[float, ...]
     by_term: tuple[float, ...]
     finite: bool

@@ -27,13 +27,13 @@ from zofo.core.noise import Direction
 from zofo.core.probe import Point
 from zofo.core.probe.pool import Pool
 from zofo.core.probe.scratch import Scratch
-from zofo.core.rules import RULES, RuleState
+from zofo.core.rules import RuleState
 from zofo.core.seedgrad import SeedGrad
+from zofo.core.sketch.grad import SketchGrad
 from zofo.core.weights import leaves as tree
-from zofo.core.weights import move
 from zofo.memory.live import Live
 from zofo.memory.work import Work
-from zofo.methods import losses
+from zofo.methods import losses, table, theta
 from zofo.methods.state import Problem, State
 from zofo.methods.state import law_of as full_name
 from zofo.methods.table import METHODS
@@ -200,13 +200,43 @@ def learning(made: Hollow) -> Parts:
     return dict(live.at_peak)
 
 
+def sketching(made: Hollow) -> Parts:
+    """A forward and a backward pass that leave a sketch, and, where p steps above, p's gradient."""
+    with watched(made, SLOPES) as live, made.problem.standing_still():
+        held = sketch(made)
+    del held
+    return dict(live.at_peak)
+
+
+def sketch(made: Hollow) -> SketchGrad:
+    """The sketch of the largest batch."""
+    problem, config = made.problem, made.problem.config
+    slot = next(iter(problem.slots.params)) if problem.slots is not None else None
+    learn = config.name == "bilevel" and config.coupling == "outer"
+    with theta.capturing(problem, 0) as capture:
+        losses.gradient(problem, [made.work.largest], slot, 0, dropout=False, capture=capture, learn=learn)
+    return capture.grad()
+
+
+def moments(made: Hollow, state: RuleState) -> int:
+    """Bytes that a rule over sketches keeps."""
+    config = made.problem.config
+    if not table.sketches(config) or config.rule not in table.REMEMBER:
+        return 0
+    with watched(made):
+        after, _ = theta.move_by(made.problem, State(rule=state), sketch(made), 0.0)
+    return taken(after.rule.moments.values())
+
+
 def moving(made: Hollow, state: RuleState) -> Parts:
-    """An update of what zeroth order moves. Args: state, the rule's."""
-    config, leaves = made.problem.config, made.problem.leaves
-    assert leaves is not None
+    """An update of theta. Args: state, the rule's."""
+    problem = made.problem
+    grad: Any = None
+    if table.sketches(problem.config):
+        with watched(made):
+            grad = sketch(made)
     with watched(made) as live:
-        _, update = RULES[config.rule].step(state, SeedGrad(law_of(made.problem), ((1, 0.0),)), leaves)
-        move.apply(leaves, update, config.lr_theta, config.decay)
+        theta.move_by(problem, State(rule=state), grad or SeedGrad(law_of(problem), ((1, 0.0),)), problem.config.lr_theta)
     return dict(live.at_peak)
 
 

@@ -10,9 +10,10 @@ from torch import nn
 
 from zofo.config import Config
 from zofo.core.probe.scratch import Scratch
-from zofo.core.rules import RULES, RuleState
+from zofo.core.rules import RuleState
 from zofo.memory import dry
 from zofo.memory.work import Work
+from zofo.methods import table, theta
 from zofo.methods.table import METHODS
 
 UNKNOWN = -1
@@ -21,7 +22,8 @@ UNKNOWN = -1
 PASSES = {
     "learning": "an adapter's forward and backward pass",
     "probing": "a forward pass of the zeroth-order level",
-    "moving": "the zeroth-order update",
+    "sketching": "a forward and backward pass that leaves a sketch of theta's gradient",
+    "moving": "theta's update",
     "scoring": "scoring validation and test rows",
 }
 WHEN = {"before": "before training and ever after", "steps": "from the first step on"} | PASSES
@@ -49,7 +51,7 @@ def estimate(config: Config, skeleton: nn.Module, work: Work) -> list[Size]:
     Raises: BadInput where the adapter does not fit the model. Cost: a second or more; no tensor of the model's size.
     """
     made, row = dry.hollow(config, skeleton, work), METHODS[config.method.name]
-    state = RULES[config.method.rule].init(made.problem.leaves) if row.zeroth else RuleState()  # type: ignore[arg-type]
+    state = theta.init(made.problem) if row.zeroth or table.sketches(config.method) else RuleState()
     if made.problem.shadow is not None:
         made.problem.shadow.refresh()
     found = passes(made, state)
@@ -62,13 +64,14 @@ def standing(made: dry.Hollow, state: RuleState) -> list[Size]:
     row = METHODS[m.name]
     moments = 2 * adapters if row.learners and m.optimizer == "adam" else 0
     copies = adapters + moments if row.learners and row.zeroth else 0  # a first-order step has them after its passes
-    pool = problem.probe.pool.free if isinstance(problem.probe, Scratch) and row.zeroth else []
+    pool = problem.probe.pool.free if isinstance(problem.probe, Scratch) and table.zeroth(m) else []
     twins = problem.shadow.twins if problem.shadow is not None else []
     count = len(problem.slots.params) if problem.slots is not None else 0
     return [
         Size(f"weights ({made.config.model.weights})", dry.taken(made.base), "before"),
         Size(f"adapters ({count})", adapters, "before"),
         Size("moments of what zeroth order moves (rule adam)", dry.taken(state.moments.values()), "before"),
+        Size(f"moments of the sketch (rule {m.rule})", dry.moments(made, state), "steps"),
         Size(f"optimizer of the adapters ({m.optimizer})", moments, "steps"),
         Size("copies that a failed step goes back to", copies, "steps"),
         Size("half-precision shadow of the weights", dry.taken(twins), "steps"),
@@ -81,8 +84,10 @@ def passes(made: dry.Hollow, state: RuleState) -> list[Size]:
     row, runs = METHODS[made.config.method.name], dict[str, Callable[[], dry.Parts]]()
     if row.learners:
         runs["learning"] = lambda: dry.learning(made)
-    if row.zeroth:
+    if table.zeroth(made.config.method):
         runs["probing"], runs["moving"] = lambda: dry.probing(made), lambda: dry.moving(made, state)
+    if table.sketches(made.config.method):
+        runs["sketching"], runs["moving"] = lambda: dry.sketching(made), lambda: dry.moving(made, state)
     if made.work.score is not None:
         runs["scoring"] = lambda: dry.scoring(made)
     return [size for when, run in runs.items() for size in tried(when, run)]

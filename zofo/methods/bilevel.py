@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 from zofo.config import MethodConfig
 from zofo.core.estimate import ESTIMATORS, Estimate
 from zofo.core.probe import Objective
-from zofo.core.rules import RULES
 from zofo.core.weights import move
-from zofo.methods import losses
+from zofo.methods import losses, theta
 from zofo.methods.learner import Learner
 from zofo.methods.losses import Slope
 from zofo.methods.state import Micro, Problem, Report, Source, State, tally
@@ -100,7 +99,7 @@ def init(problem: Problem) -> State:
             problem.steps * per_iteration,
             config.clip,
         )
-    return State(rule=RULES[config.rule].init(problem.leaves), learners=learners)
+    return State(rule=theta.init(problem), learners=learners)
 
 
 def draw(problem: Problem, state: State, source: Source) -> tuple[Lower, tuple[Micro, Micro]]:
@@ -127,15 +126,15 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
     """One outer iteration; on an exception at any forward or backward pass nothing has changed. theta moves last.
 
         for t < T:   s <- s - lr_s grad_s C          (both: and p <- p - lr_p grad_p of its mixed batch)
-        c   = [ G(theta + eps z) - G(theta - eps z) ] / (2 eps)
         g_p = ( grad_p A + lambda grad_p B ) / (1 + lambda)                    (outer only)
-        theta <- theta - lr_theta rule(c z);   p <- p - lr_p g_p               (outer only)
+        g   = c z,   c = [ G(theta + eps z) - G(theta - eps z) ] / (2 eps)     (upper `sketch`: Q R, with g_p's own passes)
+        theta <- theta - lr_theta rule(g);     p <- p - lr_p g_p               (outer only)
 
     Args: lower, T pairs of batches; upper, the batches of D_f and of D_p (B and C share the latter).
     Raises: NotFinite after `max_bad` non-finite steps in a row.
     Cost: T (both: 2 T) forward and backward passes below; 6 q forward passes above (A alone: 2 q), and
-    with `outer` two more forward and backward passes. Memory: the larger of a probe's and an adapter's
-    backward pass. Reference: arXiv 2502.03604, algorithm 2 and equations 5 to 9.
+    with `outer` two more forward and backward passes; upper `sketch`: three forward and backward passes above in all.
+    Memory: the larger of a probe's and an adapter's backward pass. Reference: arXiv 2502.03604, algorithm 2 and equations 5 to 9.
     """
     config = problem.config
     assert problem.slots is not None and problem.leaves is not None
@@ -156,10 +155,11 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
                     numbers[f"loss_{slot}"] = slope.loss
             if todo.follow:
                 problem.slots.copy("s", "p")
-            above = upper_slope(problem, state.k, todo, lam, upper) if todo.p_above else None
-        estimate = look(problem, state, todo, upper)
-        numbers |= told(todo, estimate)
-        finite = estimate.finite and move.fits(estimate.grad, config.lr_theta)
+            above, estimate = backwards(problem, state.k, todo, lam, upper)
+        estimate = estimate or look(problem, state, todo, upper)
+        numbers |= told(problem, todo, estimate)
+        lr_theta = theta.rate(problem, state.k)
+        finite = estimate.finite and move.fits(estimate.grad, lr_theta)
         finite = finite and (above is None or math.isfinite(above.loss))
         moved = None
         if finite and above is not None:
@@ -167,11 +167,9 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
             finite = state.learners["p"].step(above.grads)
         state = tally(problem, state, finite, "upper", "a loss or gradient of the upper level")
         if finite:
-            rule, update = RULES[config.rule].step(state.rule, estimate.grad, problem.leaves)
-            moved = move.apply(problem.leaves, update, config.lr_theta, config.decay)
-            state = replace(state, rule=rule)
+            state, moved = theta.move_by(problem, state, estimate.grad, lr_theta)
     state = replace(state, k=state.k + 1)
-    numbers |= {"lr_theta": config.lr_theta, "bad": state.bad}
+    numbers |= {"lr_theta": lr_theta, "bad": state.bad}
     return state, Report(numbers, moved, *passes(config, todo, len(lower), estimate))
 
 
@@ -205,6 +203,39 @@ def objective(problem: Problem, state: State, source: Source) -> Objective:
     return seen(problem, todo, draw(problem, state, source)[1])
 
 
+def backwards(
+    problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]
+) -> tuple[Slope | None, Estimate | None]:
+    """What the upper level takes from backward passes at theta_k: p's gradient, and with upper `sketch` G's in theta."""
+    if problem.config.upper == "sketch":
+        return sketched(problem, k, todo, lam, upper)
+    return (upper_slope(problem, k, todo, lam, upper) if todo.p_above else None), None
+
+
+def sketched(
+    problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]
+) -> tuple[Slope | None, Estimate]:
+    """Q of G, Q_A + lambda (Q_B - Q_C) with one R a layer, and g_p from the same passes over A and B.
+
+    Cost: a forward and a backward pass a term.
+    """
+    rows, values = {"f": upper[0], "p": upper[1]}, []
+    shares = {"A": 1 / (1 + lam), "B": lam / (1 + lam)}
+    parts: list[tuple[float, Slope]] = []
+    with theta.capturing(problem, k) as capture:
+        for term in todo.terms:
+            learn = todo.p_above and term.name in shares
+            slope = losses.gradient(
+                problem, rows[term.rows], term.slot, k,
+                dropout=False, learn=learn, capture=capture, weight=term.weight,
+            )  # fmt: skip
+            values.append(slope.loss)
+            if learn:
+                parts.append((shares[term.name], slope))
+    above = Slope(sum(w * part.loss for w, part in parts), losses.weighted(parts)) if parts else None
+    return above, theta.seen(capture, values)
+
+
 def upper_slope(problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]) -> Slope:
     """g_p = (grad_p A + lambda grad_p B) / (1 + lambda), exact (or along one z of iteration k), at theta_k.
 
@@ -217,13 +248,13 @@ def upper_slope(problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[M
     return Slope(sum(w * part.loss for w, part in parts), losses.weighted(parts))
 
 
-def told(todo: Plan, estimate: Estimate) -> dict[str, float]:
-    """Losses and projected gradients by term, the gap B - C, and c itself."""
+def told(problem: Problem, todo: Plan, estimate: Estimate) -> dict[str, float]:
+    """Losses and projected gradients by term, the gap B - C, and c itself (of a sketch: |g|)."""
     names = [term.name for term in todo.terms]
     values = dict(zip(names, estimate.terms, strict=True))
-    slopes = {f"c_{name}": c for name, c in zip(names, estimate.by_term, strict=True)}
+    slopes = {f"c_{name}": c for name, c in zip(names, estimate.by_term, strict=False)}
     gap = {"gap": values["B"] - values["C"]} if "C" in values else {}
-    return values | gap | slopes | {"c": sum(estimate.grad.coefficients)}
+    return values | gap | slopes | theta.size(problem, estimate.grad)
 
 
 def passes(config: MethodConfig, todo: Plan, T: int, estimate: Estimate) -> tuple[int, int]:
@@ -231,5 +262,8 @@ def passes(config: MethodConfig, todo: Plan, T: int, estimate: Estimate) -> tupl
     forwards = estimate.calls * len(todo.terms) * config.accumulate_upper
     each = 1 if config.lower == "first-order" else 2
     learned = T * len(todo.below) * config.accumulate_lower
-    learned += len(todo.terms[:2]) * config.accumulate_upper if todo.p_above else 0
+    if config.upper == "sketch":
+        learned += len(todo.terms) * config.accumulate_upper
+    elif todo.p_above:
+        learned += len(todo.terms[:2]) * config.accumulate_upper
     return forwards + each * learned, learned if each == 1 else 0

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zofo.adapters.slots import learning
 from zofo.core import noise, streams
+from zofo.core.attention import Wide
 from zofo.core.estimate import central
 from zofo.core.noise import Direction
 from zofo.core.probe import Objective
 from zofo.core.probe.inplace import Inplace
+from zofo.core.sketch.capture import Capture
 from zofo.core.weights import leaves as tree
 from zofo.methods.state import Micro, Problem, law_of
 from zofo.scoring.batch import merged
@@ -98,26 +100,50 @@ def rows_of(problem: Problem, names: Sequence[str | None], counts: Sequence[int]
             yield
 
 
-def gradient(problem: Problem, batch: Micro, slot: str, *step: int, dropout: bool = True) -> Slope:
+def gradient(
+    problem: Problem, batch: Micro, slot: str | None, *step: int, dropout: bool = True, learn: bool = True,
+    capture: Capture | None = None, weight: float = 1.0,
+) -> Slope:  # fmt: skip
     """The exact gradient of F with respect to a slot, accumulated over micro-batches.
 
     Cost: a forward and a backward pass a micro-batch; activations of one micro-batch. The adapter's own
     dropout is on unless `dropout` is false, its random numbers a function of the seed and `step`; the base's is off.
+    learn: whether the slot's gradient is wanted (without a slot there is none). capture: the same passes leave the
+    sketch of `weight` F's gradient in theta there.
     """
-    assert problem.slots is not None
-    problem.slots.use(slot)
-    params = problem.slots.list(slot)
+    own: list[nn.Parameter] = []
+    if slot is not None and problem.slots is not None:
+        problem.slots.use(slot)
+        own = problem.slots.list(slot)
+    params: list[Tensor] = [*own] if learn else []
+    anchor = [capture.anchor] if capture is not None else []
     total, count = 0.0, 0
     grads: list[Tensor] = []
-    with learning(problem.model, dropout):
+    with learning(problem.model, dropout), still(() if learn else own), Wide():
         for i, micro in enumerate(batch):
             with torch.enable_grad(), streams.seeded(problem.seed, "dropout", *step, i):
                 rows = problem.loss(problem.model, micro).reshape(-1)
-                parts = torch.autograd.grad(rows.sum() * problem.scale, params)
+                parts = torch.autograd.grad(rows.sum() * problem.scale, [*params, *anchor], allow_unused=bool(anchor))
+            parts = parts[: len(params)]
             total, count = total + float(rows.detach().cpu().double().sum()), count + rows.numel()
             grads = [grad + part for grad, part in zip(grads, parts, strict=True)] if grads else list(parts)
             del parts
+    if capture is not None:
+        capture.close(weight / (count * problem.scale))
     return Slope(total / count, [grad / (count * problem.scale) for grad in grads])
+
+
+@contextmanager
+def still(params: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Run a block in which some parameters want no gradient, so that nothing is kept for one."""
+    wanted = [param for param in params if param.requires_grad]
+    try:
+        for param in wanted:
+            param.requires_grad_(False)
+        yield
+    finally:
+        for param in wanted:
+            param.requires_grad_(True)
 
 
 def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int, dropout: bool = False) -> Slope:

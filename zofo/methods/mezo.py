@@ -10,9 +10,8 @@ from dataclasses import replace
 from zofo.config import MethodConfig
 from zofo.core.estimate import ESTIMATORS
 from zofo.core.probe import Objective
-from zofo.core.rules import RULES
 from zofo.core.weights import move
-from zofo.methods import losses
+from zofo.methods import losses, theta
 from zofo.methods.state import Problem, Report, Source, State, tally
 
 
@@ -24,7 +23,7 @@ def slots(config: MethodConfig) -> tuple[str, ...]:
 def init(problem: Problem) -> State:
     """The state before the first step. Memory: the rule's (Adam: two copies of what is tuned)."""
     assert problem.leaves is not None
-    return State(rule=RULES[problem.config.rule].init(problem.leaves))
+    return State(rule=theta.init(problem))
 
 
 def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]:
@@ -38,17 +37,16 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
     directions = problem.directions(state.k)
     estimator = ESTIMATORS[config.estimator]
     estimate = estimator(problem.probe, objective(problem, state, source), directions, problem.eps, (1.0,))
-    finite = estimate.finite and move.fits(estimate.grad, config.lr_theta)
+    lr_theta = theta.rate(problem, state.k)
+    finite = estimate.finite and move.fits(estimate.grad, lr_theta)
     state, moved = tally(problem, state, finite, "upper", "the loss"), None
     if finite:
-        rule, update = RULES[config.rule].step(state.rule, estimate.grad, problem.leaves)
-        moved = move.apply(problem.leaves, update, config.lr_theta, config.decay)
-        state = replace(state, rule=rule)
+        state, moved = theta.move_by(problem, state, estimate.grad, lr_theta)
     state = replace(state, k=state.k + 1)
     numbers = {
         "A": estimate.terms[0],
-        "c": sum(estimate.grad.coefficients),
-        "lr_theta": config.lr_theta,
+        **theta.size(problem, estimate.grad),
+        "lr_theta": lr_theta,
         "bad": state.bad,
     }
     return state, Report(numbers, moved, estimate.calls * config.accumulate_upper)

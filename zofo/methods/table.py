@@ -10,14 +10,22 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from zofo.config import Config
+from zofo.config import Config, MethodConfig
 from zofo.errors import BadInput
 
 LEARNER = {"optimizer", "schedule", "warmup", "clip", "max_bad"}
 ZEROTH = {
-    "lr_theta", "rule", "decay", "estimator", "noise", "rank", "eps", "q", "probe", "probe_dtype", "stack",
+    "lr_theta", "schedule_theta", "rule", "decay", "estimator", "noise", "rank", "eps", "q", "probe", "probe_dtype", "stack",
     "accumulate_upper", "max_bad",
 }  # fmt: skip
+SKETCH = {
+    "lr_theta", "schedule_theta", "rule", "decay", "noise", "rank", "side", "nu", "transfer", "accumulate_upper", "max_bad",
+}  # fmt: skip
+RULES = {  # by kind of upper level
+    "zeroth-order": ("sgd", "scalar-adaptive", "adam"),
+    "sketch": ("sgd", "normalised", "momentum", "adam"),
+}
+REMEMBER = {"momentum": 20, "adam": 20}  # sketch rules with moments, and the steps that R is kept for
 METRICS = ("accuracy", "f1")  # objectives without a gradient, and without a loss a row that could be stacked
 KIND = {
     "lora": {"kind", "r", "alpha", "dropout", "targets"},
@@ -50,7 +58,7 @@ class Method:
 def bilevel_options(config: Config) -> set[str]:
     """The options that the bilevel solver reads as it is configured."""
     m = config.method
-    used = LEARNER | ZEROTH | {"s", "lower", "lr_p", "accumulate_lower", "inference_adapter"}
+    used = LEARNER | (SKETCH if m.upper == "sketch" else ZEROTH) | {"upper", "s", "lower", "lr_p", "accumulate_lower", "inference_adapter"}
     used |= {"lower_eps"} if m.lower == "zeroth-order" else set()
     if m.s == "off":
         return (used | {"T"}) - {"inference_adapter"}
@@ -93,6 +101,15 @@ METHODS: dict[str, Method] = {
         True,
         False,
     ),
+    "sketch": Method(
+        "zofo.methods.sketch",
+        "all weights by a sketch of their gradient, in the memory of an adapter",
+        "1 forward and 1 backward pass",
+        lambda config: SKETCH,
+        lambda config: False,
+        False,
+        False,
+    ),
     "first-order": Method(
         "zofo.methods.first_order",
         "an adapter by backpropagation (peft and torch.optim)",
@@ -112,31 +129,49 @@ def effective(config: Config) -> set[str]:
     if row.uses_adapter(config):
         used |= {f"adapter.{key}" for key in KIND[config.adapter.kind]}
     used |= {f"model.{key}" for key in type(config.model).model_fields}
-    if config.method.noise != "low-rank":
+    if config.method.noise != "low-rank" and not sketches(config.method):
         used -= {"method.rank"}
+    if config.method.rule not in REMEMBER:
+        used -= {"method.transfer"}
     if config.method.probe == "inplace" or config.method.objective in METRICS:
         used -= {"method.stack"}
     if not learns_below(config):
         used -= {"model.activation_checkpointing", "adapter.dropout"}
-    if not row.learners or config.model.weights != "fp32" or config.model.dtype == "fp32":
+    if not (row.learners or sketches(config.method)) or config.model.weights != "fp32" or config.model.dtype == "fp32":
         used -= {"model.shadow"}
     used |= {f"data.{key}" for key in type(config.data).model_fields}
     if config.method.name != "bilevel":
         used -= {"data.upper_share"}
     used |= {f"run.{key}" for key in type(config.run).model_fields}
-    return used if moves_theta(config) and config.method.rule != "adam" else used - {"run.snapshot_every"}
+    return used if replays(config) else used - {"run.snapshot_every"}
 
 
 def learns_below(config: Config) -> bool:
     """Whether there are backward passes in train mode: dropout and activation checkpointing act in no others."""
     m = config.method
     alone = m.s == "on" and m.coupling == "outer" and m.lam == 0  # p steps above only, in eval mode
-    return m.name == "first-order" or (m.name == "bilevel" and m.lower == "first-order" and not alone)
+    return m.name == "first-order" or sketches(m) or (m.name == "bilevel" and m.lower == "first-order" and not alone)
 
 
 def moves_theta(config: Config) -> bool:
     """Whether the base's weights move."""
-    return config.method.name == "bilevel" or (config.method.name == "mezo" and config.method.tune == "full")
+    m = config.method
+    return m.name in ("bilevel", "sketch") or (m.name == "mezo" and m.tune == "full")
+
+
+def sketches(m: MethodConfig) -> bool:
+    """Whether theta goes by a sketch of its gradient, so by backward passes."""
+    return m.name == "sketch" or (m.name == "bilevel" and m.upper == "sketch")
+
+
+def zeroth(m: MethodConfig) -> bool:
+    """Whether something goes by zeroth order above."""
+    return METHODS[m.name].zeroth and not sketches(m)
+
+
+def replays(config: Config) -> bool:
+    """Whether a journal replays theta: keys and scalars say all of a step. If not, every checkpoint holds theta."""
+    return moves_theta(config) and config.method.rule != "adam" and not sketches(config.method)
 
 
 def streams(config: Config) -> bool:
@@ -155,10 +190,11 @@ def check(config: Config, given: Collection[str]) -> None:
                 f" with {config.adapter.kind}" if key.startswith("adapter.") else ""
             )
             raise BadInput(f"--{key}", f"it has no effect for {how} as it is configured", "leave it out")
-    if config.method.objective in METRICS and not METHODS[config.method.name].zeroth:
-        found = f"method {config.method.name} needs gradients, and a metric has none"
+    if config.method.objective in METRICS and not zeroth(config.method):
+        found = f"method {config.method.name} as configured needs gradients, and a metric has none"
         raise BadInput(f"--objective {config.method.objective}", found, "take lm or classification, or another method")
     refuse_types(config)
+    refuse_sketches(config)
     if config.adapter.kind == "prefix" and config.model.activation_checkpointing:
         raise BadInput(
             "--model.activation_checkpointing", "peft refuses it with a prefix", "leave it out, or use lora or prompt"
@@ -171,6 +207,22 @@ def check(config: Config, given: Collection[str]) -> None:
         )
     if config.method.inference_adapter == "s" and config.method.name == "bilevel" and config.method.s == "off":
         raise BadInput("--method.inference_adapter s", "s is off", "leave it out")
+
+
+def refuse_sketches(config: Config) -> None:
+    """Raise where an upper level is asked for what the other kind has."""
+    m = config.method
+    kind = "sketch" if sketches(m) else "zeroth-order"
+    if moves_theta(config) or zeroth(m):
+        if m.rule not in RULES[kind]:
+            raise BadInput(f"--method.rule {m.rule}", f"a {kind} upper level has none such", f"take one of {', '.join(RULES[kind])}")  # fmt: skip
+    if not sketches(m):
+        return
+    if m.noise not in ("gaussian", "rademacher"):
+        found = "a sketch's R has independent entries"
+        raise BadInput(f"--method.noise {m.noise}", found, "take rademacher or gaussian")
+    if m.name == "bilevel" and m.lower == "zeroth-order":
+        raise BadInput("--method.upper sketch", "it takes backward passes, and the lower level has none", "take lower first-order")  # fmt: skip
 
 
 def refuse_types(config: Config) -> None:

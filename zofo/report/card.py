@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from zofo.config import Config, flatten
-from zofo.methods.table import METHODS, effective, moves_theta
+from zofo.methods.table import METHODS, effective, moves_theta, zeroth
 from zofo.report import history
 from zofo.report.words import LOSSES, duration, figure, measured, named, primary, rows_of, score, size
 
@@ -109,8 +109,8 @@ def front(config: Config) -> str:
     found: dict[str, Any] = {"base_model": hub} if hub else {}
     found["library_name"] = "peft" if adapted(config) else "transformers"
     found["pipeline_tag"] = "text-generation"
-    zeroth = ["zeroth-order"] if METHODS[config.method.name].zeroth else []
-    found["tags"] = ["zofo", config.method.name, *zeroth, *([config.adapter.kind] if adapted(config) else [])]
+    kind = ["zeroth-order"] if zeroth(config.method) else []
+    found["tags"] = ["zofo", config.method.name, *kind, *([config.adapter.kind] if adapted(config) else [])]
     return f"---\n{yaml.safe_dump(found, sort_keys=False)}---"
 
 

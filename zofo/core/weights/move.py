@@ -1,4 +1,4 @@
-"""The only writer of theta: theta <- (1 - d) theta + sum_i a_i z_i, applied now or replayed from a journal."""
+"""The only writer of theta: theta <- (1 - d) theta + sum_i a_i z_i, applied now or replayed from a journal; or a sketch, Q R."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from zofo.core import noise
 from zofo.core.noise import Direction, Law
 from zofo.core.seedgrad import SeedGrad
+from zofo.core.sketch.grad import SketchGrad
 from zofo.core.weights.leaves import Leaf, Leaves
 from zofo.core.weights.stored import StoredLeaf, changing
 
@@ -25,7 +26,7 @@ class LeafUpdate:
     direction: Callable[[Leaf], Tensor]
 
 
-Update = SeedGrad | LeafUpdate
+Update = SeedGrad | LeafUpdate | SketchGrad
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Moved:
 
 def fits(update: Update, lr: float) -> bool:
     """Whether every a = -lr c of an update is a finite fp32 number, so that it can be applied and journalled."""
+    if isinstance(update, SketchGrad):
+        return update.finite
     grad = update if isinstance(update, SeedGrad) else update.grad
     with np.errstate(over="ignore"):
         return all(math.isfinite(float(np.float32(lr * c))) for c in grad.coefficients)
@@ -59,8 +62,13 @@ def apply(leaves: Leaves, update: Update, lr: float, decay: float = 0.0) -> Move
         return Moved(update.law, terms, shrink, True)
     with torch.no_grad():
         for leaf in leaves:
-            settled(leaf, update, lr, shrink)
+            if isinstance(update, SketchGrad):
+                sketched(leaf, update, lr, shrink)
+            else:
+                settled(leaf, update, lr, shrink)
     torch.clear_autocast_cache()
+    if isinstance(update, SketchGrad):
+        return Moved(update.projection.law, ((update.projection.key, float(np.float32(-lr))),), shrink, False)
     return Moved(update.grad.law, tuple((key, float(np.float32(c))) for key, c in update.grad.terms), shrink, False)
 
 
@@ -101,6 +109,19 @@ def settled(leaf: Leaf, update: LeafUpdate, lr: float, decay: float) -> None:
         return
     key = noise.rounding_key(update.grad.terms[0][0])
     noise.settle(leaf.data, leaf.data.float().mul_(1.0 - decay).add_(direction.float(), alpha=-lr), leaf.tid, key)
+
+
+def sketched(leaf: Leaf, update: SketchGrad, lr: float, decay: float) -> None:
+    """leaf <- (1 - decay) leaf - lr Q R, in one pass; a half type is rounded once, stochastically."""
+    if leaf.contiguous and not half(leaf):
+        update.add_to(leaf, shrunk(leaf, decay, 0), -lr)
+        return
+    whole = leaf.data.float() if half(leaf) else leaf.data.contiguous()
+    update.add_to(leaf, whole.mul_(1.0 - decay), -lr)
+    if half(leaf):
+        noise.settle(leaf.data, whole, leaf.tid, noise.rounding_key(update.projection.key))
+    else:
+        leaf.data.copy_(whole)
 
 
 def shrunk(leaf: Leaf, decay: float, key: int) -> Tensor:
