@@ -115,10 +115,12 @@ def rank(law: Law) -> int:
     return rank_of(law) or 8
 
 
-def problem(model: nn.Module, config: MethodConfig, how: How, slots: Slots | None = None) -> Problem:
-    """What a method works on, theta moving, exactly probed."""
+def problem(
+    model: nn.Module, config: MethodConfig, how: How, slots: Slots | None = None, backwards: bool = False
+) -> Problem:
+    """What a method works on, theta moving, exactly probed; with a shadow where there are backward passes."""
     leaves = tree.find(model) if slots is None else slots_base(slots)
-    half = how.dtype in HALF and slots is not None
+    half = how.dtype in HALF and (slots is not None or backwards)
     shadow = Shadow(leaves, HALF[how.dtype], without=output_head(model)) if half else None
     probe = Scratch(model if slots is None else slots.model, leaves, how.stack)
     called = model if slots is None else slots.model
@@ -192,22 +194,50 @@ class Method:
         self.state, _ = self.module.step(self.problem, self.state, self.source)
 
 
-def first_order(model: nn.Module, made: Batch, how: How) -> Step:
+def first_order(model: nn.Module, made: Batch, how: How, targets: Sequence[str] = ()) -> Step:
     """zofo's first-order method with LoRA as `zofo train --preset fo-lora` has it, on the same batch."""
     from zofo.adapters.slots import attach
     from zofo.methods import first_order as method
 
-    slots = attach(twin(model), AdapterConfig(), ("p",), 0)
+    slots = attach(twin(model), AdapterConfig(targets=tuple(targets)), ("p",), 0)
     config = MethodConfig(name="first-order", lr_p=LEARNING)
-    problem = Problem(slots.model, how.losses, config, seed=0, steps=1000, slots=slots)
-    return Method(method, problem, Same(made)).step
+    half = HALF.get(how.dtype)
+    still = None if half is None else Shadow(slots_base(slots), half, still=True, without=output_head(slots.model))
+    given = Problem(slots.model, how.losses, config, seed=0, steps=1000, slots=slots, shadow=still)
+    return Method(method, given, Same(made)).step
 
 
-def peft_loop(model: nn.Module, made: Batch, how: How) -> Step:
+def linear(model: nn.Module) -> list[str]:
+    """The names of a model's linear layers, without the head."""
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    found = (name for name, module in model.named_modules() if type(module) is nn.Linear and module is not head)
+    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in found))
+
+
+def first_order_all(model: nn.Module, made: Batch, how: How) -> Step:
+    """The same with LoRA on every linear layer."""
+    return first_order(model, made, how, linear(model))
+
+
+def sketched(model: nn.Module, made: Batch, how: How) -> Step:
+    """`sketch` as `zofo train --preset sketch` runs it, over all weights."""
+    from zofo.methods import sketch as method
+
+    config = MethodConfig(name="sketch", rule="normalised", noise="rademacher", lr_theta=RATE)
+    return Method(method, problem(model, config, how, backwards=True), Same(made)).step
+
+
+def peft_all(model: nn.Module, made: Batch, how: How) -> Step:
+    """The same with LoRA on every linear layer."""
+    return peft_loop(model, made, how, linear(model))
+
+
+def peft_loop(model: nn.Module, made: Batch, how: How, targets: Sequence[str] = ()) -> Step:
     """LoRA as one writes it without zofo: peft, Adam, `backward`; logits of all positions by transformers' own loss."""
     from peft import LoraConfig, get_peft_model
 
-    lora = get_peft_model(cast(Any, twin(model)), LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16))
+    wanted: Any = list(targets) or None
+    lora = get_peft_model(cast(Any, twin(model)), LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=wanted))
     optimizer = torch.optim.Adam([p for p in lora.parameters() if p.requires_grad], lr=LEARNING)
     loss = labelled if how.full else at_positions
 
@@ -339,6 +369,9 @@ KINDS: dict[str, Kind] = {
     "noise-randn": Kind("a z of torch.randn added to all weights", randn_pass),
     "peft": Kind("first-order LoRA, peft and torch.optim", peft_loop),
     "first-order": Kind("first-order LoRA, zofo", first_order),
+    "peft-all": Kind("LoRA on every linear layer, peft and torch.optim", peft_all),
+    "first-order-all": Kind("LoRA on every linear layer, zofo", first_order_all),
+    "sketch": Kind("sketch of all weights' gradient, zofo", sketched),
     "upper-plain": Kind("upper level, its passes plainly", upper_plain),
     "upper": Kind("upper level, zofo", upper),
     "upper-stacked": Kind("upper level, zofo, stacked", upper, stack=True),

@@ -20,8 +20,8 @@ from zofo.run import folder
 from zofo.tasks import definition
 
 Laws = tuple[Literal["rademacher", "gaussian", "sphere", "low-rank-8"], ...]
-Kinds = tuple[Literal["forward", "forward-full", "forward-bf16", "zofo", "zofo-stacked", "zofo-bf16", "zofo-bf16-stacked", "mezo", "noise", "noise-ready", "noise-randn", "peft", "first-order", "upper-plain", "upper", "upper-stacked", "upper-bf16-plain", "upper-bf16", "upper-bf16-stacked", "iteration-plain", "iteration-bf16", "iteration-bf16-stacked"], ...]  # fmt: skip
-KINDS: Kinds = ("forward", "forward-full", "forward-bf16", "zofo", "zofo-stacked", "zofo-bf16", "zofo-bf16-stacked", "mezo", "noise", "noise-ready", "noise-randn", "peft", "first-order", "upper-plain", "upper", "upper-stacked", "upper-bf16-plain", "upper-bf16", "upper-bf16-stacked", "iteration-plain", "iteration-bf16", "iteration-bf16-stacked")  # fmt: skip
+Kinds = tuple[Literal["forward", "forward-full", "forward-bf16", "zofo", "zofo-stacked", "zofo-bf16", "zofo-bf16-stacked", "mezo", "noise", "noise-ready", "noise-randn", "peft", "first-order", "peft-all", "first-order-all", "sketch", "upper-plain", "upper", "upper-stacked", "upper-bf16-plain", "upper-bf16", "upper-bf16-stacked", "iteration-plain", "iteration-bf16", "iteration-bf16-stacked"], ...]  # fmt: skip
+KINDS: Kinds = ("forward", "forward-full", "forward-bf16", "zofo", "zofo-stacked", "zofo-bf16", "zofo-bf16-stacked", "mezo", "noise", "noise-ready", "noise-randn", "peft", "first-order", "peft-all", "first-order-all", "sketch", "upper-plain", "upper", "upper-stacked", "upper-bf16-plain", "upper-bf16", "upper-bf16-stacked", "iteration-plain", "iteration-bf16", "iteration-bf16-stacked")  # fmt: skip
 STEPS = (
     "what", "median, s", "min, s", "max, s", "in plain forward passes", "memory above the weights",
     "in plain forwards with all logits", "resident", "in the same",

@@ -45,6 +45,14 @@ def exact(model: nn.Module, leaves: Leaves, ids: Tensor) -> dict[str, Tensor]:
     return {leaf.name: torch.zeros_like(leaf.data) if g is None else g for leaf, g in zip(leaves, grads, strict=True)}
 
 
+def made(tiny: Tiny, arch: str) -> tuple[nn.Module, dict[str, float]]:
+    """A model in fp64 and how near its numbers come (torch has no grouped products of experts in fp64)."""
+    model = tiny(arch).requires_grad_(False)
+    if arch == "mixtral":
+        return model, {"rtol": 1e-3, "atol": 1e-4}
+    return model.double(), {"rtol": 1e-9, "atol": 1e-12}
+
+
 @pytest.fixture
 def orthogonal(monkeypatch: pytest.MonkeyPatch) -> None:
     """R of n rows, R^T R = I, for every matrix: then Q R is the gradient."""
@@ -61,12 +69,12 @@ def orthogonal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("orthogonal")
 def test_with_an_orthogonal_r_it_is_autograds_gradient(arch: str, side: Side, tiny: Tiny, rows: Tensor) -> None:
     """On every architecture: linear layers, Conv1D, tied heads, norms, biases, positions, experts."""
-    model = tiny(arch).double().requires_grad_(False)
+    model, near = made(tiny, arch)
     leaves = tree.find(model)
     found = sketched(model, leaves, rows, Projection("rademacher", 1, 8, side))
     want = exact(model, leaves, rows)
     for leaf in leaves:
-        torch.testing.assert_close(found.dense(leaf), want[leaf.name], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found.dense(leaf), want[leaf.name], **near)
     assert found.finite
 
 
@@ -74,12 +82,12 @@ def test_with_an_orthogonal_r_it_is_autograds_gradient(arch: str, side: Side, ti
 @pytest.mark.parametrize("side", SIDES)
 def test_it_is_the_gradient_times_r(arch: str, law: Any, side: Side, tiny: Tiny, rows: Tensor) -> None:
     """Against explicit matrices: Q R = G R^T R, and R^T Q = R^T R G; terms add with their weights; one R for all."""
-    model = tiny(arch).double().requires_grad_(False)
+    model, near = made(tiny, arch)
     leaves, projection = tree.find(model), Projection(law, 77, 4, side)
     found = sketched(model, leaves, rows, projection, weights=(1.0, 10.0, -2.0))
+    gradients = exact(model, leaves, rows)
     for leaf in leaves:
-        G = 9.0 * exact(model, leaves, rows)[leaf.name]
-        want = G
+        want = G = 9.0 * gradients[leaf.name]
         if len(leaf.shape) > 1:
             # an embedding's own rows are exact; the head's part, of a tied one, is sketched
             E = torch.zeros_like(G)
@@ -88,9 +96,9 @@ def test_it_is_the_gradient_times_r(arch: str, law: Any, side: Side, tiny: Tiny,
                 E[numbers] = values
             R, rest = projection.matrix(leaf), (G - E).reshape(-1, G.shape[-1])
             want = E + (rest @ R.t() @ R if projection.right(leaf) else R.t() @ R @ rest).view_as(G)
-        torch.testing.assert_close(found.dense(leaf), want, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found.dense(leaf), want, **near)
     dense = sum(float(found.dense(leaf).square().sum()) for leaf in leaves)
-    assert found.norm(leaves) == pytest.approx(dense**0.5, rel=1e-9)
+    assert found.norm(leaves) == pytest.approx(dense**0.5, rel=1e-6)
     assert found.folded(leaves).norm(leaves) > 0 and not found.folded(leaves).rows
 
 
