@@ -33,6 +33,7 @@ COMMON = {
 }  # fmt: skip
 THETA = {"method.lr_theta": 1e-4, "run.snapshot_every": 5}  # a full copy of theta at steps 6 and 12
 ALONE = THETA | {"method.stack": "off"}
+SKETCH = {"method.noise": "rademacher", "method.rank": 4}
 CASES: dict[str, dict[str, Any]] = {
     "bilevel": ALONE | {"method.T": 2, "method.noise": "rademacher"},
     "bilevel-outer": {
@@ -46,6 +47,11 @@ CASES: dict[str, dict[str, Any]] = {
         "model.dtype": "auto", "model.weights": "bf16", "method.stack": "on", "method.T": 1, "method.decay": 0.1,
     },
     "bilevel-bf16": THETA | {"model.dtype": "bf16", "method.stack": "on", "method.T": 1, "method.noise": "low-rank"},
+    "sketch": SKETCH | {"method.name": "sketch", "method.rule": "adam", "method.nu": 4, "method.lr_theta": 1e-3},
+    "bilevel-sketch": SKETCH | {
+        "method.upper": "sketch", "method.rule": "momentum", "method.nu": 2, "method.transfer": True, "method.coupling": "outer",
+        "method.T": 1, "method.lr_theta": 1e-2, "method.schedule_theta": "linear",
+    },
     "first-order": {"method.name": "first-order", "adapter.dropout": 0.2, "method.schedule": "cosine", "method.warmup": 3},
 }  # fmt: skip
 FEW = [("step", 11)]  # resumed from step 9: the full copy of step 6, and the journal since

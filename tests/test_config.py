@@ -272,6 +272,6 @@ def test_a_preset_holds_only_what_has_an_effect(name: str) -> None:
 
 
 def test_the_presets_that_are_promised_are_there() -> None:
-    promised = {"bilevel-lora", "bilevel-prefix", "bilevel-prompt", "mezo", "mezo-lora", "fo-lora", "quickstart"}
+    promised = {"bilevel-lora", "bilevel-prefix", "bilevel-prompt", "mezo", "mezo-lora", "fo-lora", "quickstart", "sketch", "bilevel-sketch-lora"}  # fmt: skip
     assert promised <= set(presets())
     assert {resolve(BASIC, name)[0].method.name for name in promised} == set(METHODS)

@@ -51,15 +51,18 @@ def test_a_run_killed_at_every_step_and_resumed_has_the_bits_of_one_never_stoppe
     assert found["differ"] == []
 
 
-def test_the_same_with_half_precision_weights_and_two_points_a_pass(folder: str, tmp_path: Path) -> None:
-    """Steps that were rounded stochastically are replayed to the bit."""
-    found = killed(folder, tmp_path, "bilevel-half", "few")
+@pytest.mark.parametrize("case", ["bilevel-half", "sketch", "bilevel-sketch"])
+def test_the_same_with_half_precision_weights_and_with_a_sketch(folder: str, tmp_path: Path, case: str) -> None:
+    """Steps that were rounded stochastically are replayed to the bit; a sketched run comes back from its copies of theta."""
+    found = killed(folder, tmp_path, case, "few")
     assert found["kills"] == found["points"] == 1
     assert found["differ"] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["bilevel-outer", "bilevel-prefix", "bilevel-half", "bilevel-bf16", "mezo-lora"])
+@pytest.mark.parametrize(
+    "case", ["bilevel-outer", "bilevel-prefix", "bilevel-half", "bilevel-bf16", "mezo-lora", "sketch", "bilevel-sketch"]
+)
 def test_the_same_for_other_rules_adapters_and_starts(folder: str, tmp_path: Path, case: str) -> None:
     found = killed(folder, tmp_path, case)
     assert found["kills"] == found["points"] >= 12

@@ -131,6 +131,7 @@ def problem(config: Config, model: nn.Module, work: Work) -> Problem:
     return joined(config, slots.model if slots else model, leaves, slots, work.objective, work.above)
 
 
+SKETCH = {"method.rule": "normalised", "method.noise": "rademacher"}
 STEPS: dict[str, dict[str, Any]] = {
     "first-order": {"method.name": "first-order"},
     "first-order, bf16": {"method.name": "first-order", "model.dtype": "bf16"},
@@ -146,6 +147,10 @@ STEPS: dict[str, dict[str, Any]] = {
     "bilevel, bf16": {"method.T": 1, "model.dtype": "bf16", "method.probe_dtype": "bf16"},
     "bilevel, outer": {"method.T": 1, "method.coupling": "outer"},
     "bilevel, stacked": {"method.T": 1, "method.stack": "on"},
+    "sketch": SKETCH | {"method.name": "sketch"},
+    "sketch, adam": SKETCH | {"method.name": "sketch", "method.rule": "adam"},
+    "sketch, bf16": SKETCH | {"method.name": "sketch", "model.dtype": "bf16"},
+    "bilevel, sketch": SKETCH | {"method.T": 1, "method.upper": "sketch", "method.coupling": "outer"},
     "bilevel, zeroth order below": {"method.T": 1, "method.lower": "zeroth-order"},
 }
 

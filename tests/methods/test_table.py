@@ -28,7 +28,7 @@ def test_every_method_has_init_and_step_and_says_cost_errors_and_source(name: st
 def test_every_option_of_methods_is_read_by_one_of_them() -> None:
     settings = [
         {}, {"lower": "zeroth-order"}, {"lam_schedule": "linear"}, {"noise": "low-rank"}, {"name": "mezo"},
-        {"name": "first-order"},
+        {"name": "first-order"}, {"name": "sketch", "rule": "adam"}, {"upper": "sketch"},
     ]  # fmt: skip
     used = set().union(*(table.effective(build({f"method.{k}": v for k, v in s.items()})) for s in settings))
     assert {k for k in keys() if k.startswith("method.")} <= used

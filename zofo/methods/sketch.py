@@ -28,7 +28,8 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
     """One step on a batch of all training rows; theta moves last.
 
     Cost: a forward and a backward pass; r numbers a token and linear layer, and Q. Raises: NotFinite after `max_bad`
-    non-finite steps in a row. Related: FLORA (arXiv 2402.03293), GaLore (2403.03507), randomised subspaces (2502.07222).
+    non-finite steps in a row. Reference: the sketch is zofo's own; related, FLORA
+    (arXiv 2402.03293), GaLore (2403.03507) and randomised subspaces (2502.07222).
     """
     config = problem.config
     assert problem.leaves is not None
