@@ -66,7 +66,7 @@ def test_lambda_is_lam() -> None:
         ({"model.dtype": "fp64"}, "--model.dtype fp64: input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
         ({"data.upper_share": 1}, "--data.upper_share 1: input should be less than 1"),
         ({"run.seed": 2**63}, "--run.seed"),
-        ({"method.name": "mezzo"}, "--method.name mezzo: input should be 'bilevel', 'mezo' or 'first-order'"),
+        ({"method.name": "mezzo"}, "--method.name mezzo: input should be 'bilevel', 'mezo', 'first-order' or 'sketch'"),
         (
             {"method.objective": "recall"},
             "--method.objective recall: input should be 'auto', 'lm', 'classification', 'acc",
@@ -141,10 +141,12 @@ def test_missing_and_too_large_files(tmp_path: Path) -> None:
 
 # What an option means, read off the methods (not off the table): a case, and the options of `method`
 # that nothing reads there.
-SOME = {"lam_start", "lower_eps", "rank", "tune"}  # without effect in the default bilevel run
+OF_SKETCHES = {"side", "nu", "transfer"}
+SOME = {"lam_start", "lower_eps", "rank", "tune"} | OF_SKETCHES  # without effect in the default bilevel run
 NO_LAMBDA = {"lam_schedule", "lam_start", "weighting", "s_start", "init", "lr_s", "inference_adapter"}
 FIRST = {"lower", "lower_eps", "lr_s", "lr_p", "optimizer", "schedule", "warmup", "clip", "accumulate_lower"}
 BILEVEL = {
+    "upper",
     "coupling",
     "T",
     "lam",
@@ -157,9 +159,10 @@ BILEVEL = {
     "inference_adapter",
 }
 UPPER = {
-    "lr_theta", "rule", "decay", "estimator", "noise", "rank", "eps", "q", "probe", "probe_dtype", "stack",
+    "lr_theta", "schedule_theta", "rule", "decay", "estimator", "noise", "rank", "eps", "q", "probe", "probe_dtype", "stack",
     "accumulate_upper",
 }  # fmt: skip
+PROBES = {"estimator", "eps", "q", "probe", "probe_dtype", "stack"}
 CASES = [
     ({}, SOME),
     ({"lam_schedule": "linear"}, SOME - {"lam_start"}),
@@ -172,9 +175,12 @@ CASES = [
     ({"noise": "low-rank"}, SOME - {"rank"}),
     ({"probe": "inplace"}, SOME | {"stack"}),
     ({"objective": "accuracy"}, SOME | {"stack"}),
-    ({"name": "mezo"}, BILEVEL | FIRST | {"rank"}),
-    ({"name": "mezo", "tune": "adapter"}, BILEVEL | FIRST | {"rank", "probe", "stack"}),
-    ({"name": "first-order"}, BILEVEL | UPPER | {"lower", "lower_eps", "lr_s", "tune"}),
+    ({"name": "mezo"}, BILEVEL | FIRST | OF_SKETCHES | {"rank"}),
+    ({"name": "mezo", "tune": "adapter"}, BILEVEL | FIRST | OF_SKETCHES | {"rank", "probe", "stack"}),
+    ({"name": "first-order"}, BILEVEL | UPPER | OF_SKETCHES | {"lower", "lower_eps", "lr_s", "tune"}),
+    ({"name": "sketch"}, BILEVEL | FIRST | PROBES | {"transfer", "tune"}),
+    ({"name": "sketch", "rule": "adam"}, BILEVEL | FIRST | PROBES | {"tune"}),
+    ({"upper": "sketch"}, (SOME | PROBES | {"transfer"}) - {"rank", "side", "nu"}),
 ]
 
 
@@ -221,6 +227,14 @@ def test_an_option_without_effect_is_refused_by_name(options: dict[str, Any], id
             },
         ),
         ({"method.name": "first-order"}, {"adapter.tokens", "data.upper_share", "run.snapshot_every"}),
+        (
+            {"method.name": "sketch"},
+            {*(key for key in keys() if key.startswith("adapter.")), "data.upper_share", "run.snapshot_every"},
+        ),
+        (
+            {"method.upper": "sketch", "method.coupling": "outer", "method.lam": 0.0},
+            {"adapter.tokens", "adapter.dropout", "run.snapshot_every"},
+        ),
         ({"model.dtype": "fp32"}, {"adapter.tokens", "model.shadow"}),
         ({"model.dtype": "bf16"}, {"adapter.tokens"}),
         ({"model.weights": "bf16"}, {"adapter.tokens", "model.shadow"}),

@@ -121,7 +121,8 @@ class MethodConfig(Section):
     init: Literal["shared", "independent"] = Field("shared", description="whether p and s start equal")
     weighting: Literal["raw", "normalised"] = Field("raw", description="theta's G as it is, or divided by 1 + lambda")
     upper: Literal["zeroth-order", "sketch"] = Field(
-        "zeroth-order", description="how theta sees G: by losses alone, or by a sketch of its gradient in backward passes"
+        "zeroth-order",
+        description="how theta sees G: by losses alone, or by a sketch of its gradient in backward passes",
     )
     lower: Literal["first-order", "zeroth-order"] = Field("first-order", description="how s and p are trained")
     lower_eps: float = Field(1e-2, gt=0, description="probe size of a zeroth-order lower level")
@@ -144,13 +145,18 @@ class MethodConfig(Section):
     )
     decay: float = Field(0.0, ge=0, description="decoupled weight decay of theta")
     estimator: Literal["central", "forward"] = Field("central", description="difference taken of the losses")
-    noise: Literal["gaussian", "rademacher", "sphere", "low-rank"] = Field("gaussian", description="law of z (sketch: of R)")
+    noise: Literal["gaussian", "rademacher", "sphere", "low-rank"] = Field(
+        "gaussian", description="law of z (sketch: of R)"
+    )
     rank: int = Field(8, ge=1, le=32, description="rank of a matrix's z under the low-rank law, or of a sketch")
     side: Literal["input", "smaller"] = Field(
-        "input", description="side of a layer that is sketched (smaller: its outputs where they are fewer; keeps its input)"
+        "input",
+        description="side of a layer that is sketched (smaller: its outputs where they are fewer; keeps its input)",
     )
     nu: int = Field(
-        0, ge=0, description="steps that a sketch's R is kept for, so how long momentum and adam remember (0: 1; those two 20)"
+        0,
+        ge=0,
+        description="steps that a sketch's R is kept for, so how long momentum and adam remember (0: 1; those two 20)",
     )
     transfer: bool = Field(False, description="carry the first moments over to a new R, instead of beginning anew")
     eps: float = Field(0.0, ge=0, description="probe size (0: by the probes' dtype)")

@@ -160,7 +160,10 @@ CASES = [
 def both(dtype: torch.dtype, iterations: int, **case: Any) -> tuple[Bilevel, Reference]:
     options = dict(lam=3.0, coupling="both", s="on", estimator="central", weighting="raw", eps=1e-3, init="independent")
     options |= dict(lr_s=1e-2, lr_p=2e-2, lr_theta=1e-4, T=2) | case
-    model, used = tiny(dtype, tied=case.get("upper") != "sketch"), effective(build({f"method.{name}": value for name, value in options.items()}))
+    model, used = (
+        tiny(dtype, tied=case.get("upper") != "sketch"),
+        effective(build({f"method.{name}": value for name, value in options.items()})),
+    )
     solver = Bilevel(
         copy.deepcopy(model), LORA, row_loss, **{k: v for k, v in options.items() if f"method.{k}" in used}
     )

@@ -237,7 +237,9 @@ def peft_loop(model: nn.Module, made: Batch, how: How, targets: Sequence[str] = 
     from peft import LoraConfig, get_peft_model
 
     wanted: Any = list(targets) or None
-    lora = get_peft_model(cast(Any, twin(model)), LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=wanted))
+    lora = get_peft_model(
+        cast(Any, twin(model)), LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=wanted)
+    )
     optimizer = torch.optim.Adam([p for p in lora.parameters() if p.requires_grad], lr=LEARNING)
     loss = labelled if how.full else at_positions
 

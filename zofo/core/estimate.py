@@ -11,15 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from zofo.core.noise import Direction
 from zofo.core.probe import Objective, Point, Probe
 from zofo.core.seedgrad import SeedGrad
-from zofo.core.sketch.grad import SketchGrad
+
+
+G = TypeVar("G")  # a gradient: SeedGrad, or SketchGrad
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Generic[G]):
     """An estimate of the gradient.
 
     grad: sum_i c_i z_i, or a sketch; terms: each term's value, averaged over the points used (central: theta +- eps z;
@@ -27,19 +30,19 @@ class Estimate:
     the probes (a sketch has none); finite: whether every loss was; calls: how often the objective was evaluated.
     """
 
-    grad: SeedGrad | SketchGrad
+    grad: G
     terms: tuple[float, ...]
     by_term: tuple[float, ...]
     finite: bool
     calls: int
 
 
-Estimator = Callable[[Probe, Objective, Sequence[Direction], float, Sequence[float]], Estimate]
+Estimator = Callable[[Probe, Objective, Sequence[Direction], float, Sequence[float]], Estimate[SeedGrad]]
 
 
 def central(
     probe: Probe, objective: Objective, directions: Sequence[Direction], eps: float, weights: Sequence[float] = (1.0,)
-) -> Estimate:
+) -> Estimate[SeedGrad]:
     """Two-point estimate along each direction (Spall 1992, SPSA; MeZO definition 1): bias O(eps^2).
 
     Args: directions, q of them; eps > 0, the probe size; weights, one a term.
@@ -56,7 +59,7 @@ def central(
 
 def forward(
     probe: Probe, objective: Objective, directions: Sequence[Direction], eps: float, weights: Sequence[float] = (1.0,)
-) -> Estimate:
+) -> Estimate[SeedGrad]:
     """One-sided estimate along each direction, all against one value at theta: bias O(eps).
 
     Args as for `central`. Cost: q + 1 evaluations of the objective.
@@ -75,7 +78,7 @@ def gather(
     values: list[list[float]],
     weights: Sequence[float],
     calls: int,
-) -> Estimate:
+) -> Estimate[SeedGrad]:
     """Weigh each direction's slopes into its coefficient, divide by q, and average what is logged."""
     q = len(directions)
     coefficients = [sum(w * c for w, c in zip(weights, row, strict=True)) / q for row in slopes]

@@ -16,6 +16,7 @@ from zofo.core.noise import LAWS, Law
 from zofo.core.probe import Objective, Probe
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
+from zofo.core.seedgrad import SeedGrad
 from zofo.core.weights import leaves as tree
 from zofo.core.weights import move
 from zofo.core.weights.move import Moved
@@ -64,7 +65,7 @@ class ZO(torch.optim.Optimizer):
         self.leaves, self.probe = policy(params, probe)
         self.rule, self.estimator, self.noise = rules.RULES[rule], ESTIMATORS[estimator], noise
         self.rule_state = self.rule.init(self.leaves)
-        self.last: Estimate | None = None
+        self.last: Estimate[SeedGrad] | None = None
         self.applied: Moved | None = None
         group = {"params": [leaf.param for leaf in self.leaves], "step": 0}
         super().__init__([group], {"lr": lr, "eps": eps, "q": q, "decay": decay, "seed": seed})

@@ -212,7 +212,7 @@ def sketch(made: Hollow) -> SketchGrad:
     """The sketch of the largest batch."""
     problem, config = made.problem, made.problem.config
     slot = next(iter(problem.slots.params)) if problem.slots is not None else None
-    learn = config.name == "bilevel" and config.coupling == "outer"
+    learn = problem.slots is not None and config.coupling == "outer"
     with theta.capturing(problem, 0) as capture:
         losses.gradient(problem, [made.work.largest], slot, 0, dropout=False, capture=capture, learn=learn)
     return capture.grad()
@@ -236,7 +236,9 @@ def moving(made: Hollow, state: RuleState) -> Parts:
         with watched(made):
             grad = sketch(made)
     with watched(made) as live:
-        theta.move_by(problem, State(rule=state), grad or SeedGrad(law_of(problem), ((1, 0.0),)), problem.config.lr_theta)
+        theta.move_by(
+            problem, State(rule=state), grad or SeedGrad(law_of(problem), ((1, 0.0),)), problem.config.lr_theta
+        )
     return dict(live.at_peak)
 
 

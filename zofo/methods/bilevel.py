@@ -12,10 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from zofo.config import MethodConfig
 from zofo.core.estimate import ESTIMATORS, Estimate
 from zofo.core.probe import Objective
+from zofo.core.seedgrad import SeedGrad
+from zofo.core.sketch.grad import SketchGrad
 from zofo.core.weights import move
 from zofo.methods import losses, theta
 from zofo.methods.learner import Learner
@@ -155,8 +158,8 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
                     numbers[f"loss_{slot}"] = slope.loss
             if todo.follow:
                 problem.slots.copy("s", "p")
-            above, estimate = backwards(problem, state.k, todo, lam, upper)
-        estimate = estimate or look(problem, state, todo, upper)
+            above, sketch = backwards(problem, state.k, todo, lam, upper)
+        estimate: Estimate[Any] = sketch or look(problem, state, todo, upper)
         numbers |= told(problem, todo, estimate)
         lr_theta = theta.rate(problem, state.k)
         finite = estimate.finite and move.fits(estimate.grad, lr_theta)
@@ -181,7 +184,7 @@ def descend(problem: Problem, state: State, slot: str, batch: Micro, t: int) -> 
     return tally(problem, state, finite, slot, f"the lower level's loss or gradient of {slot}"), slope
 
 
-def look(problem: Problem, state: State, todo: Plan, upper: tuple[Micro, Micro]) -> Estimate:
+def look(problem: Problem, state: State, todo: Plan, upper: tuple[Micro, Micro]) -> Estimate[SeedGrad]:
     """Estimate G's gradient in theta: all terms at the same points, so with one z."""
     assert problem.probe is not None
     problem.model.eval()
@@ -205,7 +208,7 @@ def objective(problem: Problem, state: State, source: Source) -> Objective:
 
 def backwards(
     problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]
-) -> tuple[Slope | None, Estimate | None]:
+) -> tuple[Slope | None, Estimate[SketchGrad] | None]:
     """What the upper level takes from backward passes at theta_k: p's gradient, and with upper `sketch` G's in theta."""
     if problem.config.upper == "sketch":
         return sketched(problem, k, todo, lam, upper)
@@ -214,7 +217,7 @@ def backwards(
 
 def sketched(
     problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]
-) -> tuple[Slope | None, Estimate]:
+) -> tuple[Slope | None, Estimate[SketchGrad]]:
     """Q of G, Q_A + lambda (Q_B - Q_C) with one R a layer, and g_p from the same passes over A and B.
 
     Cost: a forward and a backward pass a term.
@@ -248,7 +251,7 @@ def upper_slope(problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[M
     return Slope(sum(w * part.loss for w, part in parts), losses.weighted(parts))
 
 
-def told(problem: Problem, todo: Plan, estimate: Estimate) -> dict[str, float]:
+def told(problem: Problem, todo: Plan, estimate: Estimate[Any]) -> dict[str, float]:
     """Losses and projected gradients by term, the gap B - C, and c itself (of a sketch: |g|)."""
     names = [term.name for term in todo.terms]
     values = dict(zip(names, estimate.terms, strict=True))
@@ -257,7 +260,7 @@ def told(problem: Problem, todo: Plan, estimate: Estimate) -> dict[str, float]:
     return values | gap | slopes | theta.size(problem, estimate.grad)
 
 
-def passes(config: MethodConfig, todo: Plan, T: int, estimate: Estimate) -> tuple[int, int]:
+def passes(config: MethodConfig, todo: Plan, T: int, estimate: Estimate[Any]) -> tuple[int, int]:
     """Forward and backward passes of an iteration, a pass being over one micro-batch."""
     forwards = estimate.calls * len(todo.terms) * config.accumulate_upper
     each = 1 if config.lower == "first-order" else 2

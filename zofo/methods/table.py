@@ -58,7 +58,11 @@ class Method:
 def bilevel_options(config: Config) -> set[str]:
     """The options that the bilevel solver reads as it is configured."""
     m = config.method
-    used = LEARNER | (SKETCH if m.upper == "sketch" else ZEROTH) | {"upper", "s", "lower", "lr_p", "accumulate_lower", "inference_adapter"}
+    used = (
+        LEARNER
+        | (SKETCH if m.upper == "sketch" else ZEROTH)
+        | {"upper", "s", "lower", "lr_p", "accumulate_lower", "inference_adapter"}
+    )
     used |= {"lower_eps"} if m.lower == "zeroth-order" else set()
     if m.s == "off":
         return (used | {"T"}) - {"inference_adapter"}
@@ -136,7 +140,9 @@ def effective(config: Config) -> set[str]:
     if config.method.probe == "inplace" or config.method.objective in METRICS:
         used -= {"method.stack"}
     if not learns_below(config):
-        used -= {"model.activation_checkpointing", "adapter.dropout"}
+        used -= {"adapter.dropout"}
+    if not (learns_below(config) or sketches(config.method)):
+        used -= {"model.activation_checkpointing"}
     if not (row.learners or sketches(config.method)) or config.model.weights != "fp32" or config.model.dtype == "fp32":
         used -= {"model.shadow"}
     used |= {f"data.{key}" for key in type(config.data).model_fields}
@@ -147,10 +153,10 @@ def effective(config: Config) -> set[str]:
 
 
 def learns_below(config: Config) -> bool:
-    """Whether there are backward passes in train mode: dropout and activation checkpointing act in no others."""
+    """Whether the lower level has backward passes: dropout acts in no others."""
     m = config.method
     alone = m.s == "on" and m.coupling == "outer" and m.lam == 0  # p steps above only, in eval mode
-    return m.name == "first-order" or sketches(m) or (m.name == "bilevel" and m.lower == "first-order" and not alone)
+    return m.name == "first-order" or (m.name == "bilevel" and m.lower == "first-order" and not alone)
 
 
 def moves_theta(config: Config) -> bool:
@@ -213,9 +219,9 @@ def refuse_sketches(config: Config) -> None:
     """Raise where an upper level is asked for what the other kind has."""
     m = config.method
     kind = "sketch" if sketches(m) else "zeroth-order"
-    if moves_theta(config) or zeroth(m):
-        if m.rule not in RULES[kind]:
-            raise BadInput(f"--method.rule {m.rule}", f"a {kind} upper level has none such", f"take one of {', '.join(RULES[kind])}")  # fmt: skip
+    if (moves_theta(config) or zeroth(m)) and m.rule not in RULES[kind]:
+        found = f"a {kind} upper level has none such"
+        raise BadInput(f"--method.rule {m.rule}", found, f"take one of {', '.join(RULES[kind])}")
     if not sketches(m):
         return
     if m.noise not in ("gaussian", "rademacher"):

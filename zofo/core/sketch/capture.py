@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -220,7 +220,7 @@ def looked_up(capture: Capture, leaf: Leaf, module: Any, ids: Tensor) -> Tensor:
 
     module.padding_idx = None
     module._parameters["weight"] = Taken.apply(leaf.data[rows], capture.anchor, give)  # type: ignore[no-untyped-call]
-    return places
+    return cast(Tensor, places)
 
 
 @contextmanager

@@ -96,7 +96,6 @@ def carried(state: RuleState, old: Projection, new: Projection, leaves: Leaves) 
     return replace(state, key=new.key, moments=moments)
 
 
-
 SKETCH_RULES: dict[str, Rule] = {
     "sgd": Rule(nothing, sgd),  # type: ignore[arg-type]
     "normalised": Rule(nothing, normalised),  # type: ignore[arg-type]
