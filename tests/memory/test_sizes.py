@@ -175,5 +175,5 @@ def test_a_whole_step_allocates_what_was_estimated(tiny, name: str) -> None:
         given.probe.pool.free.clear()
     if given.shadow is not None:
         given.shadow.twins.clear()
-    moments = next((s.bytes for s in sizes if s.name.startswith("moments")), 0)
+    moments = next((s.bytes for s in sizes if s.name.startswith("moments of what")), 0)
     assert total(sizes, above=True) + moments == pytest.approx(allocated(steps), rel=0.05)

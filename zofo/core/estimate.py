@@ -17,7 +17,6 @@ from zofo.core.noise import Direction
 from zofo.core.probe import Objective, Point, Probe
 from zofo.core.seedgrad import SeedGrad
 
-
 G = TypeVar("G")  # a gradient: SeedGrad, or SketchGrad
 
 

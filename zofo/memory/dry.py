@@ -214,7 +214,9 @@ def sketch(made: Hollow) -> SketchGrad:
     slot = next(iter(problem.slots.params)) if problem.slots is not None else None
     learn = problem.slots is not None and config.coupling == "outer"
     with theta.capturing(problem, 0) as capture:
-        losses.gradient(problem, [made.work.largest], slot, 0, dropout=False, capture=capture, learn=learn)
+        for _ in range(1 if slot is None else 2):  # terms: from the second on there is a total beside
+            held = losses.gradient(problem, [made.work.largest], slot, 0, dropout=False, capture=capture, learn=learn)
+    del held
     return capture.grad()
 
 
@@ -230,15 +232,15 @@ def moments(made: Hollow, state: RuleState) -> int:
 
 def moving(made: Hollow, state: RuleState) -> Parts:
     """An update of theta. Args: state, the rule's."""
-    problem = made.problem
-    grad: Any = None
-    if table.sketches(problem.config):
+    problem, held = made.problem, State(rule=state)
+    sketches = table.sketches(problem.config)
+    if sketches:
         with watched(made):
-            grad = sketch(made)
+            held, _ = theta.move_by(problem, held, sketch(made), 0.0)  # from the second step on the moments stand
+            grad: Any = sketch(made)
     with watched(made) as live:
-        theta.move_by(
-            problem, State(rule=state), grad or SeedGrad(law_of(problem), ((1, 0.0),)), problem.config.lr_theta
-        )
+        grad = grad.scaled(1.0) if sketches else SeedGrad(law_of(problem), ((1, 0.0),))
+        theta.move_by(problem, held, grad, problem.config.lr_theta)
     return dict(live.at_peak)
 
 
