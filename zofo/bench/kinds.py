@@ -220,7 +220,7 @@ def first_order_all(model: nn.Module, made: Batch, how: How) -> Step:
 
 
 def sketched(model: nn.Module, made: Batch, how: How) -> Step:
-    """`sketch` as `zofo train --preset sketch` runs it, over all weights."""
+    """`sketch` over all weights, rule `normalised`, which keeps nothing."""
     from zofo.methods import sketch as method
 
     config = MethodConfig(name="sketch", rule="normalised", noise="rademacher", lr_theta=RATE)
