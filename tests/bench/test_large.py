@@ -76,8 +76,10 @@ def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
         large.make(tmp_path, SMALL)
 
 
-def test_with_and_without_a_cap_the_bits_are_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes, one of which keeps its two largest matrices on disk (the others are small enough to stay)."""
+@pytest.mark.parametrize("alone", [large.trained, pytest.param(large.alone, marks=pytest.mark.slow)])
+def test_with_and_without_a_cap_the_bits_are_equal(alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs, here or in processes of their own; one keeps its two largest matrices on disk (the others are small)."""
+    monkeypatch.setattr(large, "alone", alone)
     monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
     large.make(tmp_path / "m", SMALL | {"vocab_size": 3000})
     found = large.main(tmp_path / "m", "1MB", steps=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,20 @@ from zofo.config import keys, resolve
 OPTIONS = Path(__file__).parent / "options.txt"
 
 
+@functools.cache
+def app(wanted: Callable[[str], bool]) -> App:
+    """A command that returns what was typed."""
+
+    def command(given: dict[str, Any]) -> Any:
+        return given
+
+    made = App(result_action="return_value")
+    made.default(flags.with_flags(command, wanted))
+    return made
+
+
 def typed(*words: str, wanted: Callable[[str], bool] = flags.every) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-
-    def command(given: dict[str, Any]) -> int:
-        found.update(given)
-        return 0
-
-    app = App(result_action="return_value")
-    app.default(flags.with_flags(command, wanted))
-    app(flags.joined(list(words)), exit_on_error=False, print_error=False)
-    return found
+    return dict(app(wanted)(flags.joined(list(words)), exit_on_error=False, print_error=False))
 
 
 def test_the_options_are_those_of_the_list() -> None:

@@ -78,19 +78,20 @@ def moved() -> Callable[..., nn.Module]:
 
 
 class Bowl(nn.Module):
-    """f(theta), smooth and not quadratic: sum of exp(w_i theta_i) + sin(theta_i), with its gradient in closed form."""
+    """f(theta), smooth and not quadratic: sum of exp(w_i theta_i) + sin(theta_i), with its gradient in closed form, in fp64."""
 
     def __init__(self, d: int = 6, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
         self.theta = nn.Parameter(torch.linspace(-0.7, 0.9, d, dtype=dtype))
-        self.w = torch.linspace(0.4, 1.1, d, dtype=dtype)
+        self.w = torch.linspace(0.4, 1.1, d, dtype=torch.float64)
 
     def forward(self) -> Tensor:
-        return (torch.exp(self.w * self.theta) + torch.sin(self.theta)).sum()
+        theta = self.theta.double()
+        return (torch.exp(self.w * theta) + torch.sin(theta)).sum()
 
     def gradient(self) -> Tensor:
         """f' at theta."""
-        theta = self.theta.detach()
+        theta = self.theta.detach().double()
         return self.w * torch.exp(self.w * theta) + torch.cos(theta)
 
 
@@ -112,7 +113,7 @@ def bowl() -> Bowl:
     return Bowl()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def slope() -> Slope:
     """A linear function of eight numbers."""
     return Slope()

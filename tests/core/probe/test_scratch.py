@@ -294,7 +294,7 @@ class TestLeavesNoTrace:
     """Rule 1: with any exception in the middle, every weight and buffer has the bits it had, and nothing is left."""
 
     @pytest.mark.parametrize("error", ERRORS)
-    @pytest.mark.parametrize("tile", [20, affine.TILE])
+    @pytest.mark.parametrize("tile", [40, affine.TILE])
     def test_after_an_error_at_every_operation(
         self, error: type[BaseException], tile: int, odd: Odd, watch: type, monkeypatch: pytest.MonkeyPatch
     ) -> None:
