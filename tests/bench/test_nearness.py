@@ -128,7 +128,7 @@ def test_the_variance_over_many_keys_is_the_formulas(law: str, formula: float) -
     _, leaves = made(nn.Linear(3, 2))
     G = {"weight": torch.tensor([[1.0, -2, 0.5], [0.1, 3, 0]]).double(), "bias": torch.tensor([0.7, -1.1]).double()}
     squares = gradient.squares(G)
-    found = [near(along(law, key, G, leaves), G, squares, leaves) for key in range(4000)]
+    found = [near(along(law, key, G, leaves), G, squares, leaves) for key in range(1500)]
     variances = [one.variance for one in found]
     se = statistics.stdev(variances) / len(variances) ** 0.5
     assert found[0].formula == pytest.approx(formula) and se < 0.05 * formula
@@ -174,10 +174,10 @@ def test_a_sketchs_variance_over_many_keys_is_the_formulas(law: Law, rank: int) 
     model, leaves = made(Tied(wide=6))
     G = true_gradient(model, leaves)
     squares = gradient.squares(G)
-    found = [near(sketched(model, leaves, Projection(law, key, rank)), G, squares, leaves) for key in range(1000)]
+    found = [near(sketched(model, leaves, Projection(law, key, rank)), G, squares, leaves) for key in range(500)]
     variances = [one.variance for one in found]
     se = statistics.stdev(variances) / len(variances) ** 0.5
-    assert se < 0.1 * found[0].formula and abs(statistics.fmean(variances) - found[0].formula) < 3.5 * se
+    assert se < 0.15 * found[0].formula and abs(statistics.fmean(variances) - found[0].formula) < 3.5 * se
 
 
 @pytest.mark.parametrize("law", noise.LAWS)
