@@ -131,7 +131,7 @@ def test_the_variance_over_many_keys_is_the_formulas(law: str, formula: float) -
     found = [near(along(law, key, G, leaves), G, squares, leaves) for key in range(1500)]
     variances = [one.variance for one in found]
     se = statistics.stdev(variances) / len(variances) ** 0.5
-    assert found[0].formula == pytest.approx(formula) and se < 0.05 * formula
+    assert found[0].formula == pytest.approx(formula) and se < 0.06 * formula
     assert abs(statistics.fmean(variances) - formula) < 3 * se
 
 

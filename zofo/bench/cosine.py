@@ -71,7 +71,7 @@ def measure(held: Job, asked: Asked, k: int, say: Callable[[str], None]) -> dict
         state = State(k=k + b)
         _, upper = bilevel.draw(held.problem, state, held.batches)
         for key, some in on_batch(held, asked, todo, state, upper):
-            say(f"batch {b + 1} of {asked.batches}, {' '.join(map(str, key))}")
+            say(f"batch {b + 1} of {asked.batches}: {' '.join(str(part) for part in key if part is not None)}")
             found.setdefault(key, []).extend(some)
     return found
 
