@@ -88,7 +88,7 @@ def test_the_truth_is_autograds_inner_product(held: Job, law: str) -> None:
     grads = torch.autograd.grad(total, params)
     assert found.square == pytest.approx(sum(float(g.double().square().sum()) for g in grads), rel=1e-5)
     for z, along in zip(directions, found.along, strict=True):
-        drawn = [noise.draw(z, leaf.tid, leaf.data.numel()) for leaf in held.leaves]
+        drawn = [noise.draw(z, leaf.tid, leaf.numel, width=noise.columns(leaf.data)) for leaf in held.leaves]
         wanted = sum(float(g.double().reshape(-1) @ d) for g, d in zip(grads, drawn, strict=True))
         assert along == pytest.approx(wanted, rel=1e-4, abs=1e-5 * math.sqrt(found.square))
 
@@ -125,7 +125,7 @@ def test_gradients_reach_a_padding_row_and_everything_is_put_back_on_an_error() 
 
 def test_a_leaf_that_the_loss_does_not_read_counts_nothing() -> None:
     (leaf,) = tree.find(nn.Linear(2, 1, bias=False))
-    assert gradient.products(leaf, [noise.Direction("gaussian", 1)]) == Truth(0.0, [0.0])
+    assert gradient.products(leaf, None, [noise.Direction("gaussian", 1)]) == Truth(0.0, [0.0])
 
 
 def test_the_dtype_that_a_run_probes_in_is_not_measured_for_another(

@@ -89,17 +89,24 @@ ESTIMATED = {
     "rms_error": 5.0, "grad_norm": 50.0, "rms_truth": 48.0, "goal": True, "best": True,
 }  # fmt: skip
 
+NEAR = {
+    "where": "start", "objective": "G", "kind": "sketch-gaussian-input", "dtype": "bf16", "eps": 1e-3, "n": 2, "finite": 2,
+    "cosine": 0.1066, "cosine_se": 0.0016, "variance": 86.129, "variance_se": 1.21, "formula": 87.0,
+}  # fmt: skip
+
 
 def test_estimates_are_told_as_a_table_or_json(cli, monkeypatch) -> None:
     from zofo.bench import estimate
 
     seen: list[dict[str, Any]] = []
     none = {"error": None, "error_se": None, "goal": False, "best": False, "finite": 3}
+    unknown = {"eps": None, "cosine": None, "cosine_se": None, "variance": None, "variance_se": None, "finite": 1}
 
     def measured(flags: dict[str, Any], preset: str, run: Any, **options: Any) -> dict[str, Any]:
         seen.append({"flags": flags, "preset": preset, "run": run, **options})
         frame = {"model": "m", "task": "t", "run": None, "objective": "lm", "adapter": "lora", "seeds": [0, 1]}
         frame |= {"noise": "gaussian", "batches": 2, "batch": 8, "threads": 1, "error": "mean of", "goal": 0.05}
+        frame |= {"keys": [0, 1], "rank": 8, "cosines": [NEAR, NEAR | unknown] if options["kinds"] else []}
         return {**frame, "places": [{"where": "start", "lambda": 10.0}], "results": [ESTIMATED, ESTIMATED | none]}
 
     monkeypatch.setattr(estimate, "main", measured)
@@ -116,7 +123,15 @@ def test_estimates_are_told_as_a_table_or_json(cli, monkeypatch) -> None:
     assert one == ["start", "G", "bf16", "0.001", "0.0123", "0.002", "*", "yes", "5", "50", "4"]
     assert other[4:8] == ["-", "-", "", "-"] and other[-1] == "4, 1 not finite" and len(head) == len(one)
     found = json.loads(cli("bench", "estimate", "--json")[1])
-    assert found["results"][0] == ESTIMATED and seen[1]["dtypes"] == ("fp32", "bf16")
+    assert found["results"][0] == ESTIMATED and seen[1]["dtypes"] == ("fp32", "bf16") and seen[1]["kinds"] == ()
+    words = "--kinds sketch-gaussian forward-sphere --keys 2 --rank 4"
+    status, out, err = cli("bench", "estimate", *words.split())
+    assert status == 0, err
+    assert seen[2]["kinds"] == ("forward-sphere", "sketch-gaussian-input", "sketch-gaussian-smaller")
+    assert (seen[2]["keys"], seen[2]["rank"]) == (2, 4) and "whole estimates g over 2 keys" in out
+    head, one, other = (line.split("\t") for line in out.splitlines()[-3:])
+    assert one == ["start", "G", "sketch-gaussian-input", "bf16", "0.001", "0.107", "0.0016", "86.13", "1.2", "87", "2"]
+    assert other[4:] == ["-", "-", "-", "-", "-", "87", "2, 1 not finite"] and len(head) == len(one)
 
 
 def test_a_run_is_measured_at_its_start_and_after_it(cli, trained: str) -> None:
@@ -147,6 +162,9 @@ def test_a_run_is_measured_at_its_start_and_after_it(cli, trained: str) -> None:
         ("--run tiny-run --task sst2", "--data.task: a run has its own"),
         ("--run tiny-run --preset quickstart", "--preset: a run has its own"),
         ("--eps 0", "--eps 0.0: not a number above 0"),
+        ("--kinds sketch centre", "--kinds centre: no such estimator; take all, or the beginning of central-gaussian"),
+        ("--keys 0", "--keys 0: not 1 or more"),
+        ("--rank 0", "--rank 0: not 1 or more"),
         ("--eps 1e-3 nan", "--eps nan: not a number above 0"),
         ("--seeds 0", "--seeds 0: not 1 or more"),
         ("--batches 0", "--batches 0: not 1 or more"),

@@ -15,20 +15,21 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from zofo import checkpoints, config, job, models, objectives
+from zofo.bench import cosine
 from zofo.bench.gradient import exact
+from zofo.bench.setting import Asked, combinations, computed, mean_and_se, problem_in, with_seed
 from zofo.config import Config
-from zofo.core.probe.scratch import Scratch
 from zofo.errors import BadInput
 from zofo.job import Job
 from zofo.methods import bilevel, table
-from zofo.methods.bilevel import Plan, Term
-from zofo.methods.state import Micro, Problem, State
+from zofo.methods.bilevel import Plan
+from zofo.methods.state import Micro, State
 from zofo.run import checkpoint as files
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
@@ -40,17 +41,6 @@ DTYPES = ("fp32", "bf16")
 MODEL, TASK, PRESET = "smollm2-135m", "sst2", "bilevel-lora"
 ERROR = "mean of (c - <grad, z>)^2 / |grad|^2, |grad|^2 being the exact variance of <grad, z> over z"
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What to measure over: probe sizes, seeds of z (0, 1, ...), batches, computing dtypes, and z's law."""
-
-    eps: Sequence[float]
-    seeds: int
-    batches: int
-    dtypes: Sequence[str]
-    noise: str
 
 
 @dataclass(frozen=True)
@@ -68,36 +58,6 @@ class Sample:
 
 
 Key = tuple[str, str, float]  # objective, dtype, eps
-Weights = dict[str, tuple[float, ...]]
-
-
-def combinations(terms: Sequence[Term]) -> Weights:
-    """The objectives as weights of the terms: A, G as the method weighs it, B, C and B - C (A alone where there is no more)."""
-    alone = {term.name: tuple(float(term is other) for other in terms) for term in terms}
-    if len(terms) == 1:
-        return alone
-    gap = tuple(b - c for b, c in zip(alone["B"], alone["C"], strict=True))
-    return {"A": alone["A"], "G": tuple(term.weight for term in terms), **alone, "B - C": gap}
-
-
-def computed(settings: Config, dtype: str) -> Config:
-    """A configuration with another computing dtype. Raises: BadInput for one that there is not."""
-    return config.build({**config.flatten(settings.model_dump(), ""), "model.dtype": dtype})
-
-
-def problem_in(held: Job, dtype: str, law: str) -> Problem:
-    """The job's problem, computed in a dtype: exact probing, central differences along one z."""
-    objective = objectives.build(computed(held.config, dtype), held.prepared.task, held.prepared.tokenizer)
-    method = held.config.method.model_copy(update={"noise": law, "q": 1, "estimator": "central"})
-    probe = Scratch(held.model, held.leaves)
-    return replace(
-        held.problem, loss=objective.loss, upper=None, shadow=None, config=method, leaves=held.leaves, probe=probe
-    )
-
-
-def with_seed(problem: Problem, seed: int, eps: float = 1.0) -> Problem:
-    """The problem with a z of this seed, and a probe size."""
-    return replace(problem, seed=seed, config=problem.config.model_copy(update={"eps": eps}))
 
 
 def measure(held: Job, asked: Asked, k: int, say: Say) -> tuple[float, dict[Key, list[Sample]]]:
@@ -137,21 +97,16 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
     """The error with its standard error, and absolute numbers (None: not finite, or no gradient to compare with)."""
     ratios = [sample.ratio for sample in samples]
     misses = [(sample.c - sample.truth) ** 2 for sample in samples]
-    spread = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 and finite(ratios) else None
+    error, spread = mean_and_se(ratios)
     return {
         "n": len(samples),
         "finite": sum(math.isfinite(sample.c) for sample in samples),
-        "error": statistics.fmean(ratios) if finite(ratios) else None,
+        "error": error,
         "error_se": spread,
-        "rms_error": root(misses) if finite(misses) else None,
+        "rms_error": root(misses) if all(map(math.isfinite, misses)) else None,
         "grad_norm": root([sample.square for sample in samples]),
         "rms_truth": root([sample.truth**2 for sample in samples]),
     }
-
-
-def finite(values: Sequence[float]) -> bool:
-    """Whether all values are."""
-    return all(map(math.isfinite, values))
 
 
 def root(values: Sequence[float]) -> float:
@@ -218,14 +173,18 @@ def main(
     dtypes: Sequence[str] = DTYPES,
     noise: str = "gaussian",
     say: Say = lambda text: None,
+    kinds: Sequence[str] = (),
+    keys: int = 4,
+    rank: int = 8,
 ) -> dict[str, Any]:
     """Measure the error of projected gradients at a start and, given a run, after it, on its own rows and options.
 
     Args: flags and preset, options by dotted key as `zofo train` takes them (without a run); run, one with a
-    checkpoint, whose last is taken; seeds, how many z a batch. The standard error is over seeds and batches.
-    Cost: per place and batch, see `on_batch`. Memory: the weights, one gradient of their size, and a training step's.
+    checkpoint, whose last is taken; seeds, how many z a batch. The standard error is over seeds and batches. kinds,
+    keys and rank: see `cosine`.
+    Cost: per place and batch, see `on_batch`, and with kinds `cosine.on_batch`. Memory: the weights, one gradient of their size, and a training step's.
     """
-    asked, began = Asked(eps, seeds, batches, dtypes, noise), time.perf_counter()
+    asked, began = Asked(eps, seeds, batches, dtypes, noise, cosine.chosen(kinds), keys, rank), time.perf_counter()
     for dtype in dtypes:
         computed(Config(), dtype)
     held = opened(run) if run is not None else at_start(flags or {}, preset)
@@ -233,18 +192,21 @@ def main(
     if run is not None:
         step, _, _ = checkpoints.load_for_use(held, run, "last", say)
         places.append(measured(held, asked, f"after step {step}", step, say))
+    lists = {"results": "rows", "cosines": "cosines"}
     return {
         **described(held, asked, run),
-        "places": [{key: value for key, value in place.items() if key != "rows"} for place in places],
-        "results": [row for place in places for row in place["rows"]],
+        "places": [{key: value for key, value in place.items() if key not in lists.values()} for place in places],
+        **{name: [row for place in places for row in place[key]] for name, key in lists.items()},
         "seconds": time.perf_counter() - began,
     }
 
 
 def measured(held: Job, asked: Asked, where: str, k: int, say: Say) -> dict[str, Any]:
-    """A place with its step, lambda and rows."""
+    """A place with its step, lambda, rows and cosines."""
     lam, samples = measure(held, asked, k, lambda text: say(f"{where}: {text}"))
-    return {"where": where, "step": k, "lambda": lam, "rows": rows_of(where, samples)}
+    found = cosine.measure(held, asked, k, lambda text: say(f"{where}: {text}"))
+    rows, cosines = rows_of(where, samples), cosine.rows_of(where, found)
+    return {"where": where, "step": k, "lambda": lam, "rows": rows, "cosines": cosines}
 
 
 def described(held: Job, asked: Asked, run: RunFolder | None) -> dict[str, Any]:
@@ -265,6 +227,9 @@ def described(held: Job, asked: Asked, run: RunFolder | None) -> dict[str, Any]:
         "batches": asked.batches,
         "dtypes": list(asked.dtypes),
         "eps": list(asked.eps),
+        "kinds": list(asked.kinds),
+        "keys": list(range(asked.keys)),
+        "rank": asked.rank,
         "error": ERROR,
         "goal": GOAL,
         "weights": held.leaves.count,

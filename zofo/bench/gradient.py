@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zofo.core import noise
 from zofo.core.noise import Direction
@@ -16,6 +16,9 @@ from zofo.core.weights.leaves import Leaf, Leaves
 from zofo.methods.bilevel import Term
 from zofo.methods.losses import mean_loss
 from zofo.methods.state import Micro, Problem
+
+Gradient = dict[str, Tensor]
+"""By leaf name; a leaf that the loss does not depend on is not in it."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,10 @@ def differentiable(model: nn.Module, leaves: Leaves) -> Iterator[None]:
             module.padding_idx = row  # type: ignore[assignment]
 
 
-def exact(
-    problem: Problem, terms: Sequence[Term], weights: Sequence[float], rows: Mapping[str, Micro], z: Sequence[Direction]
-) -> Truth:
-    """The gradient of sum_t weight_t term_t over all leaves, by autograd in fp32, and its product with each direction.
+def whole(problem: Problem, terms: Sequence[Term], weights: Sequence[float], rows: Mapping[str, Micro]) -> Gradient:
+    """The gradient of sum_t weight_t term_t over all leaves, by autograd in fp32, by leaf name.
 
-    Cost: a forward and a backward pass a term, a noise pass a direction. Memory: one gradient of model size (and
-    the activations of a term's rows); z is drawn in pieces.
+    Cost: a forward and a backward pass a term. Memory: one gradient of model size, and the activations of a term's rows.
     """
     assert problem.leaves is not None
     params = [leaf.param for leaf in problem.leaves]
@@ -61,16 +61,31 @@ def exact(
             if weight:
                 loss = weight * mean_loss(problem, rows[term.rows], term.slot)
                 torch.autograd.backward(loss, inputs=params)
-        found = [products(leaf, z) for leaf in problem.leaves]
+        return {leaf.name: leaf.param.grad for leaf in problem.leaves if leaf.param.grad is not None}
+
+
+@torch.no_grad()
+def squares(grads: Gradient) -> dict[str, float]:
+    """|grad|^2 by leaf name, summed in fp64 in pieces."""
+    pieces = {name: grad.reshape(-1).split(noise.CHUNK) for name, grad in grads.items()}
+    return {name: sum(float(part.double().square().sum()) for part in parts) for name, parts in pieces.items()}
+
+
+def exact(
+    problem: Problem, terms: Sequence[Term], weights: Sequence[float], rows: Mapping[str, Micro], z: Sequence[Direction]
+) -> Truth:
+    """`whole`, and its product with each direction. Cost and memory: its own, and a noise pass a direction in pieces."""
+    assert problem.leaves is not None
+    grads = whole(problem, terms, weights, rows)
+    found = [products(leaf, grads.get(leaf.name), z) for leaf in problem.leaves]
     along = [math.fsum(column) for column in zip(*(part.along for part in found), strict=True)]
     return Truth(math.fsum(part.square for part in found), along)
 
 
 @torch.no_grad()
-def products(leaf: Leaf, directions: Sequence[Direction]) -> Truth:
+def products(leaf: Leaf, grad: Tensor | None, directions: Sequence[Direction]) -> Truth:
     """A leaf's own part of |grad|^2 and of <grad, z>, in fp64. Memory: some pieces of `noise.CHUNK` elements."""
-    square, along = 0.0, [0.0] * len(directions)
-    grad = leaf.param.grad
+    square, along, width = 0.0, [0.0] * len(directions), noise.columns(leaf.data)
     if grad is None:  # the loss does not depend on it
         return Truth(square, along)
     flat = grad.reshape(-1)
@@ -79,5 +94,6 @@ def products(leaf: Leaf, directions: Sequence[Direction]) -> Truth:
         zero, z, part = torch.zeros_like(part), torch.empty_like(part), part.double()
         square += float(part @ part)
         for i, direction in enumerate(directions):
-            along[i] += float(part @ noise.perturb(z, zero, direction, 1.0, leaf.tid, start).double())
+            drawn = noise.perturb(z, zero, direction, 1.0, leaf.tid, start, width=width)
+            along[i] += float(part @ drawn.double())
     return Truth(square, along)

@@ -31,6 +31,7 @@ COLUMNS = (
     "task", "rows", "candidates", "one by one, s", "zofo, s", "times faster", "same predictions", "log-probabilities differ by",
 )  # fmt: skip
 ESTIMATES = ("where", "objective", "dtype", "eps", "error", "se", "smallest", "in goal", "rms error", "|grad|", "n")
+COSINES = ("where", "objective", "estimator", "dtype", "eps", "cosine", "se", "variance", "se", "formula", "n")
 READ = ("data.", "adapter.", "model.name", "model.device", "method.objective", "method.lam", "method.weighting",
     "method.init", "method.accumulate_upper", "run.seed", "run.threads")  # fmt: skip
 """Options of the configuration (or their beginnings) that `bench estimate` reads."""
@@ -235,31 +236,48 @@ def estimate(
         Parameter(consume_multiple=True, negative=(), help="computing dtypes"),
     ] = ("fp32", "bf16"),
     noise: Annotated[Literal["rademacher", "gaussian", "sphere"], Parameter(help="law of z")] = "gaussian",
+    kinds: Annotated[
+        tuple[str, ...],
+        Parameter(
+            metavar="KIND...",
+            consume_multiple=True,
+            negative=(),
+            help="cosines too: all, central, forward-sphere, sketch, ...",
+        ),
+    ] = (),
+    keys: Annotated[int, Parameter(help="with --kinds: how many z or R, for each batch")] = 4,
+    rank: Annotated[int, Parameter(help="with --kinds: rank of a sketch")] = 8,
     json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
     dir: Dir = "runs",
 ) -> int:
     """Compare projected gradients c with the exact <grad, z>, for A, G = A + lambda (B - C), and G's parts.
 
     Error: the mean of (c - <grad, z>)^2 divided by |grad|^2, which is the variance of <grad, z> over z.
+    With --kinds, for estimators (central, forward, sketch; by law of z or R, and a sketch by side), for A and G: the cosine of
+    the whole estimate and the gradient, and |estimate - grad|^2 / |grad|^2 beside the formula of its mean. It costs, for each
+    place, batch, key, dtype and kind, eight forward passes an eps (a sketch: four forward and backward); all: twelve kinds.
     Without a run: smollm2-135m on sst2 at its start. Needs one gradient of model size beside a step's memory.
     """
-    refuse_below_one({"--seeds": seeds, "--batches": batches})
+    refuse_below_one({"--seeds": seeds, "--batches": batches, "--keys": keys, "--rank": rank})
     for value in eps:
         if not 0 < value < math.inf:
             raise BadInput(f"--eps {value}", "not a number above 0", "give probe sizes such as 1e-3")
     found_run = folder.find(run, dir) if run is not None else None
     if found_run is not None and (given := [*flags, *(["preset"] if preset else [])]):
         raise BadInput(f"--{given[0]}", "a run has its own", "leave it out, or leave --run out")
+    from zofo.bench import cosine
     from zofo.bench import estimate as bench
 
     found = bench.main(
         flags, preset or bench.PRESET, found_run, eps=tuple(dict.fromkeys(eps)), seeds=seeds, batches=batches,
-        dtypes=tuple(dict.fromkeys(dtype)), noise=noise, say=complain,
+        dtypes=tuple(dict.fromkeys(dtype)), noise=noise, say=complain, kinds=cosine.chosen(kinds), keys=keys, rank=rank,
     )  # fmt: skip
     if json:
         line(as_json(found))
         return 0
     tell_estimates(found)
+    if found["cosines"]:
+        tell_cosines(found)
     return 0
 
 
@@ -280,10 +298,32 @@ def estimated(row: Mapping[str, Any]) -> tuple[str, ...]:
     def shown(key: str, form: str = ".3g") -> str:
         return "-" if row[key] is None else format(row[key], form)
 
-    n = str(row["n"]) if row["finite"] == row["n"] else f"{row['n']}, {row['n'] - row['finite']} not finite"
     marks = ("*" if row["best"] else "", "yes" if row["goal"] else "no" if row["error"] is not None else "-")
-    figures = (shown("error"), shown("error_se", ".2g"), *marks, shown("rms_error"), shown("grad_norm"), n)
+    figures = (shown("error"), shown("error_se", ".2g"), *marks, shown("rms_error"), shown("grad_norm"), counted(row))
     return (row["where"], row["objective"], row["dtype"], f"{row['eps']:g}", *figures)
+
+
+def tell_cosines(found: Mapping[str, Any]) -> None:
+    """Print a line for each place, objective, estimator, dtype and eps."""
+    line(f"whole estimates g over {len(found['keys'])} keys on each batch, sketches of rank {found['rank']}:")
+    line("cosine <g, grad> / (|g| |grad|); variance |g - grad|^2 / |grad|^2, and the formula of its mean")
+    table(COSINES, map(compared_whole, found["cosines"]))
+
+
+def compared_whole(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the table of cosines; "-" where there is no number."""
+
+    def shown(key: str, form: str = ".3g") -> str:
+        return "-" if row[key] is None else format(row[key], form)
+
+    figures = (shown("cosine"), shown("cosine_se", ".2g"), shown("variance", ".4g"), shown("variance_se", ".2g"))
+    where = (row["where"], row["objective"], row["kind"], row["dtype"], shown("eps", "g"))
+    return (*where, *figures, shown("formula", ".4g"), counted(row))
+
+
+def counted(row: Mapping[str, Any]) -> str:
+    """How many numbers a row is over, and how many of them are not finite."""
+    return str(row["n"]) if row["finite"] == row["n"] else f"{row['n']}, {row['n'] - row['finite']} not finite"
 
 
 def refuse_below_one(values: Mapping[str, int]) -> None:
