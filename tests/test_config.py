@@ -199,8 +199,14 @@ def test_an_option_without_effect_is_refused_by_name(options: dict[str, Any], id
     ("flags", "idle"),
     [
         ({}, {"adapter.tokens"}),
-        ({"adapter.kind": "prefix"}, {"adapter.r", "adapter.alpha", "adapter.dropout", "adapter.targets"}),
-        ({"adapter.kind": "prompt"}, {"adapter.r", "adapter.alpha", "adapter.dropout", "adapter.targets"}),
+        (
+            {"adapter.kind": "prefix"},
+            {"adapter.r", "adapter.alpha", "adapter.dropout", "adapter.targets", "adapter.last"},
+        ),
+        (
+            {"adapter.kind": "prompt"},
+            {"adapter.r", "adapter.alpha", "adapter.dropout", "adapter.targets", "adapter.last"},
+        ),
         ({"method.lower": "zeroth-order"}, {"adapter.tokens", "adapter.dropout", "model.activation_checkpointing"}),
         (
             {"method.coupling": "outer", "method.lam": 0.0},

@@ -101,6 +101,9 @@ class AdapterConfig(Section):
     alpha: float = Field(16.0, gt=0, description="LoRA alpha (scaling alpha / r)")
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout in lower-level steps")
     targets: tuple[str, ...] = Field((), description="LoRA target modules (empty: query and value projections)")
+    last: int = Field(
+        0, ge=0, description="LoRA in the last so many layers alone: a backward pass goes no deeper (0: in all layers)"
+    )
     tokens: int = Field(0, ge=0, description="virtual tokens (0: 5 for prefix, 10 for prompt)")
 
 

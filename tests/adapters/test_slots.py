@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -174,3 +175,23 @@ def test_half_precision_matrices_get_fp32_adapters_that_start_where_fp32s_do(
         scale = float(start.abs().max())
         for slot in ("p", "s"):
             assert float((slots.tensors(slot)[name] - start).abs().max()) <= 0.05 * scale
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_lora_in_the_last_layers_alone_keeps_nothing_of_those_below(arch: str, tiny: Callable[..., nn.Module]) -> None:
+    """Its parameters are there and nowhere else, and the layers below are outside of the backward pass."""
+    model = tiny(arch, **({"n_layer": 3} if arch == "gpt2" else {"num_hidden_layers": 3})).requires_grad_(False)
+    slots = attach(model, AdapterConfig(r=2, last=1), ("p",), 0)
+    layers = {int(re.search(r"\.(\d+)\.", name).group(1)) for name in slots.params["p"]}  # type: ignore[union-attr]
+    assert layers == {2}
+    kept: list[bool] = []
+    blocks = next(m for m in slots.model.modules() if isinstance(m, nn.ModuleList))
+    for block in blocks:
+        block.register_forward_hook(lambda _, args, out: kept.append((out[0] if isinstance(out, tuple) else out).requires_grad))  # fmt: skip
+    slots.model(input_ids=torch.tensor([[5, 6, 7]]), use_cache=False)
+    assert kept == [False, False, True]
+
+
+def test_more_layers_than_there_are(tiny: Callable[..., nn.Module]) -> None:
+    with pytest.raises(BadInput, match=r"--adapter\.last 9: the model has 2 layers"):
+        attach(tiny("llama"), AdapterConfig(last=9), ("p",), 0)

@@ -99,8 +99,17 @@ def peft_config(config: AdapterConfig, model: nn.Module) -> PeftConfig:
         lora_alpha=cast(int, config.alpha),
         lora_dropout=config.dropout,
         target_modules=list(config.targets) or None,
+        layers_to_transform=last_layers(model, config.last) or None,
         fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
     )
+
+
+def last_layers(model: nn.Module, last: int) -> list[int]:
+    """The numbers of a model's last so many layers (0: none). Raises: BadInput where it has fewer, or does not say."""
+    count = getattr(getattr(model, "config", None), "num_hidden_layers", 0) or 0
+    if last > count:
+        raise BadInput(f"--adapter.last {last}", f"the model has {count} layers", "take fewer, or 0 for all")
+    return list(range(count - last, count)) if last else []
 
 
 def attach(

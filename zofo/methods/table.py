@@ -28,7 +28,7 @@ RULES = {  # by kind of upper level
 REMEMBER = {"momentum": 20, "adam": 20}  # sketch rules with moments, and the steps that R is kept for
 METRICS = ("accuracy", "f1")  # objectives without a gradient, and without a loss a row that could be stacked
 KIND = {
-    "lora": {"kind", "r", "alpha", "dropout", "targets"},
+    "lora": {"kind", "r", "alpha", "dropout", "targets", "last"},
     "prefix": {"kind", "tokens"},
     "prompt": {"kind", "tokens"},
 }
