@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,12 @@ MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 Tiny = Callable[..., nn.Module]
+
+
+def pytest_collection_finish() -> None:
+    """What imports made stays: collecting garbage, which runs do, does not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -96,3 +103,13 @@ def _one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(settled, "products", lambda device: {"fp32": 1e-3, "bf16": 2e-3})
     monkeypatch.setattr(settled, "GAIN", 0.0)
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process end without what takes longer than their steps: curves drawn, memory estimated."""
+    from zofo import loop
+    from zofo.memory.sizes import Size
+
+    monkeypatch.setattr(loop.plots, "curves", lambda *_: None)
+    monkeypatch.setattr(loop.taken, "estimated", lambda *_: [Size("weights", 1, "before")])

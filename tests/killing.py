@@ -1,13 +1,15 @@
 """Kill real training processes with SIGKILL, resume them, and compare with a run that was never stopped.
 
-Run by `tests/test_loop.py` in a process of its own: `python killing.py MODEL FOLDER CASE [few]`. It imports
-zofo once and forks a child for every run, so that a run costs its steps and not its imports. Prints
-one JSON line: the kills made and the differences found.
+Run by `tests/test_loop.py` in a process of its own: `python killing.py MODEL FOLDER CASE...`, where CASE/few
+is killed at a few points. It forks a child for every run and imports before that what the first had to, so
+that a run costs its steps and not its imports. Prints one JSON line: the kills made and the differences found.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import importlib
 import json
 import os
 import signal
@@ -15,6 +17,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ import torch
 
 from zofo import loop
 from zofo.config import resolve
+from zofo.core import noise
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
 
@@ -54,7 +58,12 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "first-order": {"method.name": "first-order", "adapter.dropout": 0.2, "method.schedule": "cosine", "method.warmup": 3},
 }  # fmt: skip
-FEW = [("step", 11)]  # resumed from step 9: the full copy of step 6, and the journal since
+FEW = [
+    ("step", 2),  # before anything was saved
+    ("validation", 6),  # the best is new, the step is not saved
+    ("step", 11),  # resumed from step 9: the full copy of step 6, and the journal since
+    ("validation", 12),  # nothing is left to do but to test
+]
 
 
 class Killer(Quiet):
@@ -86,6 +95,21 @@ def forked(work: Callable[[], object]) -> int:
     return os.waitpid(pid, 0)[1]
 
 
+def ended(start: Callable[[], object], listing: Path) -> None:
+    """Run to the end, and list what was imported on the way."""
+    start()
+    listing.write_text("\n".join(sys.modules))
+
+
+def warm(listing: Path) -> None:
+    """Import what an earlier child listed, and load the kernels: the children after it need not."""
+    for name in listing.read_text().splitlines():
+        with suppress(Exception):  # some are no files
+            importlib.import_module(name)
+    noise.perturb(torch.zeros(9), torch.zeros(9), noise.Direction("gaussian", 1), 1.0, 1)
+    gc.freeze()  # what imports made is not looked through at every collection
+
+
 def without_time(tree: Any) -> Any:
     """A JSON tree without its fields of time and memory."""
     if isinstance(tree, dict):
@@ -110,15 +134,15 @@ def picture(run: RunFolder) -> dict[str, Any]:
     return found
 
 
-def main(model: str, work: Path, case: str, few: bool = False) -> None:
-    """Kill at every step, and after every validation (or at a `FEW` points); resume; compare."""
-    torch.set_num_threads(1)
+def check(model: str, work: Path, case: str, few: bool) -> dict[str, Any]:
+    """Kill at every step, and after every validation (or at the `FEW` points); resume; compare."""
     flags = COMMON | CASES[case] | {"model.name": model, "run.dir": str(work)}
 
     def started(name: str, show: Quiet) -> Callable[[], object]:
         return lambda: loop.start(*resolve(flags | {"run.name": name}), show)
 
-    assert forked(started("whole", Quiet())) == 0
+    assert forked(lambda: ended(started("whole", Quiet()), work / "modules")) == 0
+    warm(work / "modules")
     whole, differ, kills = picture(RunFolder(work / "whole")), [], 0
     points = [("step", k) for k in range(1, STEPS + 1)]
     points += [("validation", k) for k in range(2, STEPS + 1, 2)] if case != "mezo" else []
@@ -131,9 +155,17 @@ def main(model: str, work: Path, case: str, few: bool = False) -> None:
         resumed = forked(lambda run=run: loop.resume(run, Quiet()))
         again = picture(run) if resumed == 0 else {"resumed": resumed}
         differ += [f"{name}: {key}" for key in whole.keys() | again.keys() if whole.get(key) != again.get(key)]
-    print(json.dumps({"kills": kills, "points": len(points), "differ": differ}))
+    return {"kills": kills, "points": len(points), "differ": differ}
+
+
+def main(model: str, work: Path, cases: list[str]) -> None:
+    """Check each case, in a folder of its own."""
+    torch.set_num_threads(1)
+    loop.plots.curves, loop.taken.estimated = (lambda *_: None), (lambda *_: [])  # not compared, slower than the steps
+    found = {case: check(model, work / case, case.removesuffix("/few"), case.endswith("/few")) for case in cases}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], "few" in sys.argv[4:])
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

@@ -31,7 +31,7 @@ TIGHT = "1B"  # nothing fits
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(streamed, "KEEP", 64)
     return tmp_path

@@ -47,7 +47,7 @@ def restored(run: RunFolder) -> tuple[str, int, list[str]]:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +39,22 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(folder: str, home: Path, case: str) -> RunFolder:
-    flags = SMALL | CASES[case] | {"model.name": folder, "run.dir": str(home / "runs"), "run.name": case}
-    loop.start(*resolve(flags), Quiet())
-    return RunFolder(home / "runs" / case)
+@pytest.fixture(scope="module")
+def trained(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunFolder]:
+    """A run of each case, made when it is first asked for."""
+    home = tmp_path_factory.mktemp("runs")
+
+    @functools.cache
+    def make(case: str) -> RunFolder:
+        flags = SMALL | CASES[case] | {"model.name": folder, "run.dir": str(home), "run.name": case}
+        loop.start(*resolve(flags), Quiet())
+        return RunFolder(home / case)
+
+    return make
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
 
 
@@ -54,8 +64,8 @@ def scores(model: Any, rows: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("case", ["lora", "mezo", "first-order"])
-def test_merged_weights_load_as_plain_transformers_and_score_the_same(folder: str, tmp_path: Path, case: str) -> None:
-    run = trained(folder, tmp_path, case)
+def test_merged_weights_load_as_plain_transformers_and_score_the_same(trained: Any, tmp_path: Path, case: str) -> None:
+    run = trained(case)
     out = export(run, tmp_path / "out", merge=None)
     plain = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     saved = open_run(run, say=print)
@@ -71,9 +81,9 @@ def test_merged_weights_load_as_plain_transformers_and_score_the_same(folder: st
 
 @pytest.mark.parametrize("case", ["lora", "prefix", "prompt"])
 def test_adapter_and_base_side_by_side_load_with_peft_and_score_the_same(
-    folder: str, tmp_path: Path, case: str
+    trained: Any, folder: str, tmp_path: Path, case: str
 ) -> None:
-    run = trained(folder, tmp_path, case)
+    run = trained(case)
     out = export(run, tmp_path / "out", merge=False)
     base = AutoModelForCausalLM.from_pretrained(out / "base", dtype=torch.float32)
     both = PeftModel.from_pretrained(base, out / "adapter")
@@ -89,15 +99,15 @@ def test_adapter_and_base_side_by_side_load_with_peft_and_score_the_same(
 
 
 @pytest.mark.parametrize("case", ["prefix", "prompt"])
-def test_merging_a_prefix_or_prompt_is_a_clear_error(folder: str, tmp_path: Path, case: str) -> None:
-    run = trained(folder, tmp_path, case)
+def test_merging_a_prefix_or_prompt_is_a_clear_error(trained: Any, tmp_path: Path, case: str) -> None:
+    run = trained(case)
     with pytest.raises(BadInput, match=r"--merge: a .* cannot be merged into weights"):
         export(run, tmp_path / "out", merge=True)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_existing_folder_is_refused_and_a_slot_can_be_chosen(folder: str, tmp_path: Path) -> None:
-    run = trained(folder, tmp_path, "lora")
+def test_an_existing_folder_is_refused_and_a_slot_can_be_chosen(trained: Any, tmp_path: Path) -> None:
+    run = trained("lora")
     (tmp_path / "there").mkdir()
     with pytest.raises(BadInput, match="it exists"):
         export(run, tmp_path / "there")

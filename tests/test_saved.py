@@ -31,7 +31,7 @@ def trained(folder: str, home: Path, **flags: Any) -> RunFolder:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
 
 

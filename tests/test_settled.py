@@ -188,7 +188,7 @@ def test_the_fastest_of_some_times_leaves_out_the_first(monkeypatch: pytest.Monk
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache of the test's own; threads are put back."""
     threads = torch.get_num_threads()
     monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))

@@ -77,7 +77,9 @@ def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alone", [large.trained, pytest.param(large.alone, marks=pytest.mark.slow)])
-def test_with_and_without_a_cap_the_bits_are_equal(alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_and_without_a_cap_the_bits_are_equal(
+    bare: None, alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two runs, here or in processes of their own; one keeps its two largest matrices on disk (the others are small)."""
     monkeypatch.setattr(large, "alone", alone)
     monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))

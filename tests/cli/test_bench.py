@@ -184,7 +184,7 @@ def test_what_cannot_be_estimated_is_refused_before_anything_is_loaded(
     assert (status, out) == (2, "") and told in err and err.count("\n") == 1
 
 
-def test_a_run_of_another_method_is_refused(cli, model: str, tmp_path) -> None:
+def test_a_run_of_another_method_is_refused(bare, cli, model: str, tmp_path) -> None:
     words = f"train --preset mezo --model {model} --task reviews --run other --steps 1 --run.dir {tmp_path}".split()
     assert cli(*words, "--run.threads", "1", *SMALL)[0] == 0
     status, out, err = cli("bench", "estimate", "--run", "other", "--dir", str(tmp_path))

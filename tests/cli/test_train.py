@@ -116,7 +116,7 @@ def test_objectives_and_data_that_cannot_be_are_refused(cli, model: str, home: P
     assert (status, out) == (2, "") and told in err and not (home / "runs" / "refused").exists()
 
 
-def test_a_metric_as_the_objective_is_what_validation_chooses_by(cli, model: str, home: Path) -> None:
+def test_a_metric_as_the_objective_is_what_validation_chooses_by(bare, cli, model: str, home: Path) -> None:
     words = f"train --preset mezo --model {model} --task reviews --objective f1 --run.dir more --run metric --steps 2"
     status, out, err = cli(*words.split(), *SMALL, "--run.eval_every", "1", "--batch", "2", "--run.threads", "1")
     assert status == 0, err

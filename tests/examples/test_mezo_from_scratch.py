@@ -17,7 +17,9 @@ from zofo.saved import open_run
 PAGE = Path(__file__).parents[2] / "examples" / "mezo_from_scratch.py"
 
 
-def test_the_example_is_bit_equal_to_zofo_train(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_is_bit_equal_to_zofo_train(
+    bare: None, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
     spec = importlib.util.spec_from_file_location("page", PAGE)
     assert spec is not None and spec.loader is not None

@@ -36,6 +36,7 @@ from zofo.settled import plain
 
 CLOSE = 0.005  # of the bytes: what an operator takes within itself, small constants
 UNRUN = {"mixtral"}  # grouped products have no fake twin in fp32
+SLOW = pytest.mark.slow
 
 
 def skeleton(model: nn.Module) -> nn.Module:
@@ -83,8 +84,15 @@ def estimates(problem: Problem, work: Work) -> Callable[[], Any]:
     return run
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("probe", ["scratch", "inplace"])
+@pytest.mark.parametrize(
+    ("dtype", "probe"),
+    [
+        ("fp32", "scratch"),
+        ("bf16", "inplace"),
+        pytest.param("fp32", "inplace", marks=SLOW),
+        pytest.param("bf16", "scratch", marks=SLOW),
+    ],
+)
 def test_an_estimate(tiny, arch: str, dtype: str, probe: str) -> None:
     if arch in UNRUN:
         pytest.skip("cannot be run without numbers")
@@ -118,11 +126,19 @@ def test_ways_to_estimate(tiny, monkeypatch: pytest.MonkeyPatch, way: str) -> No
 
 
 @pytest.mark.filterwarnings("ignore:Adapter name")
-@pytest.mark.parametrize("kind", ["lora", "prefix", "prompt"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "checkpointing"),
+    [
+        ("lora", False),
+        ("prefix", False),
+        ("prompt", True),
+        pytest.param("lora", True, marks=SLOW),
+        pytest.param("prompt", False, marks=SLOW),
+    ],
+)
 def test_a_backward_pass_of_an_adapter(tiny, arch: str, kind: str, checkpointing: bool) -> None:
-    if (kind == "prefix" and checkpointing) or arch in UNRUN:
-        pytest.skip("peft refuses it, or it cannot be run without numbers")
+    if arch in UNRUN:
+        pytest.skip("cannot be run without numbers")
     flags = {"adapter.kind": kind, "model.activation_checkpointing": checkpointing}
     made, problem, work = both(tiny, arch, {"method.name": "first-order"} | flags)
     parts = dry.learning(made)

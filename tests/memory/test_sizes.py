@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -40,7 +41,12 @@ def skeleton(make: Any = llama) -> nn.Module:
 
 
 def sizes(flags: dict[str, Any]) -> list[Size]:
-    config = plain(build(SMALL | flags))
+    return once(tuple(sorted(flags.items())))
+
+
+@functools.cache
+def once(flags: tuple[tuple[str, Any], ...]) -> list[Size]:
+    config = plain(build(SMALL | dict(flags)))
     return estimate(config, skeleton(), of_shape(config, config.data.max_length))
 
 
@@ -153,9 +159,20 @@ STEPS: dict[str, dict[str, Any]] = {
     "bilevel, sketch": SKETCH | {"method.T": 1, "method.upper": "sketch", "method.coupling": "outer"},
     "bilevel, zeroth order below": {"method.T": 1, "method.lower": "zeroth-order"},
 }
+SLOW = [
+    "first-order, bf16",
+    "first-order, prefix",
+    "mezo",
+    "mezo, adapter",
+    "mezo, bf16",
+    "bilevel, bf16",
+    "bilevel, outer",
+]
 
 
-@pytest.mark.parametrize("name", sorted(STEPS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in sorted(STEPS)]
+)
 def test_a_whole_step_allocates_what_was_estimated(tiny, name: str) -> None:
     config = plain(build(STEPS[name]))
     model = tiny("llama-tied", hidden_size=64, num_hidden_layers=3)

@@ -197,7 +197,7 @@ def check(config: Config, given: Collection[str]) -> None:
             )
             raise BadInput(f"--{key}", f"it has no effect for {how} as it is configured", "leave it out")
     if config.method.objective in METRICS and not zeroth(config.method):
-        found = f"method {config.method.name} as configured needs gradients, and a metric has none"
+        found = f"method {config.method.name} needs gradients, and a metric has none"
         raise BadInput(f"--objective {config.method.objective}", found, "take lm or classification, or another method")
     refuse_types(config)
     refuse_sketches(config)

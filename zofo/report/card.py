@@ -34,7 +34,14 @@ backpropagation, with a second adapter s beside it:
 F is the mean over rows of the loss (or minus the metric) that `method.objective` names.
 In words: theta and p should do well on D_f, while p stays as
 good on D_p as the best adapter s that can be found there. Below, s (and p, as the coupling says) take gradient
-steps; above, theta takes one step along a random direction, scaled by the difference of the losses at two points.""",
+steps; above, theta takes one step: along a random direction, scaled by the difference of the losses at two points, or (`method.upper`
+sketch) along a random sketch of its gradient.""",
+    "sketch": """\
+All weights by a random sketch of their gradient, formed beside a backward pass; there is no adapter:
+
+    theta <- theta - lr * rule( Q R ),    Q = G R^T,  G the gradient of F, R random of r rows a layer
+
+In words: each layer's gradient is seen through r random directions, afresh, and in the mean as it is.""",
     "mezo": """\
 MeZO (arXiv 2305.17333), with exact probing, needs no backpropagation:
 
