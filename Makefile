@@ -11,9 +11,10 @@ quickstart: .venv/run.stamp
 	$(BIN)/zofo train --preset quickstart
 	@echo "(zofo is in $(BIN); \`. $(BIN)/activate\` puts it on the path)"
 
-# a thread for each of the two workers: teams of two would wait for one another's cores
+# a thread for each of the two workers: teams of two would wait for one another's cores; neighbours stay on one worker
+# (they share fixtures) until the other has nothing left
 test: .venv/dev.stamp check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -67,9 +67,11 @@ Words = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def cli(at_home: Path, capsys: pytest.CaptureFixture[str]) -> Words:
-    """Run a command line in this process: (exit status, standard output, standard error)."""
-    from zofo.cli.main import main
+def cli(at_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Words:
+    """Run a command line in this process, whose malloc stays as it is: (exit status, standard output, standard error)."""
+    from zofo.cli.main import heap, main
+
+    monkeypatch.setattr(heap, "keep", lambda: None)
 
     def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
