@@ -213,6 +213,17 @@ def test_the_scaled_table_is_rounded_from_the_exact_product() -> None:
     assert torch.equal(torch.from_numpy(noise.scaled_table(cpu.QUANTILES, float(torch.tensor(a)))), exact.float())
 
 
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("a", [-0.0, 0.0])
+def test_the_sign_of_a_step_of_zero_does_not_depend_on_what_went_before(law: Law, a: float) -> None:
+    """w = -0.0 shows it; -a goes first, whose table is kept under the same number; fp64 takes the reference's path."""
+    w, z = torch.full((6, 50), -0.0), Direction(law, 5)
+    noise.perturb(torch.empty_like(w), w, z, -a, 9)
+    got = noise.perturb(torch.empty_like(w), w, z, a, 9)
+    want = noise.perturb(torch.empty_like(w.double()), w.double(), z, a, 9)
+    assert torch.equal(got.signbit(), want.signbit())
+
+
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 @pytest.mark.parametrize("kind", ["lora", "prefix", "prompt"])
 @pytest.mark.parametrize("name", ["llama-tied", "gpt2"])

@@ -74,6 +74,7 @@ def direction(law: Law, key: int, tensors: Iterable[tuple[int, int]]) -> Directi
 @functools.lru_cache(maxsize=16)
 def scaled_table(how: int, a: float, rank: int = 0) -> cpu.Array:
     """Return fp32(a * z) for every value of z that a law has, in the form that the CPU kernels read."""
+    a += 0.0  # a = -0.0 steps as 0.0 does, for the cache holds them equal
     with np.errstate(over="ignore"):
         if how == cpu.SIGNS:
             return (cpu.sign_rows() * np.float32(a)).view(np.uint64)

@@ -59,7 +59,7 @@ def low_rank(key: int, tid: int, index: Tensor, a: float, width: int, rank: int)
     row, column, k = index // width, index % width, torch.arange(rank)
     u = 2 * reference.signs(key, tid, width * rank + row[:, None] * rank + k) - 1
     v = 2 * reference.signs(key, tid, column[:, None] * rank + k) - 1
-    return (u * v).sum(1).float() * torch.tensor(a / math.sqrt(rank), dtype=torch.float32)
+    return (u * v).sum(1).float() * torch.tensor((a + 0.0) / math.sqrt(rank), dtype=torch.float32)
 
 
 def stochastic(x: Tensor, dtype: torch.dtype, random: Tensor) -> Tensor:
@@ -155,6 +155,14 @@ def test_low_rank_equals_its_two_factors(rank: int) -> None:
     """Wide, narrow, one row, one column; begun inside a row; w = -0.0, where the sign of a zero step shows."""
     for width, start, n in ((1, 0, 40), (7, 3, 300), (64, 0, 640), (2000, 100, 1100), (1500, 3000, 1500)):
         check(torch.full((n,), -0.0), torch.float32, "low-rank", 5, 6, -0.3, start, width, rank, None)
+
+
+@pytest.mark.parametrize("law", ["gaussian", "rademacher", "low-rank"])
+@pytest.mark.parametrize("a", [-0.0, 0.0])
+def test_the_sign_of_a_step_of_zero_does_not_depend_on_what_went_before(law: str, a: float) -> None:
+    """w = -0.0 shows it; -a goes first, whose table is kept under the same number."""
+    check(torch.full((300,), -0.0), torch.float32, law, 5, 6, -a, 0, 64, 8, None)
+    check(torch.full((300,), -0.0), torch.float32, law, 5, 6, a, 0, 64, 8, None)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -48,6 +48,7 @@ def kind(law: str, width: int) -> str:
 @functools.lru_cache(maxsize=8)
 def steps(law: str, a: float, rank: int, device: str) -> Tensor:
     """Return every value that a z can take, rounded to fp32, by what the stream says of an element."""
+    a += 0.0  # a = -0.0 steps as 0.0 does, for the cache holds them equal
     if law == "low-rank":  # by the number of signs that differ, k: (r - 2 k) a / sqrt(r)
         counts: Tensor = torch.arange(rank, -rank - 1, -2, dtype=torch.float32, device=device)
         return counts * float(np.float32(a / math.sqrt(rank)))

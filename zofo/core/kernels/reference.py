@@ -98,7 +98,9 @@ def scaled(law: str, key: int, tid: int, index: Tensor, a: float, dtype: torch.d
     """Return a * z at flat element indices, rounded once to `dtype` (fp32 or fp64).
 
     width: the last dimension of a matrix, which a low-rank law needs; 0 for a vector, whose z it takes from Rademacher.
+    a = -0.0 counts as 0.0, so that the kernels may keep their tables by a.
     """
+    a += 0.0
     factor = torch.tensor(a, dtype=dtype, device=index.device)
     rank = rank_of(law)
     if rank and width:
