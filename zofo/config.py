@@ -40,7 +40,7 @@ def size_of(text: str) -> int:
 class Section(BaseModel):
     """A frozen group of options."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class ModelConfig(Section):
@@ -220,11 +220,11 @@ class RunConfig(Section):
 class Config(Section):
     """Everything a run is made from."""
 
-    model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig()
-    adapter: AdapterConfig = AdapterConfig()
-    method: MethodConfig = MethodConfig()
-    run: RunConfig = RunConfig()
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    adapter: AdapterConfig = Field(default_factory=AdapterConfig)
+    method: MethodConfig = Field(default_factory=MethodConfig)
+    run: RunConfig = Field(default_factory=RunConfig)
 
 
 def keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:

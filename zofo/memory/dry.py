@@ -220,27 +220,26 @@ def sketch(made: Hollow) -> SketchGrad:
     return capture.grad()
 
 
-def moments(made: Hollow, state: RuleState) -> int:
-    """Bytes that a rule over sketches keeps."""
-    config = made.problem.config
-    if not table.sketches(config) or config.rule not in table.REMEMBER:
-        return 0
+def remembering(made: Hollow) -> RuleState:
+    """A rule's state from the second step on: one over sketches makes its moments in the first."""
+    problem, state = made.problem, theta.init(made.problem)
+    if not table.sketches(problem.config) or problem.config.rule not in table.REMEMBER:
+        return state
     with watched(made):
-        after, _ = theta.move_by(made.problem, State(rule=state), sketch(made), 0.0)
-    return taken(after.rule.moments.values())
+        return theta.move_by(problem, State(rule=state), sketch(made), 0.0)[0].rule
 
 
 def moving(made: Hollow, state: RuleState) -> Parts:
     """An update of theta. Args: state, the rule's."""
-    problem, held = made.problem, State(rule=state)
-    sketches = table.sketches(problem.config)
-    if sketches:
+    problem, grad = made.problem, None
+    if table.sketches(problem.config):
         with watched(made):
-            held, _ = theta.move_by(problem, held, sketch(made), 0.0)  # from the second step on the moments stand
-            grad: Any = sketch(made)
+            grad = sketch(made)
     with watched(made) as live:
-        grad = grad.scaled(1.0) if sketches else SeedGrad(law_of(problem), ((1, 0.0),))
-        theta.move_by(problem, held, grad, problem.config.lr_theta)
+        known = (
+            grad.scaled(1.0) if grad is not None else SeedGrad(law_of(problem), ((1, 0.0),))
+        )  # a copy, to be counted
+        theta.move_by(problem, State(rule=state), known, problem.config.lr_theta)
     return dict(live.at_peak)
 
 

@@ -13,7 +13,7 @@ from zofo.core.probe.scratch import Scratch
 from zofo.core.rules import RuleState
 from zofo.memory import dry
 from zofo.memory.work import Work
-from zofo.methods import table, theta
+from zofo.methods import table
 from zofo.methods.table import METHODS
 
 UNKNOWN = -1
@@ -51,7 +51,7 @@ def estimate(config: Config, skeleton: nn.Module, work: Work) -> list[Size]:
     Raises: BadInput where the adapter does not fit the model. Cost: a second or more; no tensor of the model's size.
     """
     made, row = dry.hollow(config, skeleton, work), METHODS[config.method.name]
-    state = theta.init(made.problem) if row.zeroth or table.sketches(config.method) else RuleState()
+    state = dry.remembering(made) if row.zeroth or table.sketches(config.method) else RuleState()
     if made.problem.shadow is not None:
         made.problem.shadow.refresh()
     found = passes(made, state)
@@ -64,14 +64,14 @@ def standing(made: dry.Hollow, state: RuleState) -> list[Size]:
     row = METHODS[m.name]
     moments = 2 * adapters if row.learners and m.optimizer == "adam" else 0
     copies = adapters + moments if row.learners and row.zeroth else 0  # a first-order step has them after its passes
+    what, when = ("the sketch", "steps") if table.sketches(m) else ("what zeroth order moves", "before")
     pool = problem.probe.pool.free if isinstance(problem.probe, Scratch) and table.zeroth(m) else []
     twins = problem.shadow.twins if problem.shadow is not None else []
     count = len(problem.slots.params) if problem.slots is not None else 0
     return [
         Size(f"weights ({made.config.model.weights})", dry.taken(made.base), "before"),
         Size(f"adapters ({count})", adapters, "before"),
-        Size("moments of what zeroth order moves (rule adam)", dry.taken(state.moments.values()), "before"),
-        Size(f"moments of the sketch (rule {m.rule})", dry.moments(made, state), "steps"),
+        Size(f"moments of {what} (rule {m.rule})", dry.taken(state.moments.values()), when),
         Size(f"optimizer of the adapters ({m.optimizer})", moments, "steps"),
         Size("copies that a failed step goes back to", copies, "steps"),
         Size("half-precision shadow of the weights", dry.taken(twins), "steps"),

@@ -222,21 +222,29 @@ def sketched(
 
     Cost: a forward and a backward pass a term.
     """
-    rows, values = {"f": upper[0], "p": upper[1]}, []
-    shares = {"A": 1 / (1 + lam), "B": lam / (1 + lam)}
+    rows, share, values = {"f": upper[0], "p": upper[1]}, shares(lam), []
     parts: list[tuple[float, Slope]] = []
     with theta.capturing(problem, k) as capture:
         for term in todo.terms:
-            learn = todo.p_above and term.name in shares
+            learn = todo.p_above and term.name in share
             slope = losses.gradient(
                 problem, rows[term.rows], term.slot, k,
                 dropout=False, learn=learn, capture=capture, weight=term.weight,
             )  # fmt: skip
             values.append(slope.loss)
             if learn:
-                parts.append((shares[term.name], slope))
-    above = Slope(sum(w * part.loss for w, part in parts), losses.weighted(parts)) if parts else None
-    return above, theta.seen(capture, values)
+                parts.append((share[term.name], slope))
+    return (summed(parts) if parts else None), theta.estimate(capture, values)
+
+
+def shares(lam: float) -> dict[str, float]:
+    """The weights of the terms' gradients in g_p."""
+    return {"A": 1 / (1 + lam), "B": lam / (1 + lam)}
+
+
+def summed(parts: Sequence[tuple[float, Slope]]) -> Slope:
+    """The weighted sum of losses and gradients."""
+    return Slope(sum(w * part.loss for w, part in parts), losses.weighted(parts))
 
 
 def upper_slope(problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]) -> Slope:
@@ -245,17 +253,17 @@ def upper_slope(problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[M
     With lambda = 0 it is grad_p A. Dropout is off.
     """
     slope = losses.gradient if problem.config.lower == "first-order" else losses.estimated_gradient
-    parts = [(1 / (1 + lam), slope(problem, upper[0], "p", k, dropout=False))]
-    if len(todo.terms) > 1:
-        parts.append((lam / (1 + lam), slope(problem, upper[1], "p", k, dropout=False)))
-    return Slope(sum(w * part.loss for w, part in parts), losses.weighted(parts))
+    rows, share = {"f": upper[0], "p": upper[1]}, shares(lam)
+    seen = [term for term in todo.terms if term.name in share]
+    return summed([(share[term.name], slope(problem, rows[term.rows], "p", k, dropout=False)) for term in seen])
 
 
 def told(problem: Problem, todo: Plan, estimate: Estimate[Any]) -> dict[str, float]:
     """Losses and projected gradients by term, the gap B - C, and c itself (of a sketch: |g|)."""
     names = [term.name for term in todo.terms]
     values = dict(zip(names, estimate.terms, strict=True))
-    slopes = {f"c_{name}": c for name, c in zip(names, estimate.by_term, strict=False)}
+    by_term = zip(names, estimate.by_term, strict=True) if estimate.by_term else ()
+    slopes = {f"c_{name}": c for name, c in by_term}
     gap = {"gap": values["B"] - values["C"]} if "C" in values else {}
     return values | gap | slopes | theta.size(problem, estimate.grad)
 

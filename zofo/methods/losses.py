@@ -123,11 +123,11 @@ def gradient(
         for i, micro in enumerate(batch):
             with torch.enable_grad(), streams.seeded(problem.seed, "dropout", *step, i):
                 rows = problem.loss(problem.model, micro).reshape(-1)
-                parts = torch.autograd.grad(rows.sum() * problem.scale, [*params, *anchor], allow_unused=bool(anchor))
+                parts = torch.autograd.grad(rows.sum() * problem.scale, [*params, *anchor])
             parts = parts[: len(params)]
             total, count = total + float(rows.detach().cpu().double().sum()), count + rows.numel()
             grads = [grad + part for grad, part in zip(grads, parts, strict=True)] if grads else list(parts)
-            del parts
+            del parts  # or they would stand beside the next micro-batch's passes
     if capture is not None:
         capture.close(weight / (count * problem.scale))
     return Slope(total / count, [grad / (count * problem.scale) for grad in grads])

@@ -69,7 +69,7 @@ def capturing(problem: Problem, k: int) -> Iterator[Capture]:
         yield found
 
 
-def seen(found: Capture, values: Sequence[float]) -> Estimate[SketchGrad]:
+def estimate(found: Capture, values: Sequence[float]) -> Estimate[SketchGrad]:
     """A sketch as an estimate: `values`, the terms at theta."""
     grad = found.grad()
     return Estimate(grad, tuple(values), (), grad.finite, 0)

@@ -31,7 +31,7 @@ FITS: dict[Kind, tuple[Metric, ...]] = {
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Hub(_Frozen):

@@ -25,27 +25,8 @@ CHUNK = 2048  # elements done at a time
 SMALL = 1 << 15  # elements; fewer are not worth a second thread
 SIGNS, QUANTILES, PRODUCTS = 0, 1, 2  # how a law's table is read: by eight bits, by sixteen, by rank and patterns
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-JOB = ("size", "start", "tid", "key", "how", "table", "width", "rank", "w", "w_kind", "out", "out_kind", "minus", "rounding", "rounding_key", "halves", "rows")  # fmt: skip
-(
-    SIZE,
-    START,
-    TID,
-    KEY,
-    HOW,
-    TABLE,
-    WIDTH,
-    RANK,
-    W,
-    W_KIND,
-    OUT,
-    OUT_KIND,
-    MINUS,
-    ROUNDING,
-    ROUNDING_KEY,
-    HALVES,
-    ROWS,
-) = range(17)
-FIELDS = len(JOB)
+FIELDS = 17  # of a job
+SIZE, START, TID, KEY, HOW, TABLE, WIDTH, RANK, W, W_KIND, OUT, OUT_KIND, MINUS, ROUNDING, ROUNDING_KEY, HALVES, ROWS = range(FIELDS)  # fmt: skip
 NEAREST, STOCHASTIC = 0, 1
 
 

@@ -11,7 +11,7 @@ Q has r columns and R is regenerated from its key, so the picture of a gradient 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -30,13 +30,15 @@ Side = Literal["input", "smaller"]
 class Projection:
     """R of a step for every matrix: law and key of its entries, rank r, and the side of a layer that is sketched.
 
-    side: "input", or "smaller": the output side of the layers that have fewer outputs than inputs.
+    side: "input", or "smaller": the output side of the layers that have fewer outputs than inputs. What was drawn is kept
+    for as long as the projection is, a step: r n numbers a matrix.
     """
 
     law: Law
     key: int
     rank: int
     side: Side = "input"
+    drawn: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def right(self, leaf: Leaf) -> bool:
         """Whether R stands to the right of the matrix as it is stored: estimate Q R (else R^T Q)."""
@@ -52,15 +54,22 @@ class Projection:
         """n, the columns of R."""
         return leaf.shape[-1] if self.right(leaf) else leaf.shape.numel() // leaf.shape[-1]
 
-    def signs(self, leaf: Leaf) -> Tensor:
-        """sqrt(r) R of a leaf, (r, n), entries of variance 1: exact in every type for Rademacher. Cost: r n numbers drawn."""
+    def signs(self, leaf: Leaf, dtype: torch.dtype | None = None) -> Tensor:
+        """sqrt(r) R of a leaf, (r, n), entries of variance 1, exact in every type for Rademacher; fp32 (fp64 for fp64 weights) unless told.
+
+        Cost: r n numbers drawn, the first time.
+        """
         kind = torch.float64 if leaf.dtype == torch.float64 else torch.float32
-        out = torch.zeros(self.rank, self.width(leaf), dtype=kind, device=leaf.param.device)
-        return noise.perturb(out, out, Direction(self.law, self.key), 1.0, leaf.tid)
+        dtype = dtype or kind
+        if (leaf.tid, dtype) not in self.drawn:
+            out = torch.zeros(self.rank, self.width(leaf), dtype=kind, device=leaf.param.device)
+            noise.perturb(out, out, Direction(self.law, self.key), 1.0, leaf.tid)
+            self.drawn[leaf.tid, dtype] = out.to(dtype)
+        return self.drawn[leaf.tid, dtype]
 
     def matrix(self, leaf: Leaf) -> Tensor:
         """R of a leaf, (r, n), entries of variance 1/r, fp32 (fp64 for fp64 weights)."""
-        return self.signs(leaf).div_(math.sqrt(self.rank))
+        return self.signs(leaf) / math.sqrt(self.rank)
 
     def sketch(self, leaf: Leaf, gradient: Tensor) -> Tensor:
         """Q of a whole gradient G: G R^T, (m, r), or R G, (r, m)."""

@@ -56,14 +56,13 @@ class Sums:
 class Capture:
     """Gathers sketches of backward passes: `now` of the passes since the last `close`, `total` of those that were closed.
 
-    Memory: two sketches; R of the layers, in the type that is computed in.
+    Memory: two sketches, and what the projection keeps.
     """
 
     def __init__(self, leaves: Leaves, projection: Projection) -> None:
         self.leaves, self.projection = leaves, projection
         self.anchor = torch.zeros((), requires_grad=True)
         self.now, self.total = Sums(), Sums()
-        self.signs: dict[tuple[str, torch.dtype], Tensor] = {}
         self.reached: set[str] = set()
 
     def close(self, factor: float) -> None:
@@ -72,10 +71,6 @@ class Capture:
             self.total.add(name, value, factor)
         for name, (rows, value) in self.now.rows.items():
             self.total.add_rows(name, rows, value, factor)
-        self.now = Sums()
-
-    def forget(self) -> None:
-        """Drop what has come since the last `close`."""
         self.now = Sums()
 
     def grad(self) -> SketchGrad:
@@ -93,12 +88,6 @@ class Capture:
             {name: value for name, value in whole.items() if name not in matrices},
             dict(self.total.rows),
         )
-
-    def signs_of(self, leaf: Leaf, dtype: torch.dtype) -> Tensor:
-        """sqrt(r) R of a leaf in a type, drawn once."""
-        if (leaf.name, dtype) not in self.signs:
-            self.signs[leaf.name, dtype] = self.projection.signs(leaf).to(dtype)
-        return self.signs[leaf.name, dtype]
 
     def take(self, leaf: Leaf, gradient: Tensor) -> None:
         """A whole gradient: of a vector as it is, of a matrix sketched."""
@@ -139,7 +128,7 @@ class SketchedProduct(torch.autograd.Function):
         dtype = affine.computed_in(x, weight)
         x = x.to(dtype)
         by_input = capture.projection.right(own) != flip
-        kept = flat(x) @ capture.signs_of(own, dtype).t() if by_input else x
+        kept = flat(x) @ capture.projection.signs(own, dtype).t() if by_input else x
         ctx.save_for_backward(kept, weight)
         ctx.capture, ctx.leaves, ctx.by_input = capture, leaves, by_input
         return affine.product(x, weight.to(dtype), None if bias is None else bias.to(dtype), flip)
@@ -159,10 +148,10 @@ class SketchedProduct(torch.autograd.Function):
         if ctx.by_input:
             left, right = (kept, rows) if flip else (rows, kept)
         else:
-            through = rows @ capture.signs_of(own, dy.dtype).t()
+            through = rows @ capture.projection.signs(own, dy.dtype).t()
             left, right = (flat(kept), through) if flip else (through, flat(kept))
         capture.take_product(own, left, right)
-        return dx, None, None, None, None, None
+        return dx, torch.zeros(()), None, None, None, None
 
 
 class Taken(torch.autograd.Function):
@@ -177,7 +166,7 @@ class Taken(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         ctx.give(gradient)
-        return None, None, None
+        return None, torch.zeros(()), None
 
 
 def linear(capture: Capture, own: Owned, module: nn.Module, x: Tensor) -> Tensor:
@@ -225,7 +214,7 @@ def looked_up(capture: Capture, leaf: Leaf, module: Any, ids: Tensor) -> Tensor:
 
 @contextmanager
 def capturing(leaves: Leaves, projection: Projection) -> Iterator[Capture]:
-    """Let backward passes of a block leave their sketches: `torch.autograd.grad(loss, [..., capture.anchor], allow_unused=True)`.
+    """Let backward passes of a block leave their sketches: `torch.autograd.grad(loss, [..., capture.anchor])`.
 
     Everything is put back after it, on an exception too. Cost: r numbers kept a token and linear layer, 2 r (inputs + outputs)
     operations a token; no gradient of a weight matrix is formed.
