@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -259,12 +259,7 @@ def estimate(
     Without a run: smollm2-135m on sst2 at its start. Needs one gradient of model size beside a step's memory.
     """
     refuse_below_one({"--seeds": seeds, "--batches": batches, "--keys": keys, "--rank": rank})
-    for value in eps:
-        if not 0 < value < math.inf:
-            raise BadInput(f"--eps {value}", "not a number above 0", "give probe sizes such as 1e-3")
-    found_run = folder.find(run, dir) if run is not None else None
-    if found_run is not None and (given := [*flags, *(["preset"] if preset else [])]):
-        raise BadInput(f"--{given[0]}", "a run has its own", "leave it out, or leave --run out")
+    found_run = place(eps, run, dir, [*flags, *(["preset"] if preset else [])])
     from zofo.bench import cosine
     from zofo.bench import estimate as bench
 
@@ -279,6 +274,19 @@ def estimate(
     if found["cosines"]:
         tell_cosines(found)
     return 0
+
+
+def place(eps: Sequence[float], run: str | None, dir: str, given: Sequence[str]) -> folder.RunFolder | None:
+    """The run to measure, if one is named; probe sizes are above 0, and a run has its own options."""
+    for value in eps:
+        if not 0 < value < math.inf:
+            raise BadInput(f"--eps {value}", "not a number above 0", "give probe sizes such as 1e-3")
+    if run is None:
+        return None
+    found = folder.find(run, dir)
+    if given:
+        raise BadInput(f"--{given[0]}", "a run has its own", "leave it out, or leave --run out")
+    return found
 
 
 def tell_estimates(found: Mapping[str, Any]) -> None:
