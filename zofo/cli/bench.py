@@ -30,6 +30,17 @@ STEPS = (
 COLUMNS = (
     "task", "rows", "candidates", "one by one, s", "zofo, s", "times faster", "same predictions", "log-probabilities differ by",
 )  # fmt: skip
+WHOLE = (
+    "iteration of",
+    "dtype",
+    "median, s",
+    "min, s",
+    "max, s",
+    "of the first",
+    "forward",
+    "backward",
+    "memory of a step",
+)
 ESTIMATES = ("where", "objective", "dtype", "eps", "error", "se", "smallest", "in goal", "rms error", "|grad|", "n")
 COSINES = ("where", "objective", "estimator", "dtype", "eps", "cosine", "se", "variance", "se", "formula", "n")
 READ = ("data.", "adapter.", "model.name", "model.device", "method.objective", "method.lam", "method.weighting",
@@ -58,6 +69,7 @@ def build(rank: int) -> App:
         sort_key=rank,
     )
     app.command(step, name="step")
+    app.command(with_flags(train, key_trains), name="train")
     app.command(evaluate, name="eval")
     app.command(drift, name="drift")
     app.command(large, name="large")
@@ -97,6 +109,43 @@ def step(
         return 0
     line(f"{found['model']}, {rows} x {tokens} tokens, {dtype}, head: {found['head']}, {found['threads']} threads")
     table(STEPS, [measured(name, result) for name, result in found["results"].items()])
+    return 0
+
+
+def key_trains(key: str) -> bool:
+    """Whether `bench train` reads an option: all but those of the run folder and its rhythm."""
+    return not key.startswith("run.") or key == "run.seed"
+
+
+def train(
+    flags: Mapping[str, Any],
+    *names: Annotated[str, Parameter(metavar="PRESET|FILE...", help="presets or YAML files; the first is the unit")],
+    rounds: Annotated[int, Parameter(help="rounds, interleaved in one process")] = 5,
+    steps: Annotated[int, Parameter(help="iterations of each a round")] = 8,
+    json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
+) -> int:
+    """Compare whole training iterations of several configurations, on a task's own rows (sst2), interleaved in one process: what an iteration costs here."""
+    refuse_below_one({"--rounds": rounds, "--steps": steps})
+    from zofo.bench import whole
+    from zofo.report.words import size
+
+    found = whole.main(names, flags, rounds, steps, complain)
+    if json:
+        line(as_json(found))
+        return 0
+    line(plain(f"{found['model']}, {found['task']}, batch {found['batch']}, {found['threads']} threads"))
+    rows = [
+        (
+            name,
+            r["dtype"],
+            *(f"{r[key]:.3f}" for key in ("mean_s", "min_s", "max_s", "ratio")),
+            str(r["forwards"]),
+            str(r["backwards"]),
+            size(r["allocated_bytes"]),
+        )
+        for name, r in found["results"].items()
+    ]
+    table(WHOLE, rows)
     return 0
 
 
