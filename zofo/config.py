@@ -159,7 +159,7 @@ class MethodConfig(Section):
     nu: int = Field(
         0,
         ge=0,
-        description="steps that a sketch's R is kept for, so how long momentum and adam remember (0: 1; those two 20)",
+        description="steps that a sketch's R is kept for, so how long momentum and adam remember (0: 1; momentum 20, adam 100)",
     )
     transfer: bool = Field(False, description="carry the first moments over to a new R, instead of beginning anew")
     eps: float = Field(0.0, ge=0, description="probe size (0: by the probes' dtype)")

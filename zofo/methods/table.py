@@ -25,7 +25,7 @@ RULES = {  # by kind of upper level
     "zeroth-order": ("sgd", "scalar-adaptive", "adam"),
     "sketch": ("sgd", "normalised", "momentum", "adam"),
 }
-REMEMBER = {"momentum": 20, "adam": 20}  # sketch rules with moments, and the steps that R is kept for
+REMEMBER = {"momentum": 20, "adam": 100}  # sketch rules with moments, and the steps that R is kept for
 METRICS = ("accuracy", "f1")  # objectives without a gradient, and without a loss a row that could be stacked
 KIND = {
     "lora": {"kind", "r", "alpha", "dropout", "targets", "last"},
