@@ -266,6 +266,13 @@ def test_another_base_model_is_refused(folder: str, home: Path) -> None:
         loop.resume(run, Quiet())
 
 
+def test_an_adapter_run_whose_configuration_asks_for_no_adapter_is_refused(run: RunFolder) -> None:
+    """As those made before `tune` had an effect for first-order training."""
+    run.config.write_text(run.config.read_text().replace("name: bilevel", "name: mezo"))
+    with pytest.raises(BadInput, match=r"the run trained an adapter.*asks for none.*write `tune: adapter`"):
+        loop.resume(run, Quiet())
+
+
 def test_a_changed_environment_is_told(run: RunFolder) -> None:
     held = json.loads(run.environment.read_text())
     run.environment.write_text(json.dumps(held | {"torch": "1.0"}))
