@@ -69,7 +69,7 @@ def test_the_base_keeps_no_gradient_and_does_not_move(tiny: Tiny, rows: torch.Te
 @pytest.mark.parametrize("kind", ["adam", "sgd"])
 def test_all_weights_step_as_torchs_own_with_decay_and_clipping(tiny: Tiny, rows: torch.Tensor, kind: str) -> None:
     """fp64; the gradient is of the mean over rows however they are cut, and a tied weight has one."""
-    mine, theirs = tiny("llama-tied").double().requires_grad_(False), tiny("llama-tied").double()
+    mine, theirs = tiny("gpt2").double().requires_grad_(False), tiny("gpt2").double()
     options = {
         "tune": "full",
         "optimizer": kind,
@@ -90,7 +90,7 @@ def test_all_weights_step_as_torchs_own_with_decay_and_clipping(tiny: Tiny, rows
         value.backward()
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
         optimizer.step()
-        assert report.numbers["A"] == pytest.approx(float(value), rel=1e-9)
+        assert report.numbers["A"] == pytest.approx(float(value.detach()), rel=1e-9)
         assert report.numbers["lr_theta"] == pytest.approx(optimizer.param_groups[0]["lr"])
         assert (report.forwards, report.backwards, report.moved) == (1, 1, None)
     assert isinstance(state.learners["theta"].optimizer, make)

@@ -40,7 +40,7 @@ def loss(model: nn.Module, ids: Tensor) -> Tensor:
 
 
 def problem(tiny: Tiny, kind: Any = "lora", steps: int = 6, **options: Any) -> Problem:
-    model = tiny("llama").double().requires_grad_(False)
+    model = tiny("opt").double().requires_grad_(False)
     leaves, slots = tree.find(model), attach(model, AdapterConfig(kind=kind, r=2, tokens=0), ("p",), 1)
     own, config = own_leaves(slots), MethodConfig(name="two-stage", **options)
     probe = Beside(own, Scratch(slots.model, leaves))
