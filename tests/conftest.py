@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers as hf
 from torch import nn
+
+from zofo.report.terminal import Quiet
 
 VOCAB = 96
 COMMON: dict[str, Any] = {
@@ -27,6 +30,11 @@ OPT = {
     "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 NEO = {key: value for key, value in COMMON.items() if key != "num_key_value_heads"}
+
+SMALL: dict[str, Any] = {
+    "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,
+    "data.max_length": 48,
+}  # fmt: skip
 
 MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "gpt2": (hf.GPT2Config, GPT2),
@@ -96,6 +104,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(place)
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """zofo's cache is in a folder of the test's own."""
+    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def small(cache: None) -> dict[str, Any]:
+    """Options of a small task."""
+    return SMALL
+
+
+@pytest.fixture
+def made(small: dict[str, Any]) -> Callable[..., Any]:
+    """Make the job of a small run from the model's folder and options: `made(folder, method__name="mezo")`."""
+    from zofo.config import resolve
+    from zofo.job import assemble, prepare
+
+    def make(folder: str, **flags: Any) -> Any:
+        settings, given = resolve(small | {"model.name": folder} | {k.replace("__", "."): v for k, v in flags.items()})
+        return assemble(settings, prepare(settings, given))
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def _one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `auto` measures is the same on every machine that tests run on: fp32 is the fastest type, stacking does not pay."""
@@ -103,6 +136,23 @@ def _one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(settled, "products", lambda device: {"fp32": 1e-3, "bf16": 2e-3})
     monkeypatch.setattr(settled, "GAIN", 0.0)
+
+
+class Told(Quiet):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def told() -> Told:
+    """Who a run speaks to, quiet but for its notes: `told.notes`."""
+    return Told()
 
 
 @pytest.fixture

@@ -37,16 +37,6 @@ def home(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Told(Quiet):
-    """Keeps the notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def settings(folder: str, home: Path, name: str, **flags: Any) -> tuple[Config, frozenset[str]]:
     more = {key.replace("__", "."): value for key, value in flags.items()}
     metric = more.get("method.objective") == "accuracy"  # points of a metric cannot be stacked: the option is refused
@@ -85,13 +75,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_it_has_the_bits_of_a_run_without_a_cap(name: str, folder: str, home: Path) -> None:
+def test_it_has_the_bits_of_a_run_without_a_cap(name: str, folder: str, home: Path, told: Any) -> None:
     plain = started(folder, home, "plain", **VARIANTS[name])
-    show = Told()
-    capped = started(folder, home, "capped", show, **VARIANTS[name], run__memory_cap=TIGHT)
+    capped = started(folder, home, "capped", told, **VARIANTS[name], run__memory_cap=TIGHT)
     same(plain, capped)
-    assert any("stay on disk" in note for note in show.notes)
-    assert any(note.startswith("peak resident memory") and "OVER the cap of 1B" in note for note in show.notes)
+    assert any("stay on disk" in note for note in told.notes)
+    assert any(note.startswith("peak resident memory") and "OVER the cap of 1B" in note for note in told.notes)
     assert not list((home / "cache" / "work").iterdir()), "the working copy has no name"
 
 
@@ -123,11 +112,10 @@ def test_it_is_used_and_exported_as_one_without(folder: str, home: Path) -> None
         assert all(torch.equal(a.get_tensor(key), b.get_tensor(key)) for key in a.keys())  # noqa: SIM118
 
 
-def test_a_model_that_fits_is_loaded_as_ever(folder: str, home: Path) -> None:
-    show = Told()
-    started(folder, home, "run", show, run__memory_cap="100GB")
-    assert not any("stay on disk" in note for note in show.notes) and not (home / "cache" / "work").exists()
-    assert any("within the cap of 100GB" in note for note in show.notes)
+def test_a_model_that_fits_is_loaded_as_ever(folder: str, home: Path, told: Any) -> None:
+    started(folder, home, "run", told, run__memory_cap="100GB")
+    assert not any("stay on disk" in note for note in told.notes) and not (home / "cache" / "work").exists()
+    assert any("within the cap of 100GB" in note for note in told.notes)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,24 +11,9 @@ from zofo import settled
 from zofo.config import resolve
 from zofo.core.weights.leaves import snapshot
 from zofo.errors import BadInput
-from zofo.job import PACKAGES, Job, adapter_of, assemble, described, environment, prepare, recorded, same_rows
+from zofo.job import PACKAGES, adapter_of, described, environment, prepare, recorded, same_rows
 from zofo.models import fingerprint
 from zofo.scoring.batch import choice_batch, lm_batch
-
-SMALL: dict[str, Any] = {
-    "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,
-    "data.max_length": 48,
-}  # fmt: skip
-
-
-def made(folder: str, **flags: Any) -> Job:
-    settings, given = resolve(SMALL | {"model.name": folder} | {k.replace("__", "."): v for k, v in flags.items()})
-    return assemble(settings, prepare(settings, given))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
 
 
 def test_no_task_is_bad_input_before_the_tokenizer_is_read(folder: str) -> None:
@@ -38,7 +22,7 @@ def test_no_task_is_bad_input_before_the_tokenizer_is_read(folder: str) -> None:
         prepare(settings)
 
 
-def test_all_training_rows_are_those_of_both_levels_and_no_row_stands_in_two_parts(folder: str) -> None:
+def test_all_training_rows_are_those_of_both_levels_and_no_row_stands_in_two_parts(folder: str, made: Any) -> None:
     job = made(folder)
     f, p = job.prepared.encoded["f"], job.prepared.encoded["p"]
     assert (len(f), len(p)) == (7, 13)  # 1 : 2
@@ -47,7 +31,7 @@ def test_all_training_rows_are_those_of_both_levels_and_no_row_stands_in_two_par
     assert len(set(contexts)) == len(contexts) == 28
 
 
-def test_mezo_on_an_adapter_moves_ps_own_tensors_and_leaves_the_base(folder: str) -> None:
+def test_mezo_on_an_adapter_moves_ps_own_tensors_and_leaves_the_base(folder: str, made: Any) -> None:
     job = made(folder, method__name="mezo", method__tune="adapter", method__lr_theta=1e-2, adapter__r=2)
     assert not job.moves_theta and job.slots is not None and job.problem.leaves is not None
     tuned = job.problem.leaves
@@ -60,7 +44,7 @@ def test_mezo_on_an_adapter_moves_ps_own_tensors_and_leaves_the_base(folder: str
     assert any(not torch.equal(p, adapter[name]) for name, p in job.slots.params["p"].items())
 
 
-def test_the_environment_names_the_base_by_its_bits(folder: str) -> None:
+def test_the_environment_names_the_base_by_its_bits(folder: str, made: Any) -> None:
     job = made(folder)
     found = environment(job)
     assert found["base"] == {"name": folder, "sha256": fingerprint(job.leaves)}
@@ -70,8 +54,8 @@ def test_the_environment_names_the_base_by_its_bits(folder: str) -> None:
     assert fingerprint(job.leaves) != found["base"]["sha256"]
 
 
-def test_a_changed_prompt_is_noticed_though_the_rows_are_the_same(folder: str) -> None:
-    settings, _ = resolve(SMALL | {"model.name": folder})
+def test_a_changed_prompt_is_noticed_though_the_rows_are_the_same(folder: str, small: dict[str, Any]) -> None:
+    settings, _ = resolve(small | {"model.name": folder})
     before = prepare(settings)
     record = recorded(before)
     same_rows(record, prepare(settings, task=before.task))
@@ -90,7 +74,7 @@ def test_a_changed_prompt_is_noticed_though_the_rows_are_the_same(folder: str) -
     ],
 )
 def test_the_objective_reaches_task_problem_and_batches(
-    folder: str, objective: str, metrics: tuple[str, ...], upper: bool, cut: Any
+    folder: str, objective: str, metrics: tuple[str, ...], upper: bool, cut: Any, made: Any
 ) -> None:
     job = made(folder, method__objective=objective)
     assert job.prepared.task.metrics == metrics and job.batches.build is cut
@@ -98,7 +82,7 @@ def test_the_objective_reaches_task_problem_and_batches(
     assert job.problem.loss is job.objective.loss and job.problem.upper is job.objective.upper
 
 
-def test_only_rows_that_are_scored_have_task_only_twins(folder: str) -> None:
+def test_only_rows_that_are_scored_have_task_only_twins(folder: str, made: Any) -> None:
     assert made(folder).prepared.nulls == {}
     ready = made(folder, data__calibration="sfc").prepared
     assert {part: len(rows) for part, rows in ready.nulls.items()} == {"validation": 4, "test": 4}
@@ -106,9 +90,9 @@ def test_only_rows_that_are_scored_have_task_only_twins(folder: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_what_is_said_of_scores_is_what_they_were_made_with(folder: str, split: str) -> None:
+def test_what_is_said_of_scores_is_what_they_were_made_with(folder: str, small: dict[str, Any], split: str) -> None:
     flags = {"data.shots": 1, "data.calibration": "icl-sfc", "data.hard_prompt": False, "run.seed": 3}
-    settings = settled.plain(resolve(SMALL | {"model.name": folder} | flags)[0])
+    settings = settled.plain(resolve(small | {"model.name": folder} | flags)[0])
     ready = prepare(settings)
     found = described(settings, ready, split, "prefix")
     assert found | {"versions": None} == {
@@ -119,7 +103,7 @@ def test_what_is_said_of_scores_is_what_they_were_made_with(folder: str, split: 
     assert set(found["versions"]) == set(PACKAGES) and found["versions"]["torch"] != "?"
 
 
-def test_an_adapter_is_named_where_a_model_has_one(folder: str) -> None:
+def test_an_adapter_is_named_where_a_model_has_one(folder: str, made: Any) -> None:
     assert adapter_of(made(folder)) == "lora"
     assert adapter_of(made(folder, adapter__kind="prompt")) == "prompt"
     assert adapter_of(made(folder, method__name="mezo")) is None

@@ -125,17 +125,6 @@ def run(whole: RunFolder, home: Path) -> RunFolder:
     return RunFolder(shutil.copytree(whole.path, home / "runs" / "run"))
 
 
-class Told(Quiet):
-    """Keeps the notes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def test_a_run_leaves_what_the_design_says(whole: RunFolder) -> None:
     for path in (
         whole.config,
@@ -182,9 +171,8 @@ def test_best_is_the_lowest_validation_loss_of_p_and_s_and_is_what_is_tested(fol
 
 
 @pytest.mark.parametrize(("objective", "by"), [("classification", "choice_loss"), ("accuracy", "accuracy")])
-def test_best_is_chosen_by_what_is_trained_for(folder: str, home: Path, objective: str, by: str) -> None:
+def test_best_is_chosen_by_what_is_trained_for(folder: str, home: Path, objective: str, by: str, told: Any) -> None:
     flags = {"run.steps": 6, "method.lr_s": 3e-2, "method.lr_p": 3e-2, "data.validation_rows": 30}
-    told = Told()
     run = started(folder, home, "run", told, **flags, **{"method.objective": objective})
     rows = read_metrics(run.metrics)
     checks = [row for row in rows if row["kind"] == "validation"]
@@ -199,10 +187,9 @@ def test_best_is_chosen_by_what_is_trained_for(folder: str, home: Path, objectiv
         assert any(f"c was exactly 0 in {zero} of 6 steps" in note for note in told.notes) == (zero > 3)
 
 
-def test_a_run_that_measures_losses_alone_tells_the_loss_before_training(folder: str, home: Path) -> None:
+def test_a_run_that_measures_losses_alone_tells_the_loss_before_training(folder: str, home: Path, told: Any) -> None:
     rows = [{"prompt": f"Say {k} again:", "completion": f" {k}"} for k in range(30)]
     (home / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told = Told()
     run = started(folder, home, "run", told, **{"data.task": None, "data.train": str(home / "mine.jsonl")})
     result = json.loads(run.eval.read_text())["results"]["zero-shot"]
     assert set(result) == {"n", "loss", "loss_se"}
@@ -210,9 +197,8 @@ def test_a_run_that_measures_losses_alone_tells_the_loss_before_training(folder:
     assert f"{result['loss']:.4g}" in note
 
 
-def test_resuming_a_finished_run_changes_nothing(run: RunFolder) -> None:
+def test_resuming_a_finished_run_changes_nothing(run: RunFolder, told: Any) -> None:
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p != run.lock}
-    told = Told()
     loop.resume(run, told)
     assert any("finished" in note for note in told.notes)
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p != run.lock} == before
@@ -225,7 +211,7 @@ def test_a_folder_that_holds_a_run_is_refused_with_both_ways_out(folder: str, ho
 
 
 def test_a_corrupt_newest_checkpoint_is_told_and_the_one_before_gives_the_same_end(
-    whole: RunFolder, run: RunFolder
+    whole: RunFolder, run: RunFolder, told: Any
 ) -> None:
     target = run.checkpoints / "step-000004" / "adapter-p.safetensors"
     data = bytearray(target.read_bytes())
@@ -234,7 +220,6 @@ def test_a_corrupt_newest_checkpoint_is_told_and_the_one_before_gives_the_same_e
     run.eval.write_text(
         json.dumps({"results": {"zero-shot": json.loads(run.eval.read_text())["results"]["zero-shot"]}})
     )
-    told = Told()
     loop.resume(run, told)
     assert any("step-000004 is not used" in note for note in told.notes)
     assert any("after step 2" in note for note in told.notes)
@@ -273,10 +258,9 @@ def test_an_adapter_run_whose_configuration_asks_for_no_adapter_is_refused(run: 
         loop.resume(run, Quiet())
 
 
-def test_a_changed_environment_is_told(run: RunFolder) -> None:
+def test_a_changed_environment_is_told(run: RunFolder, told: Any) -> None:
     held = json.loads(run.environment.read_text())
     run.environment.write_text(json.dumps(held | {"torch": "1.0"}))
-    told = Told()
     loop.resume(run, told)
     assert any("torch was 1.0" in note for note in told.notes)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,28 +10,13 @@ import torch
 from torch import nn
 
 from zofo.adapters.slots import attach
-from zofo.config import AdapterConfig, build, resolve
+from zofo.config import AdapterConfig, build
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import snapshot
-from zofo.job import Job, assemble, prepare
 from zofo.methods.losses import mean_loss
 from zofo.problem import shadow
 
 Tiny = Callable[..., nn.Module]
-SMALL: dict[str, Any] = {
-    "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,
-    "data.max_length": 48,
-}  # fmt: skip
-
-
-def made(folder: str, **flags: Any) -> Job:
-    settings, given = resolve(SMALL | {"model.name": folder} | {k.replace("__", "."): v for k, v in flags.items()})
-    return assemble(settings, prepare(settings, given))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids=str,
 )
 def test_a_shadow_is_kept_where_adapters_learn_in_a_half_type_over_fp32_weights(
-    folder: str, flags: dict[str, Any], dtype: torch.dtype | None, still: bool
+    folder: str, flags: dict[str, Any], dtype: torch.dtype | None, still: bool, made: Any
 ) -> None:
     held = made(folder, **flags).problem.shadow
     assert (None if held is None else held.dtype) == dtype
@@ -62,7 +46,7 @@ def test_a_shadow_is_kept_where_adapters_learn_in_a_half_type_over_fp32_weights(
 
 
 @pytest.mark.parametrize("flags", [{}, {"method__coupling": "outer"}, {"method__name": "first-order"}], ids=str)
-def test_a_step_through_the_shadow_has_the_bits_of_one_without(folder: str, flags: dict[str, Any]) -> None:
+def test_a_step_through_the_shadow_has_the_bits_of_one_without(folder: str, flags: dict[str, Any], made: Any) -> None:
     """Theta moves between the steps, and the shadow with it."""
     ends = []
     for kept in (True, False):
@@ -98,12 +82,14 @@ def test_a_step_through_the_shadow_has_the_bits_of_one_without(folder: str, flag
     ],
     ids=str,
 )
-def test_what_can_be_stacked_and_what_is_scaled(folder: str, flags: dict[str, Any], stacks: bool, scale: float) -> None:
+def test_what_can_be_stacked_and_what_is_scaled(
+    folder: str, flags: dict[str, Any], stacks: bool, scale: float, made: Any
+) -> None:
     problem = made(folder, **flags).problem
     assert (problem.stacks, problem.scale) == (stacks, scale)
 
 
-def test_probes_may_be_computed_in_another_type_than_gradients(folder: str) -> None:
+def test_probes_may_be_computed_in_another_type_than_gradients(folder: str, made: Any) -> None:
     """The loss below is bf16's, the one that theta sees fp32's."""
     flags = {"method__probe_dtype": "fp32", "adapter__r": 2}
     job, plain = made(folder, model__dtype="bf16", **flags), made(folder, adapter__r=2)

@@ -51,17 +51,6 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(settled, name, None)
 
 
-class Told(Quiet):
-    """Keeps the notes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 class TestPlain:
     """Choices without measuring, for what `auto` was left."""
 
@@ -277,7 +266,7 @@ class TestStacked:
         assert report == wanted, "and the first step is what it would have been"
 
 
-class Cut(Told):
+class Cut(Quiet):
     """Stops the run, as a signal does, in a step."""
 
     def step(self, row: Mapping[str, Any], of: int) -> None:
@@ -293,13 +282,13 @@ def started(folder: str, home: Path, name: str, show: Quiet, **flags: Any) -> Ru
 
 
 def test_a_run_writes_down_what_was_chosen_and_a_resumed_one_keeps_it(
-    folder: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, home: Path, monkeypatch: pytest.MonkeyPatch, told: Any
 ) -> None:
     """bf16 through a shadow, two points a pass: stopped in step 3 and resumed on a machine where fp32 is the fastest,
     the run has the bits of one never stopped."""
     machine(monkeypatch, fp32=3e-3, bf16=1e-3)
     monkeypatch.setattr(settled, "GAIN", math.inf)
-    told, lr = Told(), {"method.lr_theta": 1e-3}
+    lr = {"method.lr_theta": 1e-3}
     whole = started(folder, home, "whole", told, **lr)
     held = config.load(whole.config)
     assert choices(held) == ("bf16", "bf16", 3e-3, "on")

@@ -21,24 +21,7 @@ from zofo.job import Job
 from zofo.methods import bilevel, losses, theta
 from zofo.methods.state import Micro, State
 
-LAM = 10.0
-SMALL = {
-    "data.task": "reviews", "data.train_rows": "12", "data.validation_rows": "4", "data.test_rows": "4", "data.batch": "2",
-    "data.max_length": "60", "adapter.r": "2", "method.lam": str(LAM),
-}  # fmt: skip
-
-
-@pytest.fixture
-def held(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """A job on the tiny llama, p and s apart, so that G is not A."""
-    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
-    made = estimate.at_start({"model.name": folder, **SMALL}, "bilevel-lora")
-    assert made.slots is not None
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for param in [*made.slots.list("p"), *made.slots.list("s")]:
-            param.add_(torch.randn(param.shape, generator=generator), alpha=0.1)
-    return made
+LAM = 10.0  # of the job `held`
 
 
 def asked(*kinds: str, **options: object) -> Asked:
@@ -162,14 +145,14 @@ def test_rows_are_means_with_their_standard_errors() -> None:
     assert other["cosine"] is None and other["variance"] is None and other["formula"] == 20.0
 
 
-def test_the_whole_table(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_table(folder: str, small: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the table of errors, which stays as it was."""
     monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
     options = {"eps": (1e-3,), "seeds": 1, "batches": 1, "dtypes": ("fp32",)}
     found = estimate.main(
-        {"model.name": folder, **SMALL}, **options, kinds=("sketch", "forward-sphere"), keys=2, rank=3
+        {"model.name": folder, **small}, **options, kinds=("sketch", "forward-sphere"), keys=2, rank=3
     )
-    plain = estimate.main({"model.name": folder, **SMALL}, **options)
+    plain = estimate.main({"model.name": folder, **small}, **options)
     assert found["results"] == plain["results"] and found["places"] == plain["places"] and plain["cosines"] == []
     assert len(found["cosines"]) == 2 * 5 and found["kinds"] == list(cosine.chosen(("sketch", "forward-sphere")))
     assert (found["keys"], found["rank"]) == ([0, 1], 3)

@@ -23,29 +23,7 @@ from zofo.methods import bilevel
 from zofo.methods.losses import mean_loss
 from zofo.methods.state import Micro, State
 
-LAM = 10.0
-SMALL = {
-    "data.task": "reviews", "data.train_rows": "12", "data.validation_rows": "4", "data.test_rows": "4", "data.batch": "2",
-    "data.max_length": "60", "adapter.r": "2", "method.lam": str(LAM),
-}  # fmt: skip
-
-
-@pytest.fixture
-def held(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """A job at its start on the tiny llama, but for p and s, which are moved apart."""
-    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
-    made = estimate.at_start({"model.name": folder, **SMALL}, "bilevel-lora")
-    apart(made)
-    return made
-
-
-def apart(held: Job) -> None:
-    """Move p and s, each to a place of its own."""
-    assert held.slots is not None
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for param in [*held.slots.list("p"), *held.slots.list("s")]:
-            param.add_(torch.randn(param.shape, generator=generator), alpha=0.1)
+LAM = 10.0  # of the job `held`
 
 
 def rows(held: Job, k: int = 0) -> dict[str, Micro]:
@@ -129,10 +107,10 @@ def test_a_leaf_that_the_loss_does_not_read_counts_nothing() -> None:
 
 
 def test_the_dtype_that_a_run_probes_in_is_not_measured_for_another(
-    held: Job, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    held: Job, folder: str, small: dict[str, str], apart: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run's own `probe_dtype` is left out: what is called fp32 is computed in fp32."""
-    flags = {"model.name": folder, "model.dtype": "bf16", "method.probe_dtype": "bf16", **SMALL}
+    flags = {"model.name": folder, "model.dtype": "bf16", "method.probe_dtype": "bf16", **small}
     other = estimate.at_start(flags, "bilevel-lora")
     apart(other)
     dtypes = ("fp32", "bf16")
@@ -167,9 +145,11 @@ def test_projected_gradients_are_the_methods_own(held: Job) -> None:
     assert len({sample.truth for sample in samples["A", "fp32", 1e-2]}) == 6
 
 
-def test_a_fresh_adapter_makes_g_equal_a(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fresh_adapter_makes_g_equal_a(
+    folder: str, small: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
-    found = estimate.main({"model.name": folder, **SMALL}, eps=(1e-3,), seeds=2, batches=1, dtypes=("fp32",))
+    found = estimate.main({"model.name": folder, **small}, eps=(1e-3,), seeds=2, batches=1, dtypes=("fp32",))
     by = {row["objective"]: row for row in found["results"]}
     assert list(by) == ["A", "G", "B", "C", "B - C"]
     assert by["B - C"]["error"] is None and by["B - C"]["grad_norm"] == 0 and not by["B - C"]["goal"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +30,17 @@ STEPS = (
 COLUMNS = (
     "task", "rows", "candidates", "one by one, s", "zofo, s", "times faster", "same predictions", "log-probabilities differ by",
 )  # fmt: skip
+WHOLE = (
+    "iteration of",
+    "dtype",
+    "median, s",
+    "min, s",
+    "max, s",
+    "of the first",
+    "forward",
+    "backward",
+    "memory of a step",
+)
 ESTIMATES = ("where", "objective", "dtype", "eps", "error", "se", "smallest", "in goal", "rms error", "|grad|", "n")
 COSINES = ("where", "objective", "estimator", "dtype", "eps", "cosine", "se", "variance", "se", "formula", "n")
 READ = ("data.", "adapter.", "model.name", "model.device", "method.objective", "method.lam", "method.weighting",
@@ -58,6 +69,7 @@ def build(rank: int) -> App:
         sort_key=rank,
     )
     app.command(step, name="step")
+    app.command(with_flags(train, key_trains), name="train")
     app.command(evaluate, name="eval")
     app.command(drift, name="drift")
     app.command(large, name="large")
@@ -97,6 +109,43 @@ def step(
         return 0
     line(f"{found['model']}, {rows} x {tokens} tokens, {dtype}, head: {found['head']}, {found['threads']} threads")
     table(STEPS, [measured(name, result) for name, result in found["results"].items()])
+    return 0
+
+
+def key_trains(key: str) -> bool:
+    """Whether `bench train` reads an option: all but those of the run folder and its rhythm."""
+    return not key.startswith("run.") or key == "run.seed"
+
+
+def train(
+    flags: Mapping[str, Any],
+    *names: Annotated[str, Parameter(metavar="PRESET|FILE...", help="presets or YAML files; the first is the unit")],
+    rounds: Annotated[int, Parameter(help="rounds, interleaved in one process")] = 5,
+    steps: Annotated[int, Parameter(help="iterations of each a round")] = 8,
+    json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
+) -> int:
+    """Compare whole training iterations of several configurations, on a task's own rows (sst2), interleaved in one process: what an iteration costs here."""
+    refuse_below_one({"--rounds": rounds, "--steps": steps})
+    from zofo.bench import whole
+    from zofo.report.words import size
+
+    found = whole.main(names, flags, rounds, steps, complain)
+    if json:
+        line(as_json(found))
+        return 0
+    line(plain(f"{found['model']}, {found['task']}, batch {found['batch']}, {found['threads']} threads"))
+    rows = [
+        (
+            name,
+            r["dtype"],
+            *(f"{r[key]:.3f}" for key in ("mean_s", "min_s", "max_s", "ratio")),
+            str(r["forwards"]),
+            str(r["backwards"]),
+            size(r["allocated_bytes"]),
+        )
+        for name, r in found["results"].items()
+    ]
+    table(WHOLE, rows)
     return 0
 
 
@@ -259,12 +308,7 @@ def estimate(
     Without a run: smollm2-135m on sst2 at its start. Needs one gradient of model size beside a step's memory.
     """
     refuse_below_one({"--seeds": seeds, "--batches": batches, "--keys": keys, "--rank": rank})
-    for value in eps:
-        if not 0 < value < math.inf:
-            raise BadInput(f"--eps {value}", "not a number above 0", "give probe sizes such as 1e-3")
-    found_run = folder.find(run, dir) if run is not None else None
-    if found_run is not None and (given := [*flags, *(["preset"] if preset else [])]):
-        raise BadInput(f"--{given[0]}", "a run has its own", "leave it out, or leave --run out")
+    found_run = place(eps, run, dir, [*flags, *(["preset"] if preset else [])])
     from zofo.bench import cosine
     from zofo.bench import estimate as bench
 
@@ -279,6 +323,19 @@ def estimate(
     if found["cosines"]:
         tell_cosines(found)
     return 0
+
+
+def place(eps: Sequence[float], run: str | None, dir: str, given: Sequence[str]) -> folder.RunFolder | None:
+    """The run to measure, if one is named; probe sizes are above 0, and a run has its own options."""
+    for value in eps:
+        if not 0 < value < math.inf:
+            raise BadInput(f"--eps {value}", "not a number above 0", "give probe sizes such as 1e-3")
+    if run is None:
+        return None
+    found = folder.find(run, dir)
+    if given:
+        raise BadInput(f"--{given[0]}", "a run has its own", "leave it out, or leave --run out")
+    return found
 
 
 def tell_estimates(found: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ def output_head(model: nn.Module) -> nn.Module | None:
     find = getattr(model, "get_output_embeddings", None)
     try:
         head = find() if find is not None else None
-    except (NotImplementedError, AttributeError):  # what transformers raises for a model without one
+    except NotImplementedError:  # what a model with code of its own may raise; transformers returns None
         return None
     return head if isinstance(head, nn.Module) else None
 

@@ -1,0 +1,109 @@
+"""`zofo bench train`: whole iterations of several configurations on a task's own rows, interleaved in one process.
+
+What an iteration costs here, for comparisons at equal seconds: steps = seconds / cost.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from zofo import config, job, settled
+from zofo.bench.peak import allocated
+from zofo.bench.step import interleaved
+from zofo.errors import BadInput
+from zofo.job import Job
+from zofo.methods import table
+from zofo.methods.state import State
+
+MODEL, TASK = "smollm2-135m", "sst2"
+
+
+@dataclass
+class Running:
+    """A configuration in training: its job, where it stands, and the passes of its last iteration."""
+
+    job: Job
+    state: State
+    passes: tuple[int, int] = (0, 0)
+
+    def steps(self, n: int) -> Callable[[], None]:
+        """A call that takes so many."""
+
+        def run() -> None:
+            for _ in range(n):
+                self.step()
+
+        return run
+
+    def step(self) -> None:
+        """One iteration."""
+        self.state, report = self.job.method.step(self.job.problem, self.state, self.job.batches)
+        self.passes = (report.forwards, report.backwards)
+
+
+def started(name: str, flags: Mapping[str, Any], say: Callable[[str], None]) -> Running:
+    """A configuration at its start: a preset by name or a YAML file, and options over it."""
+    file = name.endswith((".yaml", ".yml"))
+    held, given = config.resolve(flags, None if file else name, name if file else None)
+    named = {"model.name": held.model.name or MODEL}
+    named |= {} if held.data.task or held.data.train else {"data.task": TASK}
+    settings = config.build({**config.flatten(held.model_dump(), ""), **named})
+    table.check(settings, given)
+    settings, notes = settled.types(settings)
+    made = job.assemble(settings, job.prepare(settings, given, wanted=("f", "p")))
+    made, more = settled.stacked(made)
+    for note in (*notes, *more):
+        say(f"{name}: {note}")
+    return Running(made, made.begin())
+
+
+def main(
+    names: Sequence[str],
+    flags: Mapping[str, Any] | None = None,
+    rounds: int = 5,
+    steps: int = 4,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Seconds an iteration of each configuration, and what an iteration takes above what stands between them.
+
+    Args: names, presets or YAML files; flags, options over all of them, by dotted key; rounds of `steps` iterations of
+    each, interleaved, after one that does not count. Means, for rows differ: take enough iterations. Raises: BadInput. Memory: a model for each configuration.
+    """
+    if len(set(names)) < len(names) or not names:
+        raise BadInput(" ".join(names) or "no configuration", "each is measured once", "name presets or YAML files")
+    running = {name: started(name, flags or {}, say) for name in names}
+    seconds = interleaved({name: one.steps(steps) for name, one in running.items()}, rounds)
+    unit = statistics.fmean(seconds[names[0]]) / steps
+    first = next(iter(running.values())).job.config
+    return {
+        "model": first.model.name,
+        "task": first.data.task or first.data.train,
+        "batch": first.data.batch,
+        "rounds": rounds,
+        "steps": steps,
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "torch": torch.__version__,
+        "results": {name: told(running[name], [s / steps for s in seconds[name]], unit) for name in names},
+    }
+
+
+def told(one: Running, seconds: Sequence[float], unit: float) -> dict[str, Any]:
+    """A configuration's figures. The mean, for rows differ from iteration to iteration."""
+    mean = statistics.fmean(seconds)
+    return {
+        "dtype": one.job.config.model.dtype,
+        "mean_s": mean,
+        "min_s": min(seconds),
+        "max_s": max(seconds),
+        "ratio": mean / unit,
+        "forwards": one.passes[0],
+        "backwards": one.passes[1],
+        "allocated_bytes": allocated(one.step),
+    }
