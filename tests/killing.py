@@ -56,6 +56,12 @@ CASES: dict[str, dict[str, Any]] = {
         "method.upper": "sketch", "method.rule": "momentum", "method.nu": 2, "method.transfer": True, "method.coupling": "outer",
         "method.T": 1, "method.lr_theta": 1e-2, "method.schedule_theta": "linear",
     },
+    "first-order-full": {
+        "method.name": "first-order", "method.tune": "full", "method.lr_theta": 1e-3, "method.decay": 0.1,
+        "method.schedule_theta": "linear", "method.warmup": 2,
+    },
+    "two-stage": THETA | {"method.name": "two-stage", "method.stage_one": 4, "method.lr_p": 1e-2, "method.decay": 0.1},
+    "addax": {"method.lr_theta": 1e-4, "method.stack": "off", "method.name": "addax", "method.alpha": 0.1, "method.short_tokens": 40},
     "first-order": {"method.name": "first-order", "adapter.dropout": 0.2, "method.schedule": "cosine", "method.warmup": 3},
 }  # fmt: skip
 FEW = [

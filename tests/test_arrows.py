@@ -34,7 +34,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     },
     "bench": {
         "adapters", "cap", "checkpoints", "config", "core", "evaluate", "job", "loop", "memory", "methods", "models",
-        "objectives", "problem", "run", "scoring", "sources", "tasks", "tensorfile",
+        "objectives", "problem", "run", "scoring", "settled", "sources", "tasks", "tensorfile",
     },
 }  # fmt: skip
 OUTSIDE = {  # what else these rooms may import, beside the standard library

@@ -123,6 +123,9 @@ def test_a_model_that_fits_is_loaded_as_ever(folder: str, home: Path, told: Any)
     [
         {"method.name": "bilevel"},
         {"method.name": "first-order"},
+        {"method.name": "first-order", "method.tune": "full"},
+        {"method.name": "two-stage"},
+        {"method.name": "addax"},
         {"method.tune": "adapter"},
         {"method.rule": "adam"},
         {"method.probe": "inplace"},

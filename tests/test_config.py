@@ -66,7 +66,10 @@ def test_lambda_is_lam() -> None:
         ({"model.dtype": "fp64"}, "--model.dtype fp64: input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
         ({"data.upper_share": 1}, "--data.upper_share 1: input should be less than 1"),
         ({"run.seed": 2**63}, "--run.seed"),
-        ({"method.name": "mezzo"}, "--method.name mezzo: input should be 'bilevel', 'mezo', 'first-order' or 'sketch'"),
+        (
+            {"method.name": "mezzo"},
+            "--method.name mezzo: input should be 'bilevel', 'mezo', 'first-order', 'sketch', 'two-stage' or 'addax'",
+        ),
         (
             {"method.objective": "recall"},
             "--method.objective recall: input should be 'auto', 'lm', 'classification', 'acc",
@@ -142,7 +145,8 @@ def test_missing_and_too_large_files(tmp_path: Path) -> None:
 # What an option means, read off the methods (not off the table): a case, and the options of `method`
 # that nothing reads there.
 OF_SKETCHES = {"side", "nu", "transfer"}
-SOME = {"lam_start", "lower_eps", "rank", "tune"} | OF_SKETCHES  # without effect in the default bilevel run
+OTHERS = {"tune", "alpha", "short_tokens", "stage_one"}  # of other methods
+SOME = {"lam_start", "lower_eps", "rank"} | OTHERS | OF_SKETCHES  # without effect in the default bilevel run
 NO_LAMBDA = {"lam_schedule", "lam_start", "weighting", "s_start", "init", "lr_s", "inference_adapter"}
 FIRST = {"lower", "lower_eps", "lr_s", "lr_p", "optimizer", "schedule", "warmup", "clip", "accumulate_lower"}
 BILEVEL = {
@@ -162,6 +166,7 @@ UPPER = {
     "lr_theta", "schedule_theta", "rule", "decay", "estimator", "noise", "rank", "eps", "q", "probe", "probe_dtype", "stack",
     "accumulate_upper",
 }  # fmt: skip
+LOWER = {"lower", "lower_eps", "lr_s"}
 PROBES = {"estimator", "eps", "q", "probe", "probe_dtype", "stack"}
 CASES = [
     ({}, SOME),
@@ -175,11 +180,25 @@ CASES = [
     ({"noise": "low-rank"}, SOME - {"rank"}),
     ({"probe": "inplace"}, SOME | {"stack"}),
     ({"objective": "accuracy"}, SOME | {"stack"}),
-    ({"name": "mezo"}, BILEVEL | FIRST | OF_SKETCHES | {"rank"}),
-    ({"name": "mezo", "tune": "adapter"}, BILEVEL | FIRST | OF_SKETCHES | {"rank", "probe", "stack"}),
-    ({"name": "first-order"}, BILEVEL | UPPER | OF_SKETCHES | {"lower", "lower_eps", "lr_s", "tune"}),
-    ({"name": "sketch"}, BILEVEL | FIRST | PROBES | {"transfer", "tune"}),
-    ({"name": "sketch", "rule": "adam"}, BILEVEL | FIRST | PROBES | {"tune"}),
+    ({"name": "mezo"}, (BILEVEL | FIRST | OF_SKETCHES | OTHERS | {"rank"}) - {"tune"}),
+    (
+        {"name": "mezo", "tune": "adapter"},
+        (BILEVEL | FIRST | OF_SKETCHES | OTHERS | {"rank", "probe", "stack"}) - {"tune"},
+    ),
+    ({"name": "first-order"}, (BILEVEL | UPPER | OF_SKETCHES | OTHERS | LOWER) - {"tune"}),
+    (
+        {"name": "first-order", "tune": "full"},
+        (BILEVEL | UPPER | OF_SKETCHES | OTHERS | LOWER | {"lr_p", "schedule"})
+        - {"tune", "lr_theta", "schedule_theta", "decay"},
+    ),
+    ({"name": "two-stage"}, (BILEVEL | LOWER | OF_SKETCHES | OTHERS | {"stack", "rank"}) - {"stage_one"}),
+    (
+        {"name": "two-stage", "probe": "inplace"},
+        (BILEVEL | LOWER | OF_SKETCHES | OTHERS | {"stack", "rank"}) - {"stage_one"},
+    ),
+    ({"name": "addax"}, (BILEVEL | FIRST | OF_SKETCHES | {"rule", "rank", "tune", "stage_one"}) - {"accumulate_lower"}),
+    ({"name": "sketch"}, BILEVEL | FIRST | PROBES | OTHERS | {"transfer"}),
+    ({"name": "sketch", "rule": "adam"}, BILEVEL | FIRST | PROBES | OTHERS),
     ({"upper": "sketch"}, (SOME | PROBES | {"transfer"}) - {"rank", "side", "nu"}),
 ]
 
@@ -233,6 +252,29 @@ def test_an_option_without_effect_is_refused_by_name(options: dict[str, Any], id
             },
         ),
         ({"method.name": "first-order"}, {"adapter.tokens", "data.upper_share", "run.snapshot_every"}),
+        (
+            {"method.name": "first-order", "method.tune": "full"},
+            {
+                *(key for key in keys() if key.startswith("adapter.")),
+                "data.upper_share",
+                "model.shadow",
+                "run.snapshot_every",
+            },
+        ),
+        ({"method.name": "two-stage"}, {"adapter.tokens", "data.upper_share"}),
+        (
+            {"method.name": "two-stage", "method.noise": "sphere"},
+            {"adapter.tokens", "data.upper_share", "run.snapshot_every"},
+        ),
+        (
+            {"method.name": "addax"},
+            {
+                *(key for key in keys() if key.startswith("adapter.")),
+                "data.upper_share",
+                "model.shadow",
+                "run.snapshot_every",
+            },
+        ),
         (
             {"method.name": "sketch"},
             {*(key for key in keys() if key.startswith("adapter.")), "data.upper_share", "run.snapshot_every"},
@@ -292,6 +334,9 @@ def test_a_preset_holds_only_what_has_an_effect(name: str) -> None:
 
 
 def test_the_presets_that_are_promised_are_there() -> None:
-    promised = {"bilevel-lora", "bilevel-prefix", "bilevel-prompt", "mezo", "mezo-lora", "fo-lora", "quickstart", "sketch", "bilevel-sketch-lora"}  # fmt: skip
+    promised = {
+        "bilevel-lora", "bilevel-prefix", "bilevel-prompt", "mezo", "mezo-lora", "fo-lora", "quickstart", "sketch", "bilevel-sketch-lora",
+        "fo-full", "fo-prefix", "fo-prompt", "mezo-prefix", "mezo-prompt", "two-stage", "alternating", "addax", "bilevel-zeroth-order",
+    }  # fmt: skip
     assert promised <= set(presets())
     assert {resolve(BASIC, name)[0].method.name for name in promised} == set(METHODS)

@@ -18,6 +18,7 @@ import pytest
 from zofo import loop
 from zofo.config import resolve
 from zofo.errors import BadInput, NotFinite, ZofoError
+from zofo.methods.table import METHODS
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
 from zofo.run import folder as runs
@@ -53,7 +54,17 @@ def test_a_run_killed_at_every_step_and_resumed_has_the_bits_of_one_never_stoppe
 
 def test_the_same_for_other_methods_and_for_half_precision_weights(folder: str, tmp_path: Path) -> None:
     """At a few points of each kind; steps that were rounded stochastically are replayed to the bit."""
-    cases = ["bilevel/few", "first-order/few", "bilevel-half/few", "sketch/few", "bilevel-sketch/few"]
+    cases = [
+        "bilevel",
+        "first-order",
+        "bilevel-half",
+        "sketch",
+        "bilevel-sketch",
+        "first-order-full",
+        "two-stage",
+        "addax",
+    ]
+    cases = [f"{case}/few" for case in cases]
     assert killed(folder, tmp_path, *cases) == dict.fromkeys(cases, 4)
 
 
@@ -70,6 +81,9 @@ def test_the_same_for_other_methods_and_for_half_precision_weights(folder: str, 
         "mezo-lora",
         "sketch",
         "bilevel-sketch",
+        "first-order-full",
+        "two-stage",
+        "addax",
     ],
 )
 def test_the_same_at_every_step_and_for_other_rules_adapters_and_starts(folder: str, tmp_path: Path, case: str) -> None:
@@ -237,6 +251,13 @@ def test_another_base_model_is_refused(folder: str, home: Path) -> None:
         loop.resume(run, Quiet())
 
 
+def test_an_adapter_run_whose_configuration_asks_for_no_adapter_is_refused(run: RunFolder) -> None:
+    """As those made before `tune` had an effect for first-order training."""
+    run.config.write_text(run.config.read_text().replace("name: bilevel", "name: mezo"))
+    with pytest.raises(BadInput, match=r"the run trained an adapter.*asks for none.*write `tune: adapter`"):
+        loop.resume(run, Quiet())
+
+
 def test_a_changed_environment_is_told(run: RunFolder, told: Any) -> None:
     held = json.loads(run.environment.read_text())
     run.environment.write_text(json.dumps(held | {"torch": "1.0"}))
@@ -244,7 +265,7 @@ def test_a_changed_environment_is_told(run: RunFolder, told: Any) -> None:
     assert any("torch was 1.0" in note for note in told.notes)
 
 
-@pytest.mark.parametrize("method", ["bilevel", "mezo", "first-order"])
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_losses_that_are_not_finite_stop_the_run_with_a_clear_error(folder: str, home: Path, method: str) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -18,6 +18,7 @@ from zofo.core.noise import Law
 from zofo.core.weights import move
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.stored import StoredLeaf
+from zofo.errors import BadInput
 from zofo.job import Job, Loaded
 from zofo.methods import table
 from zofo.methods.state import State, from_checkpoint, to_checkpoint
@@ -53,7 +54,7 @@ def theta_tensors(leaves: Leaves) -> files.Group:
 
 def contents(job: Job, state: State, progress: Progress) -> tuple[dict[str, files.Group], dict[str, Any]]:
     """The tensor groups and JSON state that every checkpoint holds."""
-    numbers, moments = to_checkpoint(state)
+    numbers, moments = to_checkpoint(state, copy=False)
     groups: dict[str, files.Group] = {"optimizer": moments} if moments else {}
     if job.slots is not None:
         groups |= {f"adapter-{slot}": job.slots.tensors(slot) for slot in job.slots.params}
@@ -136,6 +137,11 @@ def weights(held: Loaded, run: RunFolder, found: Checkpoint) -> None:
 
     Cost: reads the checkpoint and one full copy of theta or the base; a noise pass a step replayed.
     """
+    if held.slots is None and any(name.startswith("adapter-") for name in found.names):
+        told = "the run trained an adapter, and its config.yaml asks for none"
+        raise BadInput(
+            f"checkpoint {found.path}", told, "write `tune: adapter` there (earlier versions took it as said)"
+        )
     if held.slots is not None:
         for slot in held.slots.params:
             held.slots.load(slot, found.load(f"adapter-{slot}"))

@@ -110,7 +110,9 @@ class AdapterConfig(Section):
 class MethodConfig(Section):
     """The training method. Which of these a method reads stands in `methods/table.py`."""
 
-    name: Literal["bilevel", "mezo", "first-order", "sketch"] = Field("bilevel", description="the method")
+    name: Literal["bilevel", "mezo", "first-order", "sketch", "two-stage", "addax"] = Field(
+        "bilevel", description="the method"
+    )
     objective: Literal["auto", "lm", "classification", "accuracy", "f1"] = Field(
         "auto", description="what is minimised (auto: the task's; accuracy, f1: by the zeroth-order level alone)"
     )
@@ -129,14 +131,16 @@ class MethodConfig(Section):
     )
     lower: Literal["first-order", "zeroth-order"] = Field("first-order", description="how s and p are trained")
     lower_eps: float = Field(1e-2, gt=0, description="probe size of a zeroth-order lower level")
-    optimizer: Literal["adam", "sgd"] = Field("adam", description="torch optimizer of s and p")
+    optimizer: Literal["adam", "sgd"] = Field(
+        "adam", description="torch optimizer of first-order steps (of s, of p, or of all weights)"
+    )
     lr_s: float = Field(5e-4, ge=0, description="learning rate of s")
     lr_p: float = Field(5e-4, ge=0, description="learning rate of p")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="rate schedule of s and p after warm-up"
     )
-    warmup: int = Field(0, ge=0, description="warm-up of s's and p's rate, in their own steps")
-    clip: float = Field(1.0, ge=0, description="gradient norm clip of s and p (0: off)")
+    warmup: int = Field(0, ge=0, description="warm-up of a first-order rate, in its own steps")
+    clip: float = Field(1.0, ge=0, description="gradient norm clip of first-order steps (0: off)")
     lr_theta: float = Field(
         1e-6, ge=0, description="learning rate of theta (rules normalised, momentum: the length of a step)"
     )
@@ -173,8 +177,20 @@ class MethodConfig(Section):
     probe: Literal["scratch", "inplace"] = Field(
         "scratch", description="exact probing, or MeZO's drifting walk for comparison"
     )
-    tune: Literal["full", "adapter"] = Field("full", description="mezo: move all weights, or the adapter's")
-    accumulate_lower: int = Field(1, ge=1, description="micro-batches a lower-level step")
+    tune: Literal["auto", "full", "adapter"] = Field(
+        "auto",
+        description="mezo, first-order: move all weights, or the adapter's (auto: mezo all, first-order the adapter's)",
+    )
+    alpha: float = Field(
+        1e-3, ge=0, le=1, description="addax: weight of the zeroth-order gradient, 1 - alpha of the first-order one"
+    )
+    short_tokens: int = Field(
+        0, ge=0,
+        description="addax: longest rows, in tokens, of first-order batches, longer ones go to zeroth order "
+        "(0: both take from all rows)",
+    )  # fmt: skip
+    stage_one: int = Field(0, ge=0, description="two-stage: first-order steps before the zeroth-order ones (0: half)")
+    accumulate_lower: int = Field(1, ge=1, description="micro-batches a lower-level (first-order) step")
     accumulate_upper: int = Field(1, ge=1, description="micro-batches a term at the upper level")
     inference_adapter: Literal["auto", "p", "s"] = Field(
         "auto", description="adapter used at the end (auto: lower validation loss)"

@@ -187,9 +187,23 @@ def assemble(config: Config, prepared: Prepared) -> Job:
     problem = joined(config, held.model, held.leaves, held.slots, objective, above, held.hooks)
     rows = {key: prepared.encoded[key] for key in ("f", "p")}
     rows["all"] = rows["f"] + rows["p"]
+    rows |= by_length(config.method.short_tokens, rows["all"])
     batches = Batches(rows, config.data.batch, pad_id(prepared.tokenizer), config.run.seed, objective.cut)
     method = table.METHODS[config.method.name].load()
     return Job(**vars(held), prepared=prepared, problem=problem, batches=batches, objective=objective, method=method)
+
+
+def by_length(limit: int, rows: tuple[Encoded, ...]) -> dict[str, tuple[Encoded, ...]]:
+    """The rows of at most so many tokens, "short", and the others, "long" (limit 0: neither). Raises: BadInput where one is empty."""
+    if not limit:
+        return {}
+    made = {"short": tuple(r for r in rows if r.length <= limit), "long": tuple(r for r in rows if r.length > limit)}
+    for name, held in made.items():
+        if not held:
+            least, most = (pick(row.length for row in rows) for pick in (min, max))
+            found = f"no training row is {name}: they have {least} to {most} tokens"
+            raise BadInput(f"--method.short_tokens {limit}", found, "take a number between, or 0 for no split")
+    return made
 
 
 def environment(job: Job) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from zofo import objectives
 from zofo.adapters.slots import Slots
 from zofo.config import Config
 from zofo.core.probe import Probe
+from zofo.core.probe.beside import Beside
 from zofo.core.probe.hooks import Hooks
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
@@ -35,9 +36,12 @@ def joined(
     zeroth order minimises instead of the objective's loss (None: that); hooks, of a model with weights outside memory.
     """
     theta = table.moves_theta(config)
-    tuned = leaves if theta or slots is None else own_leaves(slots)
     exact = theta and config.method.probe == "scratch"
-    probe: Probe = Scratch(model, tuned, config.method.stack == "on", hooks) if exact else Inplace(tuned)
+    scratch = Scratch(model, leaves, config.method.stack == "on", hooks) if exact else None
+    own = own_leaves(slots) if slots is not None and (table.joint(config) or not theta) else None
+    tuned = leaves if own is None else union(leaves, own) if theta else own
+    apart = own is not None and (exact or not theta)
+    probe: Probe = Beside(own, scratch) if own is not None and apart else scratch or Inplace(tuned)
     return Problem(
         model=model,
         loss=objective.loss,
@@ -48,7 +52,7 @@ def joined(
         probe=probe,
         slots=slots,
         upper=above,
-        stacks=exact and not table.sketches(config.method) and objective.upper is None,
+        stacks=exact and own is None and table.zeroth(config.method) and objective.upper is None,
         scale=FP16_SCALE if config.model.dtype == "fp16" else 1.0,
         shadow=shadow(config, model, leaves),
     )
@@ -68,12 +72,17 @@ def built(config: Config, task: Task, tokenizer: Any) -> tuple[Objective, Any]:
 def shadow(config: Config, model: nn.Module, leaves: Leaves) -> Shadow | None:
     """Half-precision copies of the matrices, where first-order steps are computed in a half type over fp32 weights."""
     m = config.model
-    backwards = table.METHODS[config.method.name].learners or table.sketches(config.method)
+    backwards = table.METHODS[config.method.name].learners(config) or table.sketches(config.method)
     if not (m.shadow and m.weights == "fp32" and m.dtype in HALF and backwards):
         return None
     head = output_head(model)
     plain = getattr(head, "base_layer", head)  # inside of LoRA
     return Shadow(leaves, HALF[m.dtype], still=not table.moves_theta(config), without=plain)
+
+
+def union(leaves: Leaves, own: Leaves) -> Leaves:
+    """The leaves of both; each keeps its z, whatever stands beside it (the law sphere alone scales by all)."""
+    return tree.collect((leaf.name, leaf.param, leaf.owners) for leaf in (*leaves, *own))
 
 
 def own_leaves(slots: Slots) -> Leaves:

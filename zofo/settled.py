@@ -21,7 +21,7 @@ from zofo.core.probe.scratch import Scratch
 from zofo.job import Job
 from zofo.methods import table
 from zofo.methods.state import EPS, Problem
-from zofo.methods.table import METHODS, moves_theta
+from zofo.methods.table import moves_theta
 
 BY_DTYPE = {"fp32": EPS, "bf16": 3e-3, "fp16": EPS}  # probe sizes of the smallest error
 HELD = {"bf16": 10.0}  # the largest lambda at which estimates of G were within the error bar
@@ -72,8 +72,7 @@ def holds(config: Config, dtype: str) -> bool:
     One loss, and G up to the lambda of HELD, in bf16 with the head in fp32 at eps = 3e-3 (benchmarks/estimate). A larger
     lambda pulls p and s together, B - C to nothing, and its error stays.
     """
-    row, m = METHODS[config.method.name], config.method
-    magnified = table.zeroth(m) and row.learners and m.s == "on" and m.coupling != "follow"
+    magnified = table.zeroth(config.method) and "method.lam" in table.effective(config)
     return dtype == "fp32" or (dtype in HELD and (not magnified or config.method.lam <= HELD[dtype]))
 
 

@@ -76,7 +76,10 @@ BAD = [
     ("train --method.lam -1e3", "--method.lam -1e3: input should be greater"),
     ("train --method.lam nan", "--method.lam nan: input should be a finite number"),
     ("train --method.T 2.5", "--method.T 2.5: input should be a valid integer"),
-    ("train --method.name mezzo", "--method.name mezzo: input should be 'bilevel', 'mezo', 'first-order' or 'sketch'"),
+    (
+        "train --method.name mezzo",
+        "--method.name mezzo: input should be 'bilevel', 'mezo', 'first-order', 'sketch', 'two-stage' or 'addax'",
+    ),
     ("train --method.tune full", "--method.tune: it has no effect for method bilevel"),
 ]
 

@@ -15,8 +15,10 @@ from zofo.adapters.slots import attach
 from zofo.bench.kinds import Method, Same, batch
 from zofo.bench.peak import allocated
 from zofo.config import Config, build
+from zofo.core.probe.beside import Beside
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
+from zofo.memory import dry
 from zofo.memory.sizes import PASSES, UNKNOWN, WHEN, Size, estimate, total, whole
 from zofo.memory.work import Work, of_shape
 from zofo.methods.state import Problem
@@ -103,6 +105,30 @@ def test_the_rule_adam_costs_two_copies_of_the_weights_and_an_update_of_the_larg
     assert [size.bytes for size in found if size.when == "moving"] == [4 * HEAD]
 
 
+def test_first_order_over_all_weights_takes_twelve_bytes_a_weight_beside_them() -> None:
+    """docs/methods.md: a gradient and two moments; SGD's the gradient alone, and Addax's."""
+    full = {"method.name": "first-order", "method.tune": "full"}
+    adam, sgd, addax = (sizes(flags) for flags in (full, full | {"method.optimizer": "sgd"}, {"method.name": "addax"}))
+    assert {s.name: s.bytes for s in adam}["optimizer of all weights (adam)"] == 8 * COUNT
+    for found in (adam, sgd, addax):
+        slopes = [s.bytes for s in found if s.when == "moving" and s.name == dry.SLOPES]
+        assert slopes[0] >= 4 * COUNT and {s.when for s in found} >= {"descending", "moving"}
+        assert slopes[0] <= 4 * COUNT + 4 * HEAD  # and what the largest leaf's update takes
+    assert not any("optimizer" in s.name or "moments" in s.name for s in (*sgd, *addax))
+    assert any(s.when == "probing" for s in addax) and not any(s.when == "probing" for s in adam)
+
+
+def test_short_rows_alone_need_a_backward_pass_in_addax() -> None:
+    def activations(limit: int) -> int:
+        return sum(
+            s.bytes
+            for s in sizes({"method.name": "addax", "method.short_tokens": limit, "data.max_length": 32})
+            if s.when == "descending" and s.name == dry.LAYERS
+        )
+
+    assert activations(9) < activations(0) / 2
+
+
 def test_the_total_is_what_stays_and_the_largest_pass() -> None:
     found = [Size("a", 100, "before"), Size("b", 10, "steps"), Size("c", 3, "learning"), Size("d", 4, "learning")]
     found += [Size("e", 5, "probing"), Size("f", 20, "scoring"), Size("g", UNKNOWN, "moving")]
@@ -157,6 +183,13 @@ STEPS: dict[str, dict[str, Any]] = {
     "sketch, adam": SKETCH | {"method.name": "sketch", "method.rule": "adam"},
     "sketch, bf16": SKETCH | {"method.name": "sketch", "model.dtype": "bf16"},
     "bilevel, sketch": SKETCH | {"method.T": 1, "method.upper": "sketch", "method.coupling": "outer"},
+    "first-order, full": {"method.name": "first-order", "method.tune": "full"},
+    "first-order, full, bf16": {"method.name": "first-order", "method.tune": "full", "model.dtype": "bf16"},
+    "first-order, full, sgd": {"method.name": "first-order", "method.tune": "full", "method.optimizer": "sgd"},
+    "two-stage": {"method.name": "two-stage"},
+    "two-stage, prompt": {"method.name": "two-stage", "adapter.kind": "prompt"},
+    "addax": {"method.name": "addax"},
+    "addax, bf16": {"method.name": "addax", "model.dtype": "bf16"},
     "bilevel, zeroth order below": {"method.T": 1, "method.lower": "zeroth-order"},
 }
 SLOW = [
@@ -167,6 +200,9 @@ SLOW = [
     "mezo, bf16",
     "bilevel, bf16",
     "bilevel, outer",
+    "first-order, full, bf16",
+    "two-stage, prompt",
+    "addax, bf16",
 ]
 
 
@@ -188,8 +224,9 @@ def test_a_whole_step_allocates_what_was_estimated(tiny, name: str) -> None:
         return method
 
     steps()
-    if isinstance(given.probe, Scratch):
-        given.probe.pool.free.clear()
+    probe = given.probe.scratch if isinstance(given.probe, Beside) else given.probe
+    if isinstance(probe, Scratch):
+        probe.pool.free.clear()
     if given.shadow is not None:
         given.shadow.twins.clear()
     moments = next((s.bytes for s in sizes if s.name.startswith("moments of what")), 0)

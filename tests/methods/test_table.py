@@ -28,7 +28,7 @@ def test_every_method_has_init_and_step_and_says_cost_errors_and_source(name: st
 def test_every_option_of_methods_is_read_by_one_of_them() -> None:
     settings = [
         {}, {"lower": "zeroth-order"}, {"lam_schedule": "linear"}, {"noise": "low-rank"}, {"name": "mezo"},
-        {"name": "first-order"}, {"name": "sketch", "rule": "adam"}, {"upper": "sketch"},
+        {"name": "first-order"}, {"name": "sketch", "rule": "adam"}, {"upper": "sketch"}, {"name": "addax"}, {"name": "two-stage"},
     ]  # fmt: skip
     used = set().union(*(table.effective(build({f"method.{k}": v for k, v in s.items()})) for s in settings))
     assert {k for k in keys() if k.startswith("method.")} <= used
@@ -49,6 +49,11 @@ def test_every_option_of_methods_is_read_by_one_of_them() -> None:
         ({"method.lam": 0.0, "method.coupling": "outer", "method.T": 3}, "method.T"),
         ({"method.lam_start": 3.0}, "method.lam_start"),
         ({"method.lower_eps": 1e-3}, "method.lower_eps"),
+        ({"method.name": "first-order", "method.tune": "full", "method.lr_p": 1e-3}, "method.lr_p"),
+        ({"method.name": "first-order", "method.tune": "full", "adapter.r": 4}, "adapter.r"),
+        ({"method.name": "first-order", "method.tune": "full", "model.shadow": True}, "model.shadow"),
+        ({"method.name": "addax", "method.rule": "adam"}, "method.rule"),
+        ({"method.name": "two-stage", "method.stack": "on"}, "method.stack"),
     ],
 )
 def test_an_option_without_effect_is_an_error(flags: dict, key: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from zofo.report.plots import curves, picture, running, validation
+from zofo.report.plots import curves, losses, picture, running, validation
 
 
 def shape(png: bytes) -> tuple[int, int]:
@@ -33,6 +33,15 @@ def test_nothing_yet_and_not_finite(metrics) -> None:
     rows = metrics()
     rows[3]["A"], rows[4]["gap"], rows[10]["p"]["loss"] = "nan", "inf", "nan"
     shape(picture(rows, "holes"))
+
+
+def test_methods_without_levels_name_no_terms_of_g() -> None:
+    """Two stages and Addax have two losses each, and no D_f."""
+    for pair in (("loss_p", "A"), ("A", "loss_theta")):
+        axes = Figure().subplots()
+        losses(axes, [{"kind": "step", "step": k, pair[k % 2]: 1.0} for k in range(1, 9)])
+        told = axes.get_legend_handles_labels()[1]
+        assert len(told) == 2 and all(label.startswith("training loss") for label in told)
 
 
 def test_no_figure_stays_behind(metrics) -> None:

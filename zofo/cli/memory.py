@@ -152,7 +152,8 @@ def summed(name: str, sizes: list[Size]) -> tuple[str, ...]:
         return told(UNKNOWN if any(s.bytes == UNKNOWN for s in chosen) else sum(s.bytes for s in chosen))
 
     weights = next(s.bytes for s in sizes if s.name.startswith("weights"))
-    backwards = "sketching" if any(s.when == "sketching" for s in sizes) else "learning"  # the larger of the two
+    there = {s.when for s in sizes}
+    backwards = next((when for when in ("sketching", "descending") if when in there), "learning")  # the largest
     passes = (of(backwards), of("probing"), of("scoring"))
     above = told(total(sizes) - weights)
     return (name, told(weights), of("before", "steps"), of("steps", scratch=True), *passes, above, of_all(sizes))

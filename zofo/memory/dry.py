@@ -25,6 +25,7 @@ from zofo.config import Config
 from zofo.core import noise
 from zofo.core.noise import Direction
 from zofo.core.probe import Point
+from zofo.core.probe.beside import Beside
 from zofo.core.probe.pool import Pool
 from zofo.core.probe.scratch import Scratch
 from zofo.core.rules import RuleState
@@ -167,6 +168,12 @@ def watched(made: Hollow, part: str = LAYERS) -> Iterator[Live]:
         yield live
 
 
+def scratch_of(problem: Problem) -> Scratch | None:
+    """The scratch policy that theta is probed by, where it is."""
+    held = problem.probe.scratch if isinstance(problem.probe, Beside) else problem.probe
+    return held if isinstance(held, Scratch) else None
+
+
 def law_of(problem: Problem) -> str:
     """The problem's law of z, or one that needs no pass over the noise to begin with."""
     return "gaussian" if problem.config.noise == "sphere" else full_name(problem.config)
@@ -178,8 +185,8 @@ def probing(made: Hollow) -> Parts:
     objective = METHODS[problem.config.name].load().objective(problem, State(), made.work)
     assert problem.probe is not None
     with watched(made) as live:
-        if isinstance(problem.probe, Scratch):
-            problem.probe.pool = Tagged(live)
+        if scratch := scratch_of(problem):
+            scratch.pool = Tagged(live)
         problem.probe(objective, [Point(z, problem.eps), Point(z, -problem.eps)])
     return dict(live.at_peak)
 
@@ -198,6 +205,37 @@ def learning(made: Hollow) -> Parts:
                 losses.mean_loss(problem, [batch], slot, False)
     del held
     return dict(live.at_peak)
+
+
+def descending(made: Hollow) -> Parts:
+    """A forward and a backward pass that leave the gradient of all weights."""
+    part = "short" if made.problem.config.short_tokens else "all"
+    with watched(made, SLOPES) as live:
+        held = losses.gradient(made.problem, made.work.batch(part, "train", 0, 1), None, 0, whole=True)
+    del held
+    return dict(live.at_peak)
+
+
+def settling(made: Hollow, state: State) -> Parts:
+    """An update of theta from its whole gradient. Args: state, the method's, its moments there (see `optimizing`)."""
+    problem = made.problem
+    assert problem.leaves is not None
+    with watched(made, SLOPES) as live:
+        grads = [torch.empty_like(leaf.data) for leaf in problem.leaves]
+        if learner := state.learners.get("theta"):
+            learner.step(grads, given=True)
+        else:
+            theta.mix_by(problem, SeedGrad(law_of(problem), ((1, 0.0),)), grads, 0.5, 0.0)
+    del grads
+    return dict(live.at_peak)
+
+
+def optimizing(made: Hollow) -> State:
+    """A state after a step of theta's optimizer, which makes its moments in it."""
+    state: State = METHODS[made.problem.config.name].load().init(made.problem)
+    if "theta" in state.learners:
+        settling(made, state)
+    return state
 
 
 def sketching(made: Hollow) -> Parts:

@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 
 from zofo.config import Config
-from zofo.core.probe.scratch import Scratch
 from zofo.core.rules import RuleState
 from zofo.memory import dry
 from zofo.memory.work import Work
 from zofo.methods import table
+from zofo.methods.state import State
 from zofo.methods.table import METHODS
 
 UNKNOWN = -1
@@ -21,6 +21,7 @@ UNKNOWN = -1
 
 PASSES = {
     "learning": "an adapter's forward and backward pass",
+    "descending": "a forward and backward pass for all weights",
     "probing": "a forward pass of the zeroth-order level",
     "sketching": "a forward and backward pass that leaves a sketch of theta's gradient",
     "moving": "theta's update",
@@ -52,20 +53,25 @@ def estimate(config: Config, skeleton: nn.Module, work: Work) -> list[Size]:
     """
     made, row = dry.hollow(config, skeleton, work), METHODS[config.method.name]
     state = dry.remembering(made) if row.zeroth or table.sketches(config.method) else RuleState()
+    begun = dry.optimizing(made) if table.exact(config) else State()
     if made.problem.shadow is not None:
         made.problem.shadow.refresh()
-    found = passes(made, state)
-    return [size for size in [*standing(made, state), *found, *writing(config, skeleton, work)] if size.bytes]
+    found = passes(made, state, begun)
+    return [size for size in [*standing(made, state, begun), *found, *writing(config, skeleton, work)] if size.bytes]
 
 
-def standing(made: dry.Hollow, state: RuleState) -> list[Size]:
-    """What stands beside the passes, after they have been run dry once."""
+def standing(made: dry.Hollow, state: RuleState, begun: State) -> list[Size]:
+    """What stands beside the passes, after they have been run dry once. Args: state, the rule's; begun, of theta's optimizer."""
     m, problem, adapters = made.config.method, made.problem, dry.taken(made.adapters)
     row = METHODS[m.name]
-    moments = 2 * adapters if row.learners and m.optimizer == "adam" else 0
-    copies = adapters + moments if row.learners and row.zeroth else 0  # a first-order step has them after its passes
+    learners = row.learners(made.config)
+    moments = 2 * adapters if learners and m.optimizer == "adam" else 0
+    above = row.zeroth and not row.joint  # the others' first-order steps have copies after their passes
+    copies = adapters + moments if learners and above else 0
+    whole = [t for learner in begun.learners.values() for t in learner.to_checkpoint(copy=False)[1].values() if t.dim()]
     what, when = ("the sketch", "steps") if table.sketches(m) else ("what zeroth order moves", "before")
-    pool = problem.probe.pool.free if isinstance(problem.probe, Scratch) and table.zeroth(m) else []
+    scratch = dry.scratch_of(problem) if table.zeroth(m) else None
+    pool = scratch.pool.free if scratch is not None else []
     twins = problem.shadow.twins if problem.shadow is not None else []
     count = len(problem.slots.params) if problem.slots is not None else 0
     return [
@@ -73,21 +79,24 @@ def standing(made: dry.Hollow, state: RuleState) -> list[Size]:
         Size(f"adapters ({count})", adapters, "before"),
         Size(f"moments of {what} (rule {m.rule})", dry.taken(state.moments.values()), when),
         Size(f"optimizer of the adapters ({m.optimizer})", moments, "steps"),
+        Size(f"optimizer of all weights ({m.optimizer})", dry.taken(whole), "steps"),
         Size("copies that a failed step goes back to", copies, "steps"),
         Size("half-precision shadow of the weights", dry.taken(twins), "steps"),
         Size("scratch for probing", dry.taken(pool), "steps"),
     ]
 
 
-def passes(made: dry.Hollow, state: RuleState) -> list[Size]:
+def passes(made: dry.Hollow, state: RuleState, begun: State) -> list[Size]:
     """What each kind of pass holds at its peak; `UNKNOWN` where a model cannot be run without its weights."""
     row, runs = METHODS[made.config.method.name], dict[str, Callable[[], dry.Parts]]()
-    if row.learners:
+    if row.learners(made.config):
         runs["learning"] = lambda: dry.learning(made)
     if table.zeroth(made.config.method):
         runs["probing"], runs["moving"] = lambda: dry.probing(made), lambda: dry.moving(made, state)
     if table.sketches(made.config.method):
         runs["sketching"], runs["moving"] = lambda: dry.sketching(made), lambda: dry.moving(made, state)
+    if table.exact(made.config):
+        runs["descending"], runs["moving"] = lambda: dry.descending(made), lambda: dry.settling(made, begun)
     if made.work.score is not None:
         runs["scoring"] = lambda: dry.scoring(made)
     return [size for when, run in runs.items() for size in tried(when, run)]

@@ -28,7 +28,8 @@ class Work:
     """What is minimised (`above`: by zeroth order instead), the largest micro-batch, how rows are scored and which.
 
     score: None where no rows are known. written: tokens whose keys and values are kept at once while answers are
-    generated, by pass ("probing", "scoring"). It is a `Source`, which gives its micro-batch again and again.
+    generated, by pass ("probing", "scoring"). short: the largest of rows that are short enough for a gradient of all
+    weights (None: `largest`). It is a `Source`, which gives its micro-batch again and again.
     """
 
     objective: Objective
@@ -37,6 +38,7 @@ class Work:
     score: Score | None = None
     rows: Sequence[Encoded] = ()
     written: Mapping[str, int] = field(default_factory=dict)
+    short: Batch | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -46,7 +48,7 @@ class Work:
 
     def batch(self, part: str, stream: str, step: int, micro: int) -> list[Batch]:
         """The micro-batch, as often as is asked for."""
-        return [self.largest] * micro
+        return [self.short if part == "short" and self.short is not None else self.largest] * micro
 
     def mixed(self, stream: str, step: int, micro: int, share: float) -> list[Batch]:
         """The same."""
@@ -55,10 +57,16 @@ class Work:
 
 def of_shape(config: Config, tokens: int) -> Work:
     """A batch of `--batch` rows of some tokens with one answer token each: what is known without a task."""
-    row = Encoded((0,) * tokens, ((0,),), 0)
-    batch, dtype, probes = lm_batch([row] * config.data.batch, range(config.data.batch), 0), *dtypes(config)
+
+    def batch(length: int) -> Batch:
+        rows = [Encoded((0,) * length, ((0,),), 0)] * config.data.batch
+        return lm_batch(rows, range(len(rows)), 0)
+
+    limit, (dtype, probes) = config.method.short_tokens, dtypes(config)
+    short = batch(min(tokens, limit)) if limit else None
     above = None if probes == dtype else partial(row_losses, dtype=probes)
-    return Work(Objective("lm", partial(row_losses, dtype=dtype), None, lm_batch, "loss"), batch, above)
+    objective = Objective("lm", partial(row_losses, dtype=dtype), None, lm_batch, "loss")
+    return Work(objective, batch(tokens), above, short=short)
 
 
 def dtypes(config: Config) -> tuple[str, str]:
@@ -70,11 +78,14 @@ def dtypes(config: Config) -> tuple[str, str]:
 def of_rows(config: Config, task: Task, encoded: Mapping[str, Sequence[Encoded]], tokenizer: Any) -> Work:
     """The longest rows of a task's training, in one micro-batch, and those of its validation and test."""
     (objective, above), pad = built(config, task, tokenizer), pad_id(tokenizer)
-    longest = sorted((*encoded["f"], *encoded["p"]), key=lambda e: -e.length)[: config.data.batch]
+    ordered, n = sorted((*encoded["f"], *encoded["p"]), key=lambda e: -e.length), config.data.batch
+    longest = ordered[:n]
+    fits = [row for row in ordered if row.length <= config.method.short_tokens][:n]
+    short = objective.cut(fits, range(len(fits)), pad) if fits else None
     rows = max((encoded["validation"], encoded["test"]), key=lambda part: max(e.length for e in part))
     batch = objective.cut(longest, range(len(longest)), pad)
     score = scorer(task, config.model.dtype, pad)
-    return Work(objective, batch, above, score, rows, written(config, task, longest, rows))
+    return Work(objective, batch, above, score, rows, written(config, task, longest, rows), short)
 
 
 def scorer(task: Task, dtype: str, pad: int) -> Score:

@@ -1,4 +1,4 @@
-"""First-order learning of an adapter: a torch optimizer with clipping and a rate schedule."""
+"""First-order learning of an adapter, or of all weights: a torch optimizer with clipping and a rate schedule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.AdamW, "sgd": torch.optim.SGD}  # without decay AdamW is Adam
 
 
 def rate(t: int, lr: float, schedule: Literal["constant", "linear", "cosine"], warmup: int, total: int) -> float:
@@ -26,9 +26,9 @@ def rate(t: int, lr: float, schedule: Literal["constant", "linear", "cosine"], w
 
 
 class Learner:
-    """A slot's optimizer: `step(grads)` clips, sets the rate, and moves the parameters (torch.optim's Adam or SGD).
+    """An optimizer: `step(grads)` clips, sets the rate, and moves the parameters (torch.optim's AdamW or SGD).
 
-    Memory: Adam keeps two tensors a parameter of the adapter.
+    decay: decoupled weight decay, param <- (1 - rate decay) param - rate (...). Memory: Adam keeps two tensors a parameter.
     """
 
     def __init__(
@@ -40,10 +40,13 @@ class Learner:
         warmup: int,
         total: int,
         clip: float,
+        decay: float = 0.0,
     ) -> None:
         self.params, self.lr, self.schedule = list(params), lr, schedule
         self.warmup, self.total, self.clip, self.t = warmup, total, clip, 0
-        self.make: Callable[[], torch.optim.Optimizer] = lambda: OPTIMIZERS[optimizer](self.params, lr=lr)
+        self.make: Callable[[], torch.optim.Optimizer] = lambda: OPTIMIZERS[optimizer](
+            self.params, lr=lr, weight_decay=decay
+        )
         self.optimizer = self.make()
 
     @property
@@ -56,8 +59,8 @@ class Learner:
         self.optimizer = self.make()
 
     @torch.no_grad()
-    def step(self, grads: Sequence[Tensor], finite: bool = True) -> bool:
-        """p <- p - rate * optimizer(clip(grads)).
+    def step(self, grads: Sequence[Tensor], finite: bool = True, given: bool = False) -> bool:
+        """p <- p - rate * optimizer(clip(grads)). given: the gradients are not needed after it, and no copy is made.
 
         Returns False, and moves nothing, when a gradient (or its loss: `finite`) is not finite; the schedule goes on.
         """
@@ -66,7 +69,7 @@ class Learner:
             self.t += 1
             return False
         for param, grad in zip(self.params, grads, strict=True):
-            param.grad = grad.clone()
+            param.grad = grad if given else grad.clone()
         if self.clip:
             torch.nn.utils.clip_grads_with_norm_(self.params, self.clip, norm)
         for group in self.optimizer.param_groups:
@@ -77,11 +80,14 @@ class Learner:
         self.t += 1
         return True
 
-    def to_checkpoint(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Split into JSON numbers and tensors (copies)."""
+    def to_checkpoint(self, copy: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Split into JSON numbers and tensors (copies, or the moments themselves)."""
         moments: dict[str, Tensor] = {}
         for i, held in self.optimizer.state_dict()["state"].items():
-            moments |= {f"{i}.{name}": value.clone() for name, value in held.items() if isinstance(value, Tensor)}
+            moments |= {
+                f"{i}.{name}": value.clone() if copy else value
+                for name, value in held.items() if isinstance(value, Tensor)
+            }  # fmt: skip
         return {"t": self.t}, moments
 
     def from_checkpoint(self, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

@@ -1,7 +1,8 @@
-"""Mean losses over micro-batches: as a value for probes, and with their exact gradient for an adapter."""
+"""Mean losses over micro-batches: as a value for probes, and with their exact gradient for an adapter, or for all weights."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from zofo.scoring.batch import merged
 
 
 class Slope(NamedTuple):
-    """A mean loss and its gradient with respect to an adapter's parameters."""
+    """A mean loss and its gradient with respect to an adapter's parameters, or to all weights."""
 
     loss: float
     grads: list[Tensor]
@@ -102,9 +103,9 @@ def rows_of(problem: Problem, names: Sequence[str | None], counts: Sequence[int]
 
 def gradient(
     problem: Problem, batch: Micro, slot: str | None, *step: int, dropout: bool = True, learn: bool = True,
-    capture: Capture | None = None, weight: float = 1.0,
+    capture: Capture | None = None, weight: float = 1.0, whole: bool = False,
 ) -> Slope:  # fmt: skip
-    """The exact gradient of F with respect to a slot, accumulated over micro-batches.
+    """The exact gradient of F with respect to a slot (or, `whole`, to all of theta), accumulated over micro-batches.
 
     Cost: a forward and a backward pass a micro-batch; activations of one micro-batch. The adapter's own
     dropout is on unless `dropout` is false, its random numbers a function of the seed and `step`; the base's is off.
@@ -115,35 +116,44 @@ def gradient(
     if slot is not None and problem.slots is not None:
         problem.slots.use(slot)
         own = problem.slots.list(slot)
+    if whole:
+        assert problem.leaves is not None
+        own = [leaf.param for leaf in problem.leaves]
     params: list[Tensor] = [*own] if learn else []
     anchor = [capture.anchor] if capture is not None else []
     total, count = 0.0, 0
     grads: list[Tensor] = []
-    with learning(problem.model, dropout), still(() if learn else own), Wide():
+    with learning(problem.model, dropout), wanting(own, learn), Wide():
         for i, micro in enumerate(batch):
             with torch.enable_grad(), streams.seeded(problem.seed, "dropout", *step, i):
                 rows = problem.loss(problem.model, micro).reshape(-1)
-                parts = torch.autograd.grad(rows.sum() * problem.scale, [*params, *anchor])
+                parts = torch.autograd.grad(rows.sum() * problem.scale, [*params, *anchor], materialize_grads=whole)
             parts = parts[: len(params)]
             total, count = total + float(rows.detach().cpu().double().sum()), count + rows.numel()
-            grads = [grad + part for grad, part in zip(grads, parts, strict=True)] if grads else list(parts)
+            grads = [grad.add_(part) for grad, part in zip(grads, parts, strict=True)] if grads else apart(parts)
             del parts  # or they would stand beside the next micro-batch's passes
     if capture is not None:
         capture.close(weight / (count * problem.scale))
-    return Slope(total / count, [grad / (count * problem.scale) for grad in grads])
+    return Slope(total / count, [grad.div_(count * problem.scale) for grad in grads])
+
+
+def apart(grads: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients that can each be written to: autograd may give two parameters one tensor, or a view of a smaller one."""
+    seen = Counter(map(id, grads))
+    return [grad.clone() if seen[id(grad)] > 1 or not grad.is_contiguous() else grad for grad in grads]
 
 
 @contextmanager
-def still(params: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Run a block in which some parameters want no gradient, so that nothing is kept for one."""
-    wanted = [param for param in params if param.requires_grad]
+def wanting(params: Sequence[nn.Parameter], wanted: bool) -> Iterator[None]:
+    """Run a block in which some parameters want a gradient, or none, so that nothing is kept for one."""
+    changed = [param for param in params if param.requires_grad != wanted]
     try:
-        for param in wanted:
-            param.requires_grad_(False)
+        for param in changed:
+            param.requires_grad_(wanted)
         yield
     finally:
-        for param in wanted:
-            param.requires_grad_(True)
+        for param in changed:
+            param.requires_grad_(not wanted)
 
 
 def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int, dropout: bool = False) -> Slope:

@@ -11,13 +11,13 @@ from zofo.config import MethodConfig
 from zofo.core.estimate import ESTIMATORS
 from zofo.core.probe import Objective
 from zofo.core.weights import move
-from zofo.methods import losses, theta
+from zofo.methods import losses, table, theta
 from zofo.methods.state import Problem, Report, Source, State, tally
 
 
 def slots(config: MethodConfig) -> tuple[str, ...]:
     """p when the adapter is tuned, none when all weights are."""
-    return ("p",) if config.tune == "adapter" else ()
+    return () if table.full(config) else ("p",)
 
 
 def init(problem: Problem) -> State:
@@ -32,12 +32,16 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
     Cost: 2 q forward passes (estimator `forward`: q + 1); memory of inference and a module's scratch.
     Raises: NotFinite after `max_bad` non-finite steps in a row. Reference: MeZO, algorithm 1.
     """
+    return descend(problem, state, source, theta.rate(problem, state.k))
+
+
+def descend(problem: Problem, state: State, source: Source, lr_theta: float) -> tuple[State, Report]:
+    """A step at a given rate: the problem's leaves <- themselves - lr_theta * rule(sum_i c_i z_i)."""
     config = problem.config
     assert problem.leaves is not None and problem.probe is not None
     directions = problem.directions(state.k)
     estimator = ESTIMATORS[config.estimator]
     estimate = estimator(problem.probe, objective(problem, state, source), directions, problem.eps, (1.0,))
-    lr_theta = theta.rate(problem, state.k)
     finite = estimate.finite and move.fits(estimate.grad, lr_theta)
     state, moved = tally(problem, state, finite, "upper", "the loss"), None
     if finite:
@@ -56,4 +60,4 @@ def objective(problem: Problem, state: State, source: Source) -> Objective:
     """What the next step looks at: the loss of its batch."""
     batch = source.batch("all", "train", state.k, problem.config.accumulate_upper)
     problem.model.eval()
-    return losses.terms(problem, [("p" if problem.config.tune == "adapter" else None, batch)])
+    return losses.terms(problem, [(None if problem.slots is None else "p", batch)])

@@ -89,7 +89,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class State:
-    """Steps done, non-finite steps (all; and in a row, by who steps: "p", "s", "upper"), the rule's state, learners by slot."""
+    """Steps done, non-finite steps (all; and in a row, by who steps: "p", "s", "upper"), the rule's state, learners by slot ("theta": of all weights)."""
 
     k: int = 0
     bad: int = 0
@@ -121,13 +121,16 @@ def tally(problem: Problem, state: State, finite: bool, who: str, what: str) -> 
     return state
 
 
-def to_checkpoint(state: State) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Split a state into JSON numbers and tensors (the adapters and theta themselves are not in it)."""
+def to_checkpoint(state: State, copy: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Split a state into JSON numbers and tensors (the adapters and theta themselves are not in it).
+
+    copy: whether the learners' moments are copied, so that they outlive the next step.
+    """
     numbers, tensors = rules.to_dict(state.rule)
     held = {f"rule.{name}": t for name, t in tensors.items()}
     learners = {}
     for slot, learner in state.learners.items():
-        learners[slot], moments = learner.to_checkpoint()
+        learners[slot], moments = learner.to_checkpoint(copy)
         held |= {f"{slot}.{name}": t for name, t in moments.items()}
     return {
         "k": state.k,

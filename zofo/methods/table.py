@@ -38,8 +38,9 @@ KIND = {
 class Method:
     """A row: where the method's `slots`, `init` and `step` are, a line about it, its options, and what it does.
 
-    options, uses_adapter: functions of the configuration; zeroth: whether it has a zeroth-order level;
-    learners: whether its adapters have optimizers of their own.
+    Functions of the configuration: options; uses_adapter; moves, whether theta moves; learners, whether adapters have
+    optimizers of their own; exact, whether theta's whole gradient is formed. zeroth: whether it has a zeroth-order
+    level; full: whether `tune auto` means all weights; joint: whether zeroth order moves the adapter with theta.
     """
 
     module: str
@@ -47,8 +48,12 @@ class Method:
     cost: str
     options: Callable[[Config], set[str]]
     uses_adapter: Callable[[Config], bool]
+    moves: Callable[[Config], bool]
+    learners: Callable[[Config], bool]
     zeroth: bool
-    learners: bool
+    exact: Callable[[Config], bool] = lambda config: False
+    full: bool = False
+    joint: bool = False
 
     def load(self) -> Any:
         """Import the method's module (`slots`, `init`, `step`)."""
@@ -78,12 +83,43 @@ def bilevel_options(config: Config) -> set[str]:
 
 def mezo_options(config: Config) -> set[str]:
     """The options that MeZO reads."""
-    return ZEROTH - ({"probe", "stack"} if config.method.tune == "adapter" else set()) | {"tune"}
+    return ZEROTH - (set() if full(config.method) else {"probe", "stack"}) | {"tune"}
 
 
 def first_order_options(config: Config) -> set[str]:
     """The options that first-order training reads."""
-    return LEARNER | {"lr_p", "accumulate_lower"}
+    both = {"tune", "optimizer", "warmup", "clip", "max_bad", "accumulate_lower"}
+    return both | ({"lr_theta", "schedule_theta", "decay"} if full(config.method) else {"lr_p", "schedule"})
+
+
+def two_stage_options(config: Config) -> set[str]:
+    """The options that two stages read."""
+    return LEARNER | (ZEROTH - {"stack"}) | {"lr_p", "accumulate_lower", "stage_one"}
+
+
+def addax_options(config: Config) -> set[str]:
+    """The options that Addax reads."""
+    return (ZEROTH - {"rule"}) | {"alpha", "short_tokens", "accumulate_lower"}
+
+
+def yes(config: Config) -> bool:
+    """Always."""
+    return True
+
+
+def no(config: Config) -> bool:
+    """Never."""
+    return False
+
+
+def whole(config: Config) -> bool:
+    """Whether all weights are tuned, where that is to be chosen."""
+    return full(config.method)
+
+
+def part(config: Config) -> bool:
+    """Whether the adapter alone is tuned, where that is to be chosen."""
+    return not full(config.method)
 
 
 METHODS: dict[str, Method] = {
@@ -92,36 +128,64 @@ METHODS: dict[str, Method] = {
         "Bilevel-ZOFO: all weights by zeroth order above, an adapter by backpropagation below",
         "T (both: 2 T) forward and backward passes, then 6 q forward passes",
         bilevel_options,
-        lambda config: True,
-        True,
-        True,
+        uses_adapter=yes,
+        moves=yes,
+        learners=yes,
+        zeroth=True,
     ),
     "mezo": Method(
         "zofo.methods.mezo",
         "MeZO: all weights (or an adapter's) by zeroth order, exact probing",
         "2 q forward passes",
         mezo_options,
-        lambda config: config.method.tune == "adapter",
-        True,
-        False,
+        uses_adapter=part,
+        moves=whole,
+        learners=no,
+        zeroth=True,
+        full=True,
     ),
     "sketch": Method(
         "zofo.methods.sketch",
         "all weights by a sketch of their gradient, in the memory of an adapter",
         "1 forward and 1 backward pass",
         lambda config: SKETCH,
-        lambda config: False,
-        False,
-        False,
+        uses_adapter=no,
+        moves=yes,
+        learners=no,
+        zeroth=False,
     ),
     "first-order": Method(
         "zofo.methods.first_order",
-        "an adapter by backpropagation (peft and torch.optim)",
+        "an adapter (or all weights) by backpropagation (peft and torch.optim)",
         "1 forward and 1 backward pass",
         first_order_options,
-        lambda config: True,
-        False,
-        True,
+        uses_adapter=part,
+        moves=whole,
+        learners=part,
+        zeroth=False,
+        exact=whole,
+    ),
+    "two-stage": Method(
+        "zofo.methods.two_stage",
+        "first an adapter by backpropagation, then all weights and the adapter by zeroth order",
+        "1 forward and 1 backward pass; from step stage_one on 2 q forward passes",
+        two_stage_options,
+        uses_adapter=yes,
+        moves=yes,
+        learners=yes,
+        zeroth=True,
+        joint=True,
+    ),
+    "addax": Method(
+        "zofo.methods.addax",
+        "Addax: all weights by a zeroth-order and a first-order gradient, mixed",
+        "2 q forward passes, and 1 forward and 1 backward pass",
+        addax_options,
+        uses_adapter=no,
+        moves=yes,
+        learners=no,
+        zeroth=True,
+        exact=yes,
     ),
 }
 
@@ -141,9 +205,13 @@ def effective(config: Config) -> set[str]:
         used -= {"method.stack"}
     if not learns_below(config):
         used -= {"adapter.dropout"}
-    if not (learns_below(config) or sketches(config.method)):
+    if not (learns_below(config) or sketches(config.method) or row.exact(config)):
         used -= {"model.activation_checkpointing"}
-    if not (row.learners or sketches(config.method)) or config.model.weights != "fp32" or config.model.dtype == "fp32":
+    if (
+        not (row.learners(config) or sketches(config.method))
+        or config.model.weights != "fp32"
+        or config.model.dtype == "fp32"
+    ):
         used -= {"model.shadow"}
     used |= {f"data.{key}" for key in type(config.data).model_fields}
     if config.method.name != "bilevel":
@@ -156,13 +224,24 @@ def learns_below(config: Config) -> bool:
     """Whether the lower level has backward passes: dropout acts in no others."""
     m = config.method
     alone = m.s == "on" and m.coupling == "outer" and m.lam == 0  # p steps above only, in eval mode
-    return m.name == "first-order" or (m.name == "bilevel" and m.lower == "first-order" and not alone)
+    if m.name == "bilevel":
+        return m.lower == "first-order" and not alone
+    return METHODS[m.name].learners(config)
 
 
 def moves_theta(config: Config) -> bool:
     """Whether the base's weights move."""
-    m = config.method
-    return m.name in ("bilevel", "sketch") or (m.name == "mezo" and m.tune == "full")
+    return METHODS[config.method.name].moves(config)
+
+
+def exact(config: Config) -> bool:
+    """Whether theta's whole gradient is formed: the memory of a copy of the weights."""
+    return METHODS[config.method.name].exact(config)
+
+
+def full(m: MethodConfig) -> bool:
+    """Whether all weights are tuned, and no adapter."""
+    return m.tune == "full" or (m.tune == "auto" and METHODS[m.name].full)
 
 
 def sketches(m: MethodConfig) -> bool:
@@ -177,7 +256,14 @@ def zeroth(m: MethodConfig) -> bool:
 
 def replays(config: Config) -> bool:
     """Whether a journal replays theta: keys and scalars say all of a step. If not, every checkpoint holds theta."""
-    return moves_theta(config) and config.method.rule != "adam" and not sketches(config.method)
+    m = config.method
+    apart = METHODS[m.name].joint and m.noise == "sphere"  # its scale goes by theta and p; theta alone is replayed
+    return moves_theta(config) and not (m.rule == "adam" or sketches(m) or exact(config) or apart)
+
+
+def joint(config: Config) -> bool:
+    """Whether zeroth order moves the adapter together with theta."""
+    return METHODS[config.method.name].joint
 
 
 def streams(config: Config) -> bool:
@@ -201,6 +287,9 @@ def check(config: Config, given: Collection[str]) -> None:
         raise BadInput(f"--objective {config.method.objective}", found, "take lm or classification, or another method")
     refuse_types(config)
     refuse_sketches(config)
+    if "method.stage_one" in used and config.method.stage_one >= config.run.steps:
+        found = f"the run has {config.run.steps} steps, none would be left for zeroth order"
+        raise BadInput(f"--method.stage_one {config.method.stage_one}", found, "ask for fewer, or for more --steps")
     if config.adapter.kind == "prefix" and config.model.activation_checkpointing:
         raise BadInput(
             "--model.activation_checkpointing", "peft refuses it with a prefix", "leave it out, or use lora or prompt"
@@ -234,6 +323,9 @@ def refuse_sketches(config: Config) -> None:
 def refuse_types(config: Config) -> None:
     """Raise where half-precision weights would be computed with in another type."""
     weights = config.model.weights
+    if weights != "fp32" and config.method.name == "first-order" and exact(config):
+        found = "torch's optimizers lose small steps in a half type, so all weights are trained in fp32"
+        raise BadInput(f"--model.weights {weights}", found, "leave it out (--dtype bf16 computes in bf16), or tune the adapter")  # fmt: skip
     for key, dtype in (("model.dtype", config.model.dtype), ("method.probe_dtype", config.method.probe_dtype)):
         if weights != "fp32" and dtype not in ("auto", weights):
             raise BadInput(f"--{key} {dtype}", f"the weights are held in {weights}", f"take auto or {weights}")

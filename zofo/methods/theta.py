@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from zofo.core import streams
+import torch
+from torch import Tensor
+
+from zofo.core import noise, streams
 from zofo.core.estimate import Estimate
 from zofo.core.rules import RULES, Rule, RuleState
 from zofo.core.seedgrad import SeedGrad
@@ -14,7 +17,8 @@ from zofo.core.sketch import Projection, capture, rules
 from zofo.core.sketch.capture import Capture
 from zofo.core.sketch.grad import SketchGrad
 from zofo.core.weights import move
-from zofo.core.weights.move import Moved
+from zofo.core.weights.leaves import Leaf
+from zofo.core.weights.move import LeafUpdate, Moved
 from zofo.methods import learner, table
 from zofo.methods.state import Problem, State
 
@@ -44,6 +48,30 @@ def move_by(problem: Problem, state: State, grad: SeedGrad | SketchGrad, lr: flo
         held = rules.carried(held, replace(grad.projection, key=held.key), grad.projection, problem.leaves)
     held, update = rule_of(problem).step(held, grad, problem.leaves)  # type: ignore[arg-type]
     return replace(state, rule=held), move.apply(problem.leaves, update, lr, problem.config.decay)
+
+
+def mix_by(problem: Problem, grad: SeedGrad, slope: Sequence[Tensor], alpha: float, lr: float) -> Moved:
+    """theta <- (1 - lr decay) theta - lr [ alpha sum_i c_i z_i + (1 - alpha) g ].
+
+    Args: grad, sum_i c_i z_i; slope, g, a tensor a leaf, written over. Memory: none beside g.
+    """
+    assert problem.leaves is not None
+    leaves, mixed = problem.leaves, grad.scaled(alpha)
+    exact = {leaf.name: g for leaf, g in zip(leaves, slope, strict=True)}
+    directions = [(leaves.direction(mixed.law, key), c) for key, c in mixed.terms]
+
+    def direction(leaf: Leaf) -> Tensor:
+        g = exact[leaf.name].mul_(1 - alpha)
+        for z, c in directions:
+            noise.perturb(g, g, z, c, leaf.tid)
+        return g
+
+    return move.apply(leaves, LeafUpdate(mixed, direction), lr, problem.config.decay)
+
+
+def finite(slope: Sequence[Tensor]) -> bool:
+    """Whether every number of a gradient is finite."""
+    return bool(torch.isfinite(torch.nn.utils.get_total_norm(list(slope))))
 
 
 def size(problem: Problem, grad: SeedGrad | SketchGrad) -> dict[str, float]:

@@ -51,12 +51,30 @@ F is the mean over rows of the loss (or minus the metric) that `method.objective
 In words: move along a random direction z as far as the
 losses on its two sides differ.""",
     "first-order": """\
-An adapter p trained by backpropagation on a frozen base:
+Ordinary training by backpropagation, of an adapter p on a frozen base, or (`method.tune` full) of all weights theta:
 
     p <- p - lr * optimizer( clip( gradient of F(theta, p) in p ) )
+    theta <- (1 - lr decay) theta - lr * optimizer( clip( gradient of F(theta) in theta ) )
 
 F is the mean over rows of the loss (or minus the metric) that `method.objective` names.
-In words: ordinary adapter training.""",
+In words: ordinary training.""",
+    "two-stage": """\
+First an adapter p by backpropagation on a frozen base, then base and adapter together by zeroth order:
+
+    p <- p - lr_p * optimizer( clip( gradient of F(theta, p) in p ) )                           steps 1 to stage_one
+    (theta, p) <- (theta, p) - lr_theta * c z,    c as in MeZO, one z over theta and p          the steps after them
+
+F is the mean over rows of the loss (or, in the second stage, minus the metric) that `method.objective` names.
+In words: an ordinary adapter, then a walk of everything along random directions.""",
+    "addax": """\
+Addax (arXiv 2410.06441): all weights by two gradients at once, one along a random direction and one exact:
+
+    theta <- theta - lr * ( alpha c z + (1 - alpha) g ),    c = [ F(theta + eps z; B0) - F(theta - eps z; B0) ] / (2 eps)
+    g = gradient of F(theta; B1) in theta
+
+F is the mean over rows of the loss that `method.objective` names (c z may go by minus the metric instead).
+In words: long rows (B0), which would need much memory for a backward pass, are seen by their losses alone, short
+rows (B1) by their gradient; without a split both batches are drawn from all rows.""",
 }
 
 VERSIONS = ("zofo", "python", "torch", "transformers", "peft", "numpy", "numba")

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GREEN, BLUE, RED = "#1b7837", "#2166ac", "#b2182b"
-COLOURS = {"A": GREEN, "B": BLUE, "C": RED, "loss_p": BLUE, "loss_s": RED, "p": BLUE, "s": RED, "theta": GREEN}
+COLOURS = {
+    "A": GREEN,
+    "B": BLUE,
+    "C": RED,
+    "loss_p": BLUE,
+    "loss_s": RED,
+    "p": BLUE,
+    "s": RED,
+    "theta": GREEN,
+    "loss_theta": BLUE,
+}
 LABELS = {
     "A": "A (theta, p on D_f)",
     "B": "B (theta, p on D_p)",
@@ -23,8 +33,8 @@ LABELS = {
     "loss_p": "p, lower level",
     "loss_s": "s, lower level",
 }
-ALONE = {"A": "training loss", "loss_p": "training loss of p"}
-"""Labels where a method has one loss only."""
+ALONE = {"A": "training loss", "loss_p": "training loss of p", "loss_theta": "training loss, first-order batch"}
+"""Labels where a method has no levels."""
 
 GREY = "#555555"
 SMOOTH_FROM = 20
@@ -86,8 +96,9 @@ def running(values: Sequence[float], width: int) -> list[float]:
 
 def losses(axes: Axes, steps: Sequence[Row]) -> None:
     """Training losses, as many as the method has; those below dashed."""
-    several = len({name for row in steps for name in LABELS if name in row}) > 1
-    for name, label in LABELS.items():
+    labels = LABELS if any("lam" in row for row in steps) else ALONE
+    several = len({name for row in steps for name in labels if name in row}) > 1
+    for name, label in labels.items():
         style = "--" if several and "loss" in name else "-"
         curve(axes, history.series(steps, name), COLOURS[name], label if several else ALONE.get(name, label), style)
     mean = " (faint: each step; line: running mean)" if len(steps) >= SMOOTH_FROM else ""
