@@ -43,7 +43,7 @@ def make(folder: str, tmp_path: Path) -> Make:
 
     def made(**keys: Any) -> Grid:
         file = tmp_path / "tiny.yaml"
-        file.write_text(yaml.safe_dump({"model": folder, **TINY, **keys}), encoding="utf-8")
+        file.write_text(yaml.safe_dump({"model": folder, **TINY, **keys}, sort_keys=False), encoding="utf-8")
         return grid.read(str(file))[0]
 
     return made
