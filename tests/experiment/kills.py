@@ -1,6 +1,6 @@
-"""Kill an experiment with SIGKILL in each of its runs, call it again, and compare with one that was never killed.
+"""Kill an experiment with SIGKILL in its runs, call it again, and compare with one that was never killed.
 
-Run by `test_runner.py` in a process of its own: `python kills.py MODEL FOLDER`. It forks a child for every call; the
+Run by `test_runner.py` in a process of its own: `python kills.py MODEL FOLDER POINT...`. It forks a child for every call; the
 runs go in the child's own process, so that a kill ends run and experiment at once. Writes FOLDER/differ.json.
 """
 
@@ -104,8 +104,8 @@ def picture(made: grid.Grid, place: Path) -> dict[str, Any]:
     return found
 
 
-def main(model: str, place: Path) -> None:
-    """Kill at every point of every run, in an experiment of its own for each."""
+def main(model: str, place: Path, words: list[str]) -> None:
+    """Kill at each point (WHERE-RUN), in an experiment of its own for each."""
     torch.set_num_threads(1)
     loop.plots.curves, loop.taken.estimated = (lambda *_: None), (lambda *_: [])  # type: ignore[assignment]
     place.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def main(model: str, place: Path) -> None:
     assert forked(lambda: ended(lambda: call(made, place / "whole", None), place / "modules")) == 0
     warm(place / "modules")
     whole, differ, kills = picture(made, place / "whole"), [], 0
-    points = [("step", 1), ("step", 2), ("test", 3), ("begin", 4), ("step", 4), ("test", 4), ("begin", 5), ("end", 5)]
+    points = [(word.split("-")[0], int(word.split("-")[1])) for word in words]
     for where, run in points:
         at = place / f"{where}-{run}"
         status = forked(lambda at=at, where=where, run=run: call(made, at, (where, run)))
@@ -128,4 +128,4 @@ def main(model: str, place: Path) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

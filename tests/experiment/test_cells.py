@@ -38,6 +38,18 @@ def test_counts_of_a_full_grid(make) -> None:
     assert cells.finals(grid, {("r0", "sst2"): None} | {("r1", "rte"): {}})[0].row == "r1"
 
 
+def test_options_that_go_together_are_swept_together(make) -> None:
+    rows = [
+        {
+            "name": "a",
+            "preset": "bilevel-lora",
+            "sweep": {"method.lr_s method.lr_p": [1e-3, 1e-4], "method": {"T": [1, 2]}},
+        }
+    ]
+    values = [c.values for c in cells.sweeps(make(rows=rows, against=""))]
+    assert values[1] == {"method.lr_s": 1e-3, "method.lr_p": 1e-3, "method.T": 2} and len(values) == 4
+
+
 def test_the_chosen_run_of_a_full_sweep_is_the_tables_own(make) -> None:
     """With the whole budget in the sweep nothing is trained twice; with a share of it everything is."""
     grid = make()
@@ -69,6 +81,11 @@ def test_a_budget_is_steps_times_cost(make, budget: dict[str, float], lora: int,
     """Rounded down, so that no row spends more; at least one step (then it does, and the table says so)."""
     steps = {c.row: c.steps for c in cells.finals(make(budget=budget, costs=COSTS), {})}
     assert steps == {"lora": lora, "bilevel": bilevel, "zero-shot": 0}
+
+
+def test_steps_by_row_go_before_the_budget(make) -> None:
+    steps = {c.row: c.steps for c in cells.finals(make(budget={"seconds": 9}, steps={"lora": 3, "bilevel": 4}), {})}
+    assert steps == {"lora": 3, "bilevel": 4, "zero-shot": 0}
 
 
 def test_a_budget_without_the_steps_cost_is_refused(make) -> None:

@@ -181,19 +181,32 @@ def test_several_runs_at_once_are_no_more_than_asked(lab, make) -> None:
     assert len(going) == 3 and all(lab.store.finished(cell) for cell in made)
 
 
-def killed(lab, model: str, *kills: str) -> dict[str, Any]:
-    """Run an experiment in children that kill themselves where `kills` say, each going on where the last died."""
-    words = [sys.executable, str(ROOT / "tests/experiment/kills.py"), model, str(lab.store.path), *kills]
+def killed(lab, model: str, *points: str) -> dict[str, Any]:
+    """Run experiments in children that kill themselves at these points, and again to their end; what differs then."""
+    words = [sys.executable, str(ROOT / "tests/experiment/kills.py"), model, str(lab.store.path), *points]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return dict(read_json(lab.store.path / "differ.json"))
 
 
-def test_an_experiment_killed_in_any_run_and_called_again_ends_as_one_never_killed(lab, folder: str) -> None:
-    """kill -9 in each of its runs: within the training of each, and before each test."""
-    found = killed(lab, folder)
-    assert found["kills"] == found["points"] > 6 and found["differ"] == []
+def test_an_experiment_killed_and_called_again_ends_as_one_never_killed(lab, folder: str) -> None:
+    """kill -9 in the sweep, before the chosen run is tested, and in the table's runs."""
+    assert killed(lab, folder, "step-1", "test-3", "step-4") == {"kills": 3, "points": 3, "differ": []}
+
+
+@pytest.mark.slow
+def test_the_same_in_any_of_its_runs(lab, folder: str) -> None:
+    points = [f"{where}-{run}" for run in range(1, 6) for where in ("begin", "step", "test", "end")]
+    missing = (
+        "test-1",
+        "test-2",
+        "step-3",
+        "step-5",
+        "test-5",
+    )  # swept runs are not tested; the third only is; the last is no training
+    points = [point for point in points if point not in missing]
+    assert killed(lab, folder, *points) == {"kills": 15, "points": 15, "differ": []}
 
 
 def test_a_run_ends_with_its_experiment_and_is_gone_on_with(lab, make, folder: str) -> None:

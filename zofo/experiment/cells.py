@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 import re
@@ -15,7 +14,7 @@ from typing import Any
 from zofo import config
 from zofo.config import Config, flatten
 from zofo.errors import BadInput
-from zofo.experiment.grid import Cost, Grid, Row
+from zofo.experiment.grid import Cost, Grid, Row, spread
 from zofo.methods import table
 
 OWN = (
@@ -102,8 +101,8 @@ def steps_of(grid: Grid, row: Row, task: str) -> int:
 
     Raises: `BadInput` where the file does not say what a step costs.
     """
-    if row.steps is not None:
-        return row.steps
+    if row.steps is not None or row.name in grid.steps:
+        return row.steps or grid.steps[row.name]
     if row.same_steps:
         return steps_of(grid, grid.row(row.like), task)
     if grid.budget.steps is not None:
@@ -129,7 +128,7 @@ def cell(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: bool
     """Make a cell. Raises: `BadInput` naming row and option for what the run would refuse."""
     asked = f"row '{row.name}'"
     try:
-        for key in (*grid.options, *row.options, *row.sweep):
+        for key in (*grid.options, *row.options, *spread(row.sweep)[0]):
             if key in OWN:
                 raise BadInput(
                     f"--{key}", "the experiment sets it", "see model, tasks, seeds, budget in docs/experiments.md"
@@ -169,7 +168,7 @@ def training(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: 
 
 def combinations(row: Row) -> list[Values]:
     """Every combination of a row's swept values, in the file's order."""
-    return [dict(zip(row.sweep, held, strict=True)) for held in itertools.product(*row.sweep.values())]
+    return spread(row.sweep)
 
 
 def sweeps(grid: Grid) -> list[Cell]:

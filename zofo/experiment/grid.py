@@ -16,7 +16,7 @@ from zofo.errors import BadInput, nearest
 
 READY = Path(__file__).parent / "ready"
 Options = dict[str, Any]
-Values = dict[str, list[Any]]
+Values = dict[str, Any]
 
 
 class Budget(Section):
@@ -57,9 +57,11 @@ class Row(Section):
     same_steps: bool = Field(False, description="with `like`: as many steps as that row, whatever they cost")
     evaluate: bool = Field(False, description="no training: the model's own answers (options: data.shots, ...)")
     options: Options = Field({}, description="any option of `zofo train`")
-    sweep: Values = Field({}, description="options with the values to choose among")
+    sweep: Values = Field({}, description="options with the values to choose among (several that go together: `a b`)")
     vary: Values = Field({}, description="options with values that make a row each, NAME key=value")
-    steps: int | None = Field(None, ge=1, description="steps, instead of what the budget gives")
+    steps: int | None = Field(
+        None, ge=1, description="steps, instead of what the budget gives (as `steps` of the file)"
+    )
     tasks: list[str] = Field([], description="only these tasks")
 
     @field_validator("options", mode="after")
@@ -70,9 +72,9 @@ class Row(Section):
     @field_validator("sweep", "vary", mode="after")
     @classmethod
     def _lists(cls, value: Values) -> Values:
-        if any(not isinstance(held, list) or not held for held in value.values()):
+        if any(not isinstance(held, list) or not held for held in nested(value).values()):
             raise ValueError("give each option a list of values")
-        return told(value)
+        return {" ".join(told(dict.fromkeys(key.split()))): held for key, held in nested(value).items()}
 
 
 class Grid(Section):
@@ -84,6 +86,7 @@ class Grid(Section):
     seeds: list[int] = Field([0], min_length=1, description="seeds of every row")
     budget: Budget
     costs: dict[str, Cost | dict[str, Cost]] = Field({}, description="cost a step by row (or by row and task)")
+    steps: dict[str, int] = Field({}, description="steps by row, instead of what the budget gives")
     options: Options = Field({}, description="options of every row, where they have an effect")
     sweep: Sweep = Field(default_factory=Sweep, description="how swept options are chosen")
     validations: int = Field(10, ge=1, description="validations a run (eval_every follows from the steps)")
@@ -108,6 +111,22 @@ def told(options: Mapping[str, Any]) -> dict[str, Any]:
         return flatten(options, "option")
     except BadInput as error:
         raise ValueError(f"{error.asked}: {error.found}; {error.do}") from None
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`{method: {lam: [1]}}` as `{method.lam: [1]}`; keys of several options stay as they are."""
+    found: dict[str, Any] = {}
+    for key, held in values.items():
+        found |= told({key: held}) if isinstance(held, dict) else {key: held}
+    return found
+
+
+def spread(values: Values) -> list[Options]:
+    """Every combination of values, in the file's order, by single option."""
+    return [
+        {name: value for key, value in zip(values, held, strict=True) for name in key.split()}
+        for held in itertools.product(*values.values())
+    ]
 
 
 def names() -> list[str]:
@@ -148,7 +167,7 @@ def read(asked: str, scale: str | None = None) -> tuple[Grid, str | None]:
 def over(tree: Mapping[str, Any], scale: Mapping[str, Any]) -> dict[str, Any]:
     """A file's keys with those of a scale laid over them; `options` and `costs` are laid key by key."""
     merged = {**tree, **scale}
-    for key in ("options", "costs"):
+    for key in ("options", "costs", "steps"):
         if isinstance(tree.get(key), dict) and isinstance(scale.get(key), dict):
             merged[key] = {**tree[key], **scale[key]}
     return merged
@@ -186,8 +205,7 @@ def expanded(grid: Grid) -> Grid:
     """The grid with a row for each combination of the values that a row varies."""
     rows = []
     for row in grid.rows:
-        for values in itertools.product(*row.vary.values()):
-            held = dict(zip(row.vary, values, strict=True))
+        for held in spread(row.vary):
             told = " ".join(f"{key.split('.', 1)[1]}={shown(value)}" for key, value in held.items())
             name = f"{row.name} {told}" if held else row.name
             rows.append(row.model_copy(update={"name": name, "options": row.options | held, "vary": {}}))
@@ -204,9 +222,10 @@ def check(grid: Grid, source: str) -> Grid:
         raise BadInput(f"{source} against = {grid.against}", "no such row", nearest(grid.against, known))
     for row in grid.rows:
         check_row(grid, row, f"{source} row '{row.name}'")
-    for name in grid.costs:
-        if name not in known:
-            raise BadInput(f"{source} costs.{name}", "no such row", nearest(name, known))
+    for key in ("costs", "steps"):
+        for name in getattr(grid, key):
+            if name not in known:
+                raise BadInput(f"{source} {key}.{name}", "no such row", nearest(name, known))
     return grid
 
 
@@ -232,7 +251,7 @@ def check_row(grid: Grid, row: Row, asked: str) -> None:
         )
     if row.preset and row.preset not in config.presets():
         raise BadInput(f"{asked}: preset = {row.preset}", "no such preset", nearest(row.preset, config.presets()))
-    if twice := sorted(set(row.options) & set(row.sweep)):
+    if twice := sorted(set(row.options) & set(spread(row.sweep)[0])):
         raise BadInput(f"{asked}: {twice[0]}", "it is both given and swept", "keep one of the two")
     for task in row.tasks:
         if task not in grid.tasks:

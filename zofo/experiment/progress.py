@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import TextIO
 
 from zofo.experiment.cells import Cell
 from zofo.experiment.store import DONE, Store
@@ -14,6 +16,8 @@ from zofo.report.words import duration
 
 EVERY = 60.0
 """Seconds between plain lines while nothing ends."""
+TAIL = 16384
+"""Bytes that a run's last metrics are looked for in."""
 
 
 class Pace:
@@ -37,10 +41,10 @@ class Pace:
             return cell.cost * cell.steps * (sum(self.slow) / len(self.slow) if self.slow else 1.0)
         return None
 
-    def left(self, cells: Iterable[Cell], jobs: int) -> tuple[float, int]:
-        """Seconds left for some runs, so many at once, and of how many of them nothing is known."""
-        held = [self.seconds(cell) for cell in cells]
-        return sum(v for v in held if v is not None) / jobs, sum(v is None for v in held)
+    def left(self, cells: Iterable[Cell], jobs: int, done: Mapping[str, float] | None = None) -> tuple[float, int]:
+        """Seconds left for some runs, so many at once, and of how many of them nothing is known. `done`: shares, by digest."""
+        held = [(self.seconds(cell), 1 - (done or {}).get(cell.digest, 0.0)) for cell in cells]
+        return sum(v * share for v, share in held if v is not None) / jobs, sum(v is None for v, _ in held)
 
 
 def learned(store: Store, cells: Iterable[Cell]) -> Pace:
@@ -48,7 +52,7 @@ def learned(store: Store, cells: Iterable[Cell]) -> Pace:
     pace = Pace()
     for cell in cells:
         record = store.record(cell)
-        if record is not None and record["status"] == DONE and record.get("wall") and not record.get("resumed"):
+        if record is not None and record["status"] == DONE:
             pace.learn(cell, record["wall"])
     return pace
 
@@ -98,28 +102,23 @@ def ends(seconds: float, unknown: int, now: Callable[[], float] = time.time) -> 
     return f"{duration(seconds)} left{more}, ends {at}"
 
 
-def where(store: Store, cell: Cell) -> str:
-    """How far a run in progress is, by the last line of its metrics."""
-    row = last_step(store, cell)
-    return f"{cell.told}: step {row['step']} of {cell.steps}" if row else f"{cell.told}: begins"
+def where(cell: Cell, step: int) -> str:
+    """How far a run in progress is."""
+    return f"{cell.told}: step {step} of {cell.steps}" if step else f"{cell.told}: begins" if cell.steps else cell.told
 
 
-def last_step(store: Store, cell: Cell) -> Mapping[str, Any] | None:
-    """The last step's row of a run in progress."""
-    import json
-
+def last_step(store: Store, cell: Cell) -> int:
+    """The last step of a run in progress, by the end of its metrics; 0 before the first."""
     path = store.run(cell).metrics
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 16384))
+            file.seek(max(0, path.stat().st_size - TAIL))
             lines = file.read().splitlines()
     except OSError:
-        return None
+        return 0
     for line in reversed(lines):
-        try:
+        with suppress(ValueError, AttributeError):
             row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and row.get("kind") == "step":
-            return row
-    return None
+            if row.get("kind") == "step":
+                return int(row["step"])
+    return 0

@@ -179,8 +179,10 @@ class State:
     def told(self, work: Work) -> tuple[int, int, str]:
         """How many runs are done, of how many, and where it stands in words."""
         done, of = len(self.every) - len(self.left), len(self.every)
-        ahead = progress.ends(*self.pace.left(self.left.values(), work.jobs))
-        now = "; ".join(progress.where(work.store, cell) for cell, _ in self.going.values())
+        at = {cell.digest: progress.last_step(work.store, cell) for cell, _ in self.going.values()}
+        shares = {digest: at[digest] / max(cell.steps, 1) for digest, (cell, _) in self.going.items()}
+        ahead = progress.ends(*self.pace.left(self.left.values(), work.jobs, shares))
+        now = "; ".join(progress.where(cell, at[digest]) for digest, (cell, _) in self.going.items())
         return done, of, f"{done} of {of} runs done, {ahead}" + (f"; {now}" if now else "")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from zofo.experiment.bootstrap import Draws, averaged, draw, interval
 from zofo.experiment.cells import Cell, rows_of
 from zofo.experiment.grid import Grid
+from zofo.experiment.grid import spread as combined
 from zofo.experiment.store import DONE, Record, Store
 from zofo.report.words import SLOTS
 from zofo.run.jsonfile import read_json
@@ -221,6 +222,6 @@ def signature(grid: Grid, line: Line) -> str:
     """What a line is but for its prompt and what was chosen for it."""
     if not line.cells:
         return ""
-    swept = {"data.hard_prompt", "run.seed", "run.steps", "run.eval_every", *grid.row(line.row).sweep}
+    swept = {"data.hard_prompt", "run.seed", "run.steps", "run.eval_every", *combined(grid.row(line.row).sweep)[0]}
     flat = next(iter(line.cells.values())).flat
     return repr(sorted((key, repr(value)) for key, value in flat.items() if key not in swept))

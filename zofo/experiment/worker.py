@@ -50,8 +50,9 @@ def perform(path: Path) -> int:
         return error.status if isinstance(error, Interrupted) else 130
     except Exception as error:
         found = failure(error)
-    options = flatten(order["config"], "")
-    write_json(Path(order["result"]), {**frame, **found, "wall": time.perf_counter() - began, "options": options})
+    result, options = Path(order["result"]), flatten(order["config"], "")
+    before = read_json(result).get("wall", 0.0) if result.exists() else 0.0  # trained then, tested now
+    write_json(result, {**frame, **found, "wall": before + time.perf_counter() - began, "options": options})
     return 0 if found["status"] == DONE else 1
 
 
