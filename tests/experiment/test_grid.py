@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from zofo import config
 from zofo.errors import BadInput
-from zofo.experiment import grid
+from zofo.experiment import cells, grid
 
 GOOD: dict[str, Any] = {
     "model": "m", "tasks": ["sst2"], "budget": {"steps": 3}, "rows": [{"name": "a", "preset": "mezo"}],
@@ -92,3 +93,26 @@ def test_a_row_that_varies_becomes_rows(tmp_path: Path) -> None:
 def test_options_nest_or_are_dotted(tmp_path: Path) -> None:
     made, _ = grid.read(written(tmp_path, options={"method": {"lambda": 3}, "data.shots": 1}))
     assert made.options == {"method.lam": 3, "data.shots": 1}
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("name", grid.names())
+def test_the_ready_files_are_whole_at_both_scales(name: str, scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row resolves to a run that would be taken; presets that another branch brings are taken on trust."""
+    own = set(config.presets())
+    monkeypatch.setattr(config, "presets", lambda: sorted(own | LATER))
+    made, chosen = grid.read(name, scale)
+    assert chosen == scale and made.about
+    assert made.model == "smollm2-135m" or (scale == "paper" and (made.seeds == [0, 1, 2] or name == "step-time"))
+    here = [row for row in made.rows if (row.preset or made.row(row.like or row.name).preset) in {"", *own}]
+    present = made.model_copy(update={"rows": here})
+    swept = cells.sweeps(present)
+    table = cells.finals(present, cells.rehearsed(present))
+    assert len({cell.digest for cell in table}) > 1 and all(cell.steps for cell in swept)
+
+
+def test_the_papers_tables_are_there() -> None:
+    assert {"opt-1.3b", "llama-2-7b", "prompt-sensitivity", "two-stage", "ablations", "step-time", "curves"} <= set(
+        grid.names()
+    )
+    assert len(yaml.safe_load((grid.READY / "opt-1.3b.yaml").read_text())["rows"]) == 10

@@ -176,7 +176,7 @@ def bars(entries: Sequence[Mapping[str, Any]], kinds: Mapping[str, Sequence[floa
     for k, (kind, values) in enumerate(kinds.items()):
         places = [i + (k - (len(kinds) - 1) / 2) * high for i in range(len(names))]
         made = axes.barh(places, [value or 0.0 for value in values], height=high * 0.92, label=kind)
-        axes.bar_label(made, ["" if value is None else f"{value:.3g}" for value in values], fontsize=7, padding=3)
+        axes.bar_label(made, ["" if value is None else f"{value:.4g}" for value in values], fontsize=7, padding=3)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(unit)

@@ -67,7 +67,9 @@ def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
     if len(grid.tasks) > 1:
         table["average"] = [average(grid, row.name, made, drawn) for row in grid.rows if not row.tasks]
     if grid.reach:
-        table["reach"] = [reached(grid, line) for line in made]
+        trained = [line for line in made if any(cell.steps for cell in line.cells.values())]
+        table["levels"] = grid.reach
+        table["reach"] = [reached(grid, line) for line in trained]
     if found := prompts(grid, made):
         table["prompt"] = found
     return table

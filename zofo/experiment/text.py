@@ -93,16 +93,12 @@ def overview(table: Mapping[str, Any]) -> Made:
 
 def reach(table: Mapping[str, Any]) -> Made:
     """Seconds until validation first scored so much: the mean over seeds, or how many of them never did."""
-    levels = list(table["reach"][0]["seconds"])
-    rows: list[Sequence[str]] = []
-    for entry in table["reach"]:
-        if any(entry["seconds"].values()):
-            rows.append([entry["row"], entry["task"], *(first(entry["seconds"][level]) for level in levels)])
-    return (
-        "training time until validation first scored",
-        ["row", "task", *(f"{100 * float(v):g} %" for v in levels)],
-        rows,
-    )
+    levels = [f"{level:g}" for level in table["levels"]]
+    rows: list[Sequence[str]] = [
+        [entry["row"], entry["task"], *(first(entry["seconds"][level]) for level in levels)] for entry in table["reach"]
+    ]
+    columns = ["row", "task", *(f"{100 * float(level):g} %" for level in levels)]
+    return "training time until validation first scored", columns, rows
 
 
 def first(times: Sequence[float | None]) -> str:
