@@ -99,3 +99,58 @@ def lab(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
     yield Lab(tmp_path / "lab")
     torch.set_num_threads(threads)
+
+
+def invented(cell: Any, rights: list[int], p: float = 0.5, standing: float = 0.4, **keys: Any) -> dict[str, Any]:
+    """A record as a run leaves it, with answers that are said."""
+    share = sum(rights) / len(rights)
+    slots = {
+        "p": {"n": len(rights), "accuracy": p, "by_row": rights},
+        "s": {"n": len(rights), "accuracy": share, "by_row": rights},
+    }
+    points = [
+        {"step": k, "seconds": 2.0 * k, "passes": 66 * k, "used": "s", "score": 0.05 * k, "loss": 0.5} for k in (1, 2)
+    ]
+    scores = {"s": {"n": 6, "accuracy": 0.5, "loss": standing}}
+    return {
+        "name": cell.name, "digest": cell.digest, "evaluate": False, "status": "done", "wall": 5.0, "steps": 2, "seconds": 4.0,
+        "forwards": 46, "backwards": 43, "memory": {"peak_mb": 900.0, "standing_mb": 500.0}, "curve": points, "gap": [[1, 0.2], [2, 0.1]],
+        "validation": {"step": 2, "used": "s", "by": "loss", "standing": standing, "moved": 0.01, "scores": scores},
+        "test": {"used": "s", "metric": "accuracy", "rows_sha256": "ab", "slots": slots}, **keys,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def made_up() -> Callable[..., dict[str, Any]]:
+    """`invented`."""
+    return invented
+
+
+@pytest.fixture
+def full(make: Make, tmp_path: Path) -> tuple[Grid, Store, list[Any]]:
+    """An experiment of two tasks whose records are made up: one row with a seed out of memory, one without the prompt."""
+    from zofo.experiment import cells
+    from zofo.run.jsonfile import write_json
+
+    rows = [
+        {"name": "base", "preset": "fo-lora"},
+        {"name": "better", "preset": "bilevel-lora"},
+        {"name": "bare", "preset": "fo-lora", "options": {"data.hard_prompt": False}},
+        {"name": "later", "preset": "mezo"},
+    ]
+    costs = {"better": {"seconds": 3}}
+    made = make(
+        tasks=["sst2", "rte"], rows=rows, against="base", seeds=[0, 1, 2], costs=costs, reach=[0.1, 0.9], draws=200
+    )
+    store = Store(tmp_path / "full")
+    store.make()
+    table = cells.finals(made, {})
+    for cell in table:
+        right = {"base": 10, "better": 15, "bare": 5}.get(cell.row)
+        if right is None:
+            continue
+        record = invented(cell, [1] * (right + cell.seed) + [0] * (20 - right - cell.seed))
+        if (cell.row, cell.task, cell.seed) == ("better", "rte", 2):
+            record = {"name": cell.name, "status": "out of memory", "reason": "1 PB were asked for"}
+        write_json(store.cells / f"{cell.name}.json", record)
+    return made, store, table

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from zofo.cli.output import line, plain, table
+from zofo.cli.problems import complain
 from zofo.errors import BadInput
 from zofo.report.words import duration
 from zofo.run.folder import check_name
+from zofo.run.signals import Interrupted
 
 if TYPE_CHECKING:
     from zofo.experiment.cells import Cell
@@ -74,8 +76,12 @@ def run(grid: Grid, store: Store, jobs: int, retry: bool) -> int:
     """Run what is left, and write tables and plots; 1 where a row of the table has failed runs."""
     from zofo.experiment import progress, runner
 
-    with progress.Board() as board:
-        cells = runner.run(runner.Work(grid, store, board, jobs, retry))
+    try:
+        with progress.Board() as board:
+            cells = runner.run(runner.Work(grid, store, board, jobs, retry))
+    except Interrupted:
+        complain("every run is saved; the same command goes on")
+        raise
     return conclude(grid, store, cells)
 
 
@@ -130,7 +136,6 @@ def plan(grid: Grid, store: Store, jobs: int) -> int:
 
 def measure(grid: Grid, rounds: int) -> int:
     """Print what a step of each row costs, as it is written into the file."""
-    from zofo.cli.problems import complain
     from zofo.experiment import costs
 
     line(costs.as_yaml(costs.measure(grid, rounds, complain)))

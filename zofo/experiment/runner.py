@@ -55,7 +55,10 @@ class Process:
 
     def poll(self) -> int | None:
         """The exit status; None while it runs."""
-        return self.held.poll()
+        status = self.held.poll()
+        if status is not None and self.held.stdin is not None:
+            self.held.stdin.close()
+        return status
 
     def stop(self, kill: bool = False) -> None:
         """Ask it to save and end, or end it."""
