@@ -32,6 +32,9 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "memory": {
         "adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "problem", "scoring", "tasks",
     },
+    "experiment": {
+        "config", "core", "evaluate", "job", "loop", "memory", "methods", "models", "report", "run", "saved", "scoring", "settled", "tasks",
+    },
     "bench": {
         "adapters", "cap", "checkpoints", "config", "core", "evaluate", "job", "loop", "memory", "methods", "models",
         "objectives", "problem", "run", "scoring", "settled", "sources", "tasks", "tensorfile",
@@ -45,7 +48,7 @@ OUTSIDE = {  # what else these rooms may import, beside the standard library
     "sources": set(),
     "tensorfile": {"torch"},
 }
-READERS_OF_REPORT = {"cli", "loop", "report"}
+READERS_OF_REPORT = {"cli", "experiment", "loop", "report"}
 
 
 def room(module: str) -> str:

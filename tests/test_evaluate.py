@@ -117,6 +117,7 @@ def test_predictions_losses_and_scores_are_those_of_rows_scored_alone(model: Any
     assert found["losses"] == pytest.approx(losses, abs=1e-6)
     right = sum(p in row.rights for p, row in zip(found["predictions"], rows, strict=True))
     assert (found["accuracy"], found["n"]) == (right / 23, 23) and 0 < right < 23
+    assert found["by_row"] == {"accuracy": [p in row.rights for p, row in zip(found["predictions"], rows, strict=True)]}
     assert found["loss"] == pytest.approx(sum(losses) / 23, abs=1e-6)
 
 
@@ -199,7 +200,9 @@ def test_what_is_shared_changes_cost_and_not_results(
         found = evaluate(model, rows, TASK, 5, predictions=True, nulls=nulls)
     assert flat(found.pop("scores")) == pytest.approx(flat(wanted.pop("scores")), abs=1e-5)
     assert found.pop("losses") == pytest.approx(wanted.pop("losses"), abs=1e-5)
-    assert found.pop("predictions") == wanted.pop("predictions")
+    assert [found.pop(key) for key in ("predictions", "by_row")] == [
+        wanted.pop(key) for key in ("predictions", "by_row")
+    ]
     assert found == pytest.approx(wanted, abs=1e-5)
     assert sum(r * n for r, n in shared) < sum(r * n for r, n in whole)
     assert ((1, len(head)) in shared) == bool(head)

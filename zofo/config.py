@@ -221,6 +221,7 @@ class RunConfig(Section):
         500, ge=1, description="steps between full copies of theta in checkpoints (bounds replay)"
     )
     threads: int = Field(0, ge=0, description="CPU threads (0: torch's choice)")
+    test: bool = Field(True, description="score the test rows before and after training (false: leave them unread)")
     memory_cap: str = Field(
         "", description="peak memory, such as 2GB: weights that do not fit stay on disk (mezo alone; none: no cap)"
     )

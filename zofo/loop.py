@@ -178,11 +178,11 @@ def choose(job: Job, results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
-    """Test the best checkpoint, and write eval.json, the curves and the model card."""
-    r.show.phase("testing the best checkpoint")
+    """Test the best checkpoint (unless the run leaves the test rows unread), and write eval.json, the curves and the model card."""
+    if r.settings.test:
+        r.show.phase("testing the best checkpoint")
     step, which, used = checkpoints.load_for_use(r.job, r.run, "best", r.show.note)
-    results = {"zero-shot": read_json(r.run.eval)["results"]["zero-shot"]}
-    results |= {name: score(r.job, "test", slot) for name, slot in contestants(r.job).items()}
+    results = tested(r) if r.settings.test else {}
     summary = evaluation(r.job, results) | {"checkpoint": which, "step": step, "used": used}
     rows = read_metrics(r.run.metrics)
     summary["memory"] = taken.summary(
@@ -190,10 +190,21 @@ def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
     )
     if note := history.still(rows):
         r.show.note(note)
-    plots.curves(rows, r.run.curves, r.run.name, results["zero-shot"])
+    plots.curves(rows, r.run.curves, r.run.name, results.get("zero-shot"))
     write_card(r, summary, progress, state)
     write_json(r.run.eval, summary)
     return totals(r, summary, state, progress)
+
+
+def tested(r: Running) -> dict[str, Any]:
+    """Scores on the test rows: the one before training, and what every adapter (or theta) scores now."""
+    before = {"zero-shot": read_json(r.run.eval)["results"]["zero-shot"]}
+    return before | {name: score(r.job, "test", slot) for name, slot in contestants(r.job).items()}
+
+
+def concluded(r: Running) -> bool:
+    """Whether a run's last word is written: its eval.json, with more than the score before training where rows are tested."""
+    return r.run.eval.exists() and (not r.settings.test or len(read_json(r.run.eval)["results"]) > 1)
 
 
 def totals(r: Running, summary: dict[str, Any], state: State, progress: Progress) -> dict[str, Any]:
@@ -223,7 +234,7 @@ def write_card(r: Running, summary: dict[str, Any], progress: Progress, state: S
 
 def zero_shot(r: Running) -> None:
     """Score the untouched base on the test rows, once, and write it to eval.json. Nothing is chosen on it."""
-    if r.run.eval.exists():
+    if r.run.eval.exists() or not r.settings.test:
         return
     r.show.phase("scoring the model before training (test rows)")
     if r.job.slots is None:
@@ -323,7 +334,7 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
         stack.callback(steps.close)
         r = Running(job, run, steps, rows, stop, show, resident.of(next(job.model.parameters()).device))
         zero_shot(r)
-        if finished(r, state, progress) and len(read_json(run.eval)["results"]) > 1:
+        if finished(r, state, progress) and concluded(r):
             show.note("this run is finished")
             return totals(r, read_json(run.eval), state, progress)
         show.phase("training")

@@ -40,7 +40,7 @@ def test_the_options_are_those_of_the_list() -> None:
 
 
 def test_every_key_is_a_flag_under_its_own_name() -> None:
-    switches = {"data.hard_prompt", "model.activation_checkpointing", "model.shadow"}
+    switches = {"run.test", "data.hard_prompt", "model.activation_checkpointing", "model.shadow"}
     for key in keys():
         found = typed(f"--{key}") if key in switches else typed(f"--{key}", "1")
         assert set(found) == {key}

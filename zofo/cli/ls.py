@@ -1,4 +1,4 @@
-"""`zofo ls`: tasks, presets, models, runs."""
+"""`zofo ls`: tasks, presets, models, experiments, runs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Row = tuple[str, ...]
 
 
 def ls(
-    what: Annotated[Literal["tasks", "presets", "models", "runs"], Parameter(help="what to list")],
+    what: Annotated[Literal["tasks", "presets", "models", "experiments", "runs"], Parameter(help="what to list")],
     /,
     *,
     dir: Dir = "runs",
 ) -> int:
-    """List tasks, presets, models or runs; tab-separated when standard output is no terminal."""
+    """List tasks, presets, models, experiments or runs; tab-separated when standard output is no terminal."""
     columns, rows = LISTS[what](dir)
     table(columns, rows, header=False)
     return 0
@@ -48,6 +48,17 @@ def models(_: str) -> tuple[Row, list[Row]]:
     return ("model", "about"), list(known().items())
 
 
+def experiments(_: str) -> tuple[Row, list[Row]]:
+    """Experiments that ship with zofo, with their scales."""
+    from zofo.experiment import grid
+
+    found = []
+    for name in grid.names():
+        tree = read_yaml(grid.READY / f"{name}.yaml", f"experiment {name}")
+        found.append((name, ", ".join(tree.get("scales", {})), str(tree.get("about", ""))))
+    return ("experiment", "scales", "about"), list(found)
+
+
 def runs(dir: str) -> tuple[Row, list[Row]]:
     """Runs of a folder; one that cannot be read says why."""
     from zofo.run import folder
@@ -72,5 +83,5 @@ def about_run(dir: str, name: str) -> Row:
 
 
 LISTS: dict[str, Callable[[str], tuple[Row, list[Row]]]] = {
-    "tasks": tasks, "presets": presets_, "models": models, "runs": runs,
+    "tasks": tasks, "presets": presets_, "models": models, "experiments": experiments, "runs": runs,
 }  # fmt: skip

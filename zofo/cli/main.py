@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App
 
 import zofo
-from zofo.cli import bench, compare, evaluate, export, flags, generate, ls, memory, resume, show, train
+from zofo.cli import bench, compare, evaluate, experiment, export, flags, generate, ls, memory, resume, show, train
 from zofo.cli.problems import guarded
 from zofo.memory import heap
 
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "ls": ls.ls,
     "show": show.show,
     "memory": flags.with_flags(memory.memory),
+    "experiment": experiment.experiment,
 }
 
 

@@ -232,6 +232,8 @@ def results(evaluation: Mapping[str, Any]) -> str:
     columns = ["what", *(f"{named(m)} +- standard error" for m in metrics), "loss (nats a token)", "rows"]
     where = f"The {evaluation.get('split', 'test')} rows of `{evaluation.get('task')}`"
     when = f"{evaluation.get('checkpoint')} checkpoint, step {evaluation.get('step')}"
+    if not scores:
+        return f"{where} were left unread (`run.test` false). `zofo eval` scores them."
     cut = evaluation.get("truncated", 0)
     tail = f"\n\n{cut} of the rows were cut to fit." if cut else ""
     return f"{where}, {when}; zero-shot is the base before training.\n\n{grid(columns, rows)}{tail}"

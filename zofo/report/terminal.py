@@ -138,7 +138,8 @@ class Reporter:
         """Show the results on the test rows, and where the run is."""
         self.close()
         results, used = summary.get("results", {}), summary.get("used")
-        self.line(f"\n{summary.get('split', 'test')} rows of {summary.get('task', '?')}, {checkpoint(summary)}")
+        what = f"{summary.get('split', 'test')} rows of {summary.get('task', '?')}"
+        self.line(f"\n{what}, {checkpoint(summary)}" if results else f"\n{what}: not scored (--run.test false)")
         width = max([len(name) for name in results], default=0)
         for name, found in results.items():
             mark = "  <- used" if name == used else ""

@@ -87,9 +87,14 @@ def macro(counts: Counter[tuple[str, str]]) -> float:
     return math.fsum(class_f1(counts, label) for label in labels) / len(labels)
 
 
+def right(row: Answered) -> float:
+    """Whether a row's choice is right."""
+    return float(row.choice in row.right)
+
+
 def accuracy(rows: Sequence[Answered]) -> Value:
     """Share of rows whose choice is right."""
-    return mean([float(row.choice in row.right) for row in rows])
+    return mean(by_row("accuracy", rows))
 
 
 def macro_f1(rows: Sequence[Answered]) -> Value:
@@ -108,12 +113,25 @@ def f1a(rows: Sequence[Answered]) -> Value:
 
 def f1(rows: Sequence[Answered]) -> Value:
     """Mean over rows of SQuAD's F1 of words, the best over accepted answers."""
-    return mean([token_f1(row.text, row.accepted) for row in rows])
+    return mean(by_row("f1", rows))
 
 
 def em(rows: Sequence[Answered]) -> Value:
     """Share of rows that equal an accepted answer after SQuAD's normalisation."""
-    return mean([exact_match(row.text, row.accepted) for row in rows])
+    return mean(by_row("em", rows))
+
+
+BY_ROW: dict[str, Callable[[Answered], float]] = {
+    "accuracy": right,
+    "f1": lambda row: token_f1(row.text, row.accepted),
+    "em": lambda row: exact_match(row.text, row.accepted),
+}
+"""Metrics that are means over rows, by what they are of a row."""
+
+
+def by_row(metric: str, rows: Sequence[Answered]) -> list[float]:
+    """A metric's value of each row. Raises: KeyError for one that is no mean over rows."""
+    return [BY_ROW[metric](row) for row in rows]
 
 
 METRICS: dict[str, Callable[[Sequence[Answered]], Value]] = {

@@ -1,0 +1,79 @@
+"""`zofo experiment`: the plan, bad input, and a grid run to its tables by processes of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+GRID: dict[str, Any] = {
+    "tasks": ["reviews"], "budget": {"seconds": 4}, "costs": {"lora": {"seconds": 2}}, "against": "lora", "draws": 100,
+    "options": {
+        "data.train_rows": 12, "data.validation_rows": 6, "data.test_rows": 8, "data.batch": 2, "data.max_length": 48,
+        "run.threads": 1, "model.dtype": "fp32",
+    },
+    "rows": [{"name": "lora", "preset": "fo-lora"}, {"name": "zero-shot", "evaluate": True}],
+}  # fmt: skip
+
+
+def written(home: Path, model: str, **keys: Any) -> str:
+    file = home / "grid.yaml"
+    file.write_text(yaml.safe_dump({"model": model, **GRID, **keys}, sort_keys=False), encoding="utf-8")
+    return str(file)
+
+
+def test_dry_prints_the_plan_and_writes_nothing(cli, model: str, home: Path) -> None:
+    status, out, err = cli("experiment", written(home, model), "--dry")
+    assert status == 0, err
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert rows[1] == ["lora", "reviews", "1", "2", "2", "0", "4.0 s", "0 of 1"]
+    assert rows[2][:4] == ["zero-shot", "reviews", "1", "-"] and "2 of 2 runs to do, 4.0 s left" in out
+    assert not (home / "experiments").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("nosuch", "zofo experiment nosuch: no such file, and no experiment of that name"),
+        ("grid.yaml --scale small", "--scale small: grid.yaml has no such scale; leave it out"),
+        ("grid.yaml --jobs 0", "--jobs 0: not 1 or more"),
+        ("grid.yaml --name ../x", "--run '../x': not a plain folder name"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(cli, model: str, home: Path, words: str, told: str) -> None:
+    written(home, model)
+    status, out, err = cli("experiment", *words.split())
+    assert (status, out) == (2, "") and told in err and not (home / "experiments").exists()
+
+
+def test_what_a_row_may_not_have_is_told_before_anything_is_written(cli, model: str, home: Path) -> None:
+    rows = [{"name": "lora", "preset": "fo-lora", "options": {"method.lr_theta": 1}}]
+    status, _, err = cli("experiment", written(home, model, rows=rows))
+    assert status == 2 and "row 'lora': --method.lr_theta: it has no effect" in err
+    assert not (home / "experiments").exists()
+
+
+def test_a_grid_is_run_to_its_tables_and_tables_are_made_again(cli, model: str, home: Path) -> None:
+    file = written(home, model)
+    status, out, err = cli("experiment", file, "--name", "done", "--jobs", "2")
+    assert status == 0, err
+    place = home / "experiments" / "done"
+    assert "\t1 of 1\t" in out and str(place.relative_to(home)) in out
+    found = json.loads((place / "table.json").read_text(encoding="utf-8"))
+    assert [entry["seeds"] for entry in found["rows"]] == [1, 1]
+    assert found["rows"][1]["difference"]["seeds"] == 1
+    assert {"accuracy-seconds.png", "accuracy-passes.png", "step-time.png", "table.md"} <= {
+        p.name for p in place.iterdir()
+    }
+    (place / "table.json").unlink()
+    status, again, _ = cli("experiment", file, "--name", "done", "--tables")
+    assert status == 0 and again.splitlines()[1:3] == out[out.index("\nrow\t") :].splitlines()[1:3]
+    assert json.loads((place / "table.json").read_text(encoding="utf-8")) == found
+
+
+def test_experiments_that_ship_are_listed(cli) -> None:
+    status, out, _ = cli("ls", "experiments")
+    assert status == 0 and any(line.startswith("opt-1.3b\tsmall, paper\t") for line in out.splitlines())

@@ -1,0 +1,143 @@
+"""The cells of a grid: how many, with what steps, and which are the same run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zofo.errors import BadInput
+from zofo.experiment import cells
+from zofo.experiment.grid import Grid
+
+
+def plan(grid: Grid) -> list[tuple[str, int, dict[str, Any]]]:
+    made = cells.finals(grid, cells.rehearsed(grid))
+    return [(cell.row, cell.seed, cell.values) for cell in made]
+
+
+def test_the_sweep_is_on_its_own_seeds_and_the_table_on_all(make) -> None:
+    grid = make()
+    assert [(c.row, c.seed, c.values) for c in cells.sweeps(grid)] == [
+        ("lora", 0, {"method.lr_p": 1e-3}), ("lora", 0, {"method.lr_p": 1e-2}),
+    ]  # fmt: skip
+    low = {"method.lr_p": 1e-3}
+    assert plan(grid) == [
+        ("lora", 0, low), ("lora", 1, low), ("bilevel", 0, {}), ("bilevel", 1, {}), ("zero-shot", 0, {}), ("zero-shot", 1, {}),
+    ]  # fmt: skip
+
+
+def test_counts_of_a_full_grid(make) -> None:
+    rows = [
+        {"name": f"r{k}", "preset": "fo-lora", "sweep": {"method.lr_p": [1e-3, 1e-4], "method.clip": [0, 1, 2]}}
+        for k in range(3)
+    ]
+    grid = make(tasks=["sst2", "rte"], seeds=[0, 1, 2], rows=rows, against="r0", sweep={"seeds": [0, 5]})
+    assert len(cells.sweeps(grid)) == 2 * 3 * 6 * 2
+    assert len(cells.finals(grid, cells.rehearsed(grid))) == 2 * 3 * 3
+    assert cells.finals(grid, {("r0", "sst2"): None} | {("r1", "rte"): {}})[0].row == "r1"
+
+
+def test_options_that_go_together_are_swept_together(make) -> None:
+    rows = [
+        {
+            "name": "a",
+            "preset": "bilevel-lora",
+            "sweep": {"method.lr_s method.lr_p": [1e-3, 1e-4], "method": {"T": [1, 2]}},
+        }
+    ]
+    values = [c.values for c in cells.sweeps(make(rows=rows, against=""))]
+    assert values[1] == {"method.lr_s": 1e-3, "method.lr_p": 1e-3, "method.T": 2} and len(values) == 4
+
+
+def test_the_chosen_run_of_a_full_sweep_is_the_tables_own(make) -> None:
+    """With the whole budget in the sweep nothing is trained twice; with a share of it everything is."""
+    grid = make()
+    swept, final = cells.sweeps(grid)[0], cells.finals(grid, cells.rehearsed(grid))[0]
+    assert swept.digest == final.digest and swept.name == final.name
+    short = make(sweep={"share": 0.5})
+    swept, final = cells.sweeps(short)[0], cells.finals(short, cells.rehearsed(short))[0]
+    assert (swept.steps, final.steps) == (1, 2) and swept.digest != final.digest
+
+
+def test_what_changes_no_number_changes_no_digest(make) -> None:
+    def digest(**options: Any) -> str:
+        rows = [{"name": "a", "preset": "fo-lora", "options": options}]
+        return cells.finals(make(rows=rows, against=""), {})[0].digest
+
+    assert digest() == digest(**{"run.keep": 5, "run.save_every": 1})
+    assert digest() != digest(**{"method.lr_p": 3e-3})
+    assert digest() == digest(**{"method.lr_p": 5e-4}), "what the preset says anyway"
+
+
+COSTS = {"lora": {"seconds": 0.7, "passes": 3}, "bilevel": {"reviews": {"seconds": 9, "passes": 12}}}
+
+
+@pytest.mark.parametrize(
+    ("budget", "lora", "bilevel"),
+    [({"seconds": 60}, 85, 6), ({"seconds": 7.0}, 10, 1), ({"passes": 300}, 100, 25), ({"steps": 4}, 4, 4)],
+)
+def test_a_budget_is_steps_times_cost(make, budget: dict[str, float], lora: int, bilevel: int) -> None:
+    """Rounded down, so that no row spends more; at least one step (then it does, and the table says so)."""
+    steps = {c.row: c.steps for c in cells.finals(make(budget=budget, costs=COSTS), {})}
+    assert steps == {"lora": lora, "bilevel": bilevel, "zero-shot": 0}
+
+
+def test_steps_by_row_go_before_the_budget(make) -> None:
+    steps = {c.row: c.steps for c in cells.finals(make(budget={"seconds": 9}, steps={"lora": 3, "bilevel": 4}), {})}
+    assert steps == {"lora": 3, "bilevel": 4, "zero-shot": 0}
+
+
+def test_a_budget_without_the_steps_cost_is_refused(make) -> None:
+    with pytest.raises(BadInput, match=r"costs\.bilevel\.seconds: .* on reviews is not said; measure it with --costs"):
+        cells.finals(make(budget={"seconds": 9}, costs={"lora": {"seconds": 1}}), {})
+
+
+def test_a_row_like_another_has_its_options_choice_and_steps(make) -> None:
+    rows = [
+        {"name": "a", "preset": "bilevel-lora", "options": {"method.T": 3}, "sweep": {"method.lr_s": [1e-3, 1e-4]}},
+        {"name": "b", "like": "a", "options": {"method.lr_theta": 0}, "same_steps": True},
+        {"name": "c", "like": "a", "options": {"method.lr_theta": 0}},
+    ]
+    costs = {"a": {"seconds": 2}, "c": {"seconds": 1}}
+    grid = make(rows=rows, against="a", budget={"seconds": 8}, costs=costs, seeds=[0])
+    a, b, c = cells.finals(grid, {("a", "reviews"): {"method.lr_s": 1e-4}})
+    assert [x.config.method.lr_s for x in (a, b, c)] == [1e-4] * 3
+    assert [x.config.method.T for x in (a, b, c)] == [3] * 3
+    assert [x.config.method.lr_theta for x in (a, b, c)] == [1e-6, 0, 0]
+    assert [x.steps for x in (a, b, c)] == [4, 4, 8]
+    assert cells.finals(grid, {("a", "reviews"): None}) == [], "without a choice neither it nor its likes are run"
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"preset": "fo-lora", "options": {"method.lr_theta": 1}}, "row 'a': --method.lr_theta: it has no effect"),
+        ({"preset": "fo-lora", "options": {"method.lr_p": -1}}, "row 'a': --method.lr_p -1"),
+        ({"preset": "fo-lora", "options": {"run.seed": 1}}, "row 'a': --run.seed: the experiment sets it"),
+        ({"evaluate": True, "options": {"method.T": 1}}, "row 'a': --method.T: an evaluation does not read it"),
+        ({"preset": "fo-lora", "sweep": {"method.lr_p": [1e-3, -1]}}, "row 'a': --method.lr_p -1"),
+    ],
+)
+def test_what_a_run_would_refuse_is_told_before_anything_runs(make, row: dict[str, Any], told: str) -> None:
+    grid = make(rows=[{"name": "a", **row}], against="")
+    with pytest.raises(BadInput) as error:
+        [*cells.sweeps(grid), *cells.finals(grid, cells.rehearsed(grid))]
+    assert told in str(error.value)
+
+
+def test_options_of_every_row_count_where_they_have_an_effect(make) -> None:
+    grid = make(options={"method.lr_p": 7e-3, "data.shots": 2, "data.batch": 3}, rows=[
+        {"name": "a", "preset": "mezo"}, {"name": "b", "preset": "fo-lora"}, {"name": "c", "evaluate": True},
+    ], against="", seeds=[0])  # fmt: skip
+    a, b, c = cells.finals(grid, {})
+    assert (b.config.method.lr_p, a.config.data.shots, c.config.data.shots) == (7e-3, 2, 2)
+    assert c.flat["data.shots"] == 2 and "data.batch" not in c.flat and "method.lr_p" not in c.flat
+
+
+def test_validations_and_checkpoints_follow_from_the_steps(make) -> None:
+    grid = make(budget={"steps": 100}, validations=10)
+    assert {c.config.run.eval_every for c in cells.finals(grid, {}) if c.steps} == {10}
+    grid = make(budget={"steps": 100}, options={"run.eval_every": 50})
+    assert {c.config.run.eval_every for c in cells.finals(grid, {}) if c.steps} == {50}
+    assert all(not c.config.run.test for c in cells.finals(grid, {}))

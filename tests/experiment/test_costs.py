@@ -1,0 +1,29 @@
+"""What a step costs: counted in passes exactly, timed in turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from zofo.experiment import costs, grid
+
+
+def test_passes_are_those_of_the_steps_and_the_yaml_goes_into_the_file(lab, make, tmp_path: Path) -> None:
+    rows = [
+        {"name": "fo", "preset": "fo-lora"},
+        {"name": "mezo", "preset": "mezo"},
+        {"name": "bilevel", "preset": "bilevel-lora", "options": {"method.T": 2}},
+        {"name": "zero-shot", "evaluate": True},
+    ]
+    said: list[str] = []
+    found = costs.measure(make(rows=rows, against="", budget={"seconds": 9}), 2, said.append)
+    passes = {name: tasks["reviews"]["passes"] for name, tasks in found.items()}
+    assert passes == {"fo": 3, "mezo": 2, "bilevel": 2 * 2 * 3 + 6}
+    assert all(tasks["reviews"]["seconds"] > 0 for tasks in found.values())
+    assert said[-1] == "reviews, round 2 of 2: bilevel"
+    file = tmp_path / "with.yaml"
+    kept = (tmp_path / "tiny.yaml").read_text(encoding="utf-8")
+    file.write_text(kept + costs.as_yaml(found) + "\n", encoding="utf-8")
+    made, _ = grid.read(str(file))
+    assert yaml.safe_load(costs.as_yaml(found))["costs"]["fo"]["passes"] == 3 and made.costs["mezo"]

@@ -1,0 +1,118 @@
+"""The file of an experiment: every mistake is named, a scale lies over it, rows are expanded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from zofo import config
+from zofo.errors import BadInput
+from zofo.experiment import cells, grid
+
+GOOD: dict[str, Any] = {
+    "model": "m", "tasks": ["sst2"], "budget": {"steps": 3}, "rows": [{"name": "a", "preset": "mezo"}],
+}  # fmt: skip
+LATER = {"two-stage", "addax", "mezo-prefix", "mezo-prompt", "alternating", "fo-prefix", "fo-prompt", "fo-full"}
+"""Presets that ready files name and another branch brings."""
+
+
+def written(place: Path, **keys: Any) -> str:
+    file = place / "x.yaml"
+    tree = {key: value for key, value in {**GOOD, **keys}.items() if value is not None}
+    file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    return str(file)
+
+
+def row(**keys: Any) -> dict[str, Any]:
+    return {"rows": [{"name": "a", **keys}]}
+
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({"seed": [1]}, "x.yaml: seed", "no such key; did you mean 'seeds'?"),
+    ({"model": None}, "x.yaml: model: it is missing", "see docs/experiments.md"),
+    ({"seeds": ["x"]}, "x.yaml: seeds.0 = 'x'", "integer"),
+    ({"seeds": []}, "x.yaml: seeds = []", "at least 1"),
+    ({"budget": {}}, "x.yaml: budget", "give one of seconds, passes, steps"),
+    ({"budget": {"steps": 1, "seconds": 2}}, "x.yaml: budget", "give one of seconds, passes, steps"),
+    ({"budget": {"second": 2}}, "x.yaml: budget.second = 2", "did you mean 'seconds'?"),
+    ({"sweep": {"share": 2}}, "x.yaml: sweep.share = 2", "less than or equal to 1"),
+    ({"against": "b"}, "x.yaml: against = b", "no such row"),
+    ({"costs": {"b": {"seconds": 1}}}, "x.yaml: costs.b", "no such row"),
+    ({"steps": {"b": 1}}, "x.yaml: steps.b", "no such row"),
+    ({"scales": [1]}, "x.yaml: scales", "not a mapping"),
+    ({"options": {"method.lamb": 1}}, "x.yaml: options", "method.lamb: no such option; did you mean 'method.lam'?"),
+    (row(presett="mezo"), "x.yaml: rows.0.presett", "did you mean 'preset'?"),
+    (row(preset="mezi"), "row 'a': preset = mezi", "did you mean 'mezo'?"),
+    (row(like="b"), "row 'a': like = b", "no such row"),
+    (row(same_steps=True), "row 'a': same_steps", "there is no `like`"),
+    (row(evaluate=True, preset="mezo"), "row 'a': evaluate", "nothing is trained"),
+    (row(sweep={"method.eps": 3}), "x.yaml: rows.0.sweep", "give each option a list of values"),
+    (row(sweep={"method.eps method.esp": [3]}), "x.yaml: rows.0.sweep", "method.esp: no such option"),
+    (row(sweep={"method.eps": []}), "x.yaml: rows.0.sweep", "give each option a list of values"),
+    (row(options={"method.eps": 1}, sweep={"method.eps": [1]}), "row 'a': method.eps", "both given and swept"),
+    (row(tasks=["rte"]), "row 'a': tasks = rte", "not one of the experiment's tasks"),
+    ({"rows": [{"name": "a"}, {"name": "a"}]}, "x.yaml: rows", "two rows are called 'a'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "asked", "found"), BAD)
+def test_a_mistake_is_named_by_its_key(tmp_path: Path, keys: dict[str, Any], asked: str, found: str) -> None:
+    with pytest.raises(BadInput) as error:
+        grid.read(written(tmp_path, **keys))
+    assert asked in str(error.value) and found in str(error.value), str(error.value)
+    assert error.value.status == 2
+
+
+@pytest.mark.parametrize("name", ["nosuch", "nosuch.yaml"])
+def test_a_file_that_is_not_there(name: str) -> None:
+    with pytest.raises(BadInput, match="no such file"):
+        grid.read(name)
+
+
+def test_a_scale_lies_over_the_file(tmp_path: Path) -> None:
+    scales = {"small": {"seeds": [7], "options": {"data.batch": 2}}, "paper": {"budget": {"steps": 9}}}
+    file = written(tmp_path, scales=scales, options={"data.batch": 8, "data.shots": 1})
+    made, chosen = grid.read(file)
+    assert (chosen, made.seeds, made.options) == ("small", [7], {"data.batch": 2, "data.shots": 1})
+    made, chosen = grid.read(file, "paper")
+    assert (chosen, made.seeds, made.budget.steps) == ("paper", [0], 9)
+    with pytest.raises(BadInput, match=r"--scale papr: .* has no such scale; did you mean 'paper'\?"):
+        grid.read(file, "papr")
+
+
+def test_a_row_that_varies_becomes_rows(tmp_path: Path) -> None:
+    rows = [{"name": "a", "preset": "mezo", "vary": {"method.lam": [1, 1e4], "data.hard_prompt": [True, False]}}]
+    made, _ = grid.read(written(tmp_path, rows=rows))
+    assert [r.name for r in made.rows][:2] == ["a lam=1 hard_prompt=true", "a lam=1 hard_prompt=false"]
+    assert made.rows[-1].options == {"method.lam": 10000.0, "data.hard_prompt": False}
+
+
+def test_options_nest_or_are_dotted(tmp_path: Path) -> None:
+    made, _ = grid.read(written(tmp_path, options={"method": {"lambda": 3}, "data.shots": 1}))
+    assert made.options == {"method.lam": 3, "data.shots": 1}
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("name", grid.names())
+def test_the_ready_files_are_whole_at_both_scales(name: str, scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row resolves to a run that would be taken; presets that another branch brings are taken on trust."""
+    own = set(config.presets())
+    monkeypatch.setattr(config, "presets", lambda: sorted(own | LATER))
+    made, chosen = grid.read(name, scale)
+    assert chosen == scale and made.about
+    assert made.model == "smollm2-135m" or (scale == "paper" and (made.seeds == [0, 1, 2] or name == "step-time"))
+    here = [row for row in made.rows if (row.preset or made.row(row.like or row.name).preset) in {"", *own}]
+    present = made.model_copy(update={"rows": here})
+    swept = cells.sweeps(present)
+    table = cells.finals(present, cells.rehearsed(present))
+    assert len({cell.digest for cell in table}) > 1 and all(cell.steps for cell in swept)
+
+
+def test_the_papers_tables_are_there() -> None:
+    assert {"opt-1.3b", "llama-2-7b", "prompt-sensitivity", "two-stage", "ablations", "step-time", "curves"} <= set(
+        grid.names()
+    )
+    assert len(yaml.safe_load((grid.READY / "opt-1.3b.yaml").read_text())["rows"]) == 10

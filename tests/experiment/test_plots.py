@@ -1,0 +1,22 @@
+"""The plots: one PNG for each that there is something for."""
+
+from __future__ import annotations
+
+from zofo.experiment import report, runner
+
+
+def test_every_plot_is_drawn_and_the_tables_are_written(full) -> None:
+    made, store, cells = full
+    report.write(made, store, cells)
+    drawn = {path.stem: path.read_bytes() for path in store.path.glob("*.png")}
+    assert set(drawn) == {"accuracy-seconds", "accuracy-passes", "gap", "memory", "step-time", "prompt"}
+    assert all(data.startswith(b"\x89PNG") and len(data) > 5000 for data in drawn.values())
+    assert (store.path / "table.md").exists() and (store.path / "table.json").exists()
+
+
+def test_nothing_to_draw_is_nothing_drawn(make, tmp_path) -> None:
+    from zofo.experiment.store import Store
+
+    made, store = make(), Store(tmp_path / "empty")
+    found = report.write(made, store, runner.known(made, store))
+    assert not list(store.path.glob("*.png")) and found["rows"][0]["seeds"] == 0

@@ -1,0 +1,60 @@
+"""What is left, and when it ends."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from zofo.experiment import cells
+from zofo.experiment.progress import Board, Pace, ends, last_step, where
+
+
+def test_time_left_goes_by_costs_then_by_what_runs_took(make) -> None:
+    grid = make(costs={"lora": {"seconds": 3}}, budget={"steps": 10})
+    lora, _, bilevel, *_ = cells.finals(grid, cells.rehearsed(grid))
+    pace = Pace()
+    assert pace.left([lora, bilevel], 1) == (30.0, 1)
+    pace.learn(bilevel, 50.0)
+    assert pace.left([lora, bilevel, bilevel], 2) == ((30 + 50 + 50) / 2, 0)
+    assert pace.left([bilevel], 1, {bilevel.digest: 0.5}) == (25.0, 0)
+    pace.learn(lora, 60.0)
+    assert pace.seconds(lora) == 60.0
+
+
+def test_words() -> None:
+    assert ends(0, 0) == "nothing left" and ends(0, 2) == "time left unknown (2 runs)"
+    assert ends(120, 1, lambda: 0.0).startswith("2 min 0 s left (and 1 runs of unknown length), ends ")
+
+
+def test_a_run_in_progress(lab, make) -> None:
+    lab.store.make()
+    cell = cells.finals(make(), cells.rehearsed(make()))[0]
+    run = lab.store.run(cell)
+    assert last_step(lab.store, cell) == 0 and where(cell, 0).endswith(": begins")
+    run.path.mkdir(parents=True)
+    run.metrics.write_text(
+        '{"kind": "step", "step": 7}\n{"kind": "validation", "step": 7}\n{"kind": "st', encoding="utf-8"
+    )
+    assert last_step(lab.store, cell) == 7
+    assert where(cell, 7) == "lora, reviews, seed 0, method.lr_p=0.001: step 7 of 2"
+
+
+def test_plain_lines_come_once_a_minute() -> None:
+    now, out = [0.0], io.StringIO()
+    with Board(out, lambda: now[0]) as board:
+        assert not board.due
+        now[0] = 61.0
+        assert board.due
+        board.move(1, 3, "one of three")
+        assert not board.due
+    assert out.getvalue() == "one of three\n"
+
+
+@pytest.mark.parametrize("cost", [None, 2.0])
+def test_an_evaluations_time_is_learned_whole(make, cost) -> None:
+    grid = make()
+    cell = cells.finals(grid, cells.rehearsed(grid))[-1]
+    pace = Pace()
+    pace.learn(cell, 40.0)
+    assert cell.evaluate and pace.seconds(cell) == 40.0

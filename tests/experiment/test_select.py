@@ -1,0 +1,45 @@
+"""The choice: the lowest mean validation loss over the sweep's seeds; what failed is out; ties go to the first."""
+
+from __future__ import annotations
+
+import pytest
+
+from zofo.experiment import cells
+from zofo.experiment.select import choose, standing
+from zofo.experiment.store import Store
+from zofo.run.jsonfile import write_json
+
+RATES = [1e-3, 1e-2, 1e-1]
+FAILED = {"status": "failed", "reason": "it did"}
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen"),
+    [
+        ({1e-3: (0.4, 0.4), 1e-2: (0.1, 0.6), 1e-1: (0.5, 0.5)}, 1e-2),
+        ({1e-3: (0.4, 0.4), 1e-2: (0.4, 0.4), 1e-1: (0.5, 0.3)}, 1e-3),
+        ({1e-3: (0.4, 0.4), 1e-2: (0.1, None), 1e-1: (0.5, 0.5)}, 1e-3),
+        ({1e-3: (float("nan"), 0.4), 1e-2: (None, None), 1e-1: (9.0, 9.0)}, 1e-1),
+        ({1e-3: (None, None), 1e-2: (None, None), 1e-1: (None, 1.0)}, None),
+    ],
+)
+def test_the_choice(make, made_up, tmp_path, losses, chosen) -> None:
+    rows = [{"name": "a", "preset": "fo-lora", "sweep": {"method.lr_p": RATES}}]
+    made, store = make(rows=rows, against="", sweep={"seeds": [0, 1]}), Store(tmp_path / "s")
+    store.make()
+    swept = cells.sweeps(made)
+    for cell in swept:
+        loss = losses[cell.values["method.lr_p"]][cell.seed]
+        record = FAILED if loss is None else made_up(cell, [1, 0], standing=loss)
+        record.pop("test", None)
+        write_json(store.cells / f"{cell.name}.json", record)
+    (found,) = choose(made, store, swept)
+    assert found.values == (None if chosen is None else {"method.lr_p": chosen})
+    assert [c["values"]["method.lr_p"] for c in found.candidates] == RATES
+    assert not chosen or all("failed: it did" in r for c in found.candidates for r in c["failed"])
+
+
+def test_a_metric_counts_upwards(make, made_up) -> None:
+    held = made_up(cells.sweeps(make())[0], [1, 0], standing=0.7)
+    assert standing(held, "loss") == 0.7 and standing(held, "metric") == -0.5
+    assert standing(None, "loss") is None and standing({**held, "validation": None}, "loss") is None

@@ -1,0 +1,77 @@
+"""The table: means, deviations, paired differences, p and s apart, and what is missing."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import pytest
+
+from zofo.experiment import table
+
+
+@pytest.fixture
+def found(full) -> dict[str, Any]:
+    return table.tabulate(*full)
+
+
+def entry(found: dict[str, Any], row: str, task: str = "sst2") -> dict[str, Any]:
+    return next(e for e in found["rows"] if (e["row"], e["task"]) == (row, task))
+
+
+def test_means_deviations_seeds_and_the_adapters_apart(found: dict[str, Any]) -> None:
+    held = entry(found, "better")
+    scores = [15 / 20, 16 / 20, 17 / 20]
+    assert held["mean"] == pytest.approx(0.8) and held["sd"] == pytest.approx(statistics.stdev(scores))
+    assert (held["seeds"], held["wanted"], held["used"]) == (3, 3, {"s": 3})
+    assert held["slots"]["p"]["mean"] == 0.5 and held["slots"]["s"]["mean"] == held["mean"]
+    assert held["passes"] == 46 + 2 * 43
+
+
+def test_the_difference_is_paired_by_seed_and_row(found: dict[str, Any]) -> None:
+    """The better row answers five more rows in every seed: 0.25, and the seeds add nothing to its spread."""
+    held = entry(found, "better")["difference"]
+    assert held["mean"] == pytest.approx(0.25) and held["seeds"] == 3
+    assert 0.02 < held["low"] < 0.25 < held["high"] < 0.48
+    assert entry(found, "base")["difference"] is None and entry(found, "later")["difference"] is None
+
+
+def test_what_failed_and_what_is_to_come_stay(found: dict[str, Any]) -> None:
+    held = entry(found, "better", "rte")
+    assert (held["seeds"], held["failures"]) == (2, ["seed 2: out of memory: 1 PB were asked for"])
+    assert held["difference"]["seeds"] == 2
+    assert (entry(found, "later")["seeds"], entry(found, "later")["pending"], entry(found, "later")["mean"]) == (
+        0,
+        3,
+        None,
+    )
+
+
+def test_over_tasks_only_whole_seeds_count(found: dict[str, Any]) -> None:
+    over = {e["row"]: e for e in found["average"]}
+    assert (over["better"]["seeds"], over["base"]["seeds"], over["later"]["seeds"]) == (2, 3, 0)
+    assert over["better"]["mean"] == pytest.approx((0.75 + 0.8) / 2)
+    assert over["better"]["difference"]["mean"] == pytest.approx(0.25)
+
+
+def test_seconds_are_steps_times_cost_where_it_is_said(found: dict[str, Any]) -> None:
+    assert entry(found, "better")["budgeted_seconds"] == 6.0 and entry(found, "base")["budgeted_seconds"] is None
+    reach = {(e["row"], e["task"]): e["seconds"] for e in found["reach"]}
+    assert reach["better", "sst2"] == {"0.1": [6.0] * 3, "0.9": [None] * 3}
+    assert reach["base", "sst2"] == {"0.1": [4.0] * 3, "0.9": [None] * 3}
+
+
+def test_rows_that_differ_in_the_prompt_alone_are_put_side_by_side(found: dict[str, Any]) -> None:
+    assert [(e["row"], e["without"], e["task"]) for e in found["prompt"]] == [
+        ("base", "bare", "sst2"),
+        ("base", "bare", "rte"),
+    ]
+    assert found["prompt"][0]["drop"] == pytest.approx(0.25)
+
+
+def test_other_test_rows_do_not_compare(full) -> None:
+    made, store, cells = full
+    held = {line.row: line for line in table.lines(made, store, cells) if line.task == "sst2"}
+    for record in held["better"].records.values():
+        record["test"]["rows_sha256"] = "cd"
+    assert table.against(made, held["better"], list(held.values())) is None

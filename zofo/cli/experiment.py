@@ -1,0 +1,142 @@
+"""`zofo experiment`: a grid of runs under one budget, chosen on validation, tested once, in tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from zofo.cli.output import line, plain, table
+from zofo.cli.problems import complain
+from zofo.errors import BadInput
+from zofo.report.words import duration
+from zofo.run.folder import check_name
+from zofo.run.signals import Interrupted
+
+if TYPE_CHECKING:
+    from zofo.experiment.cells import Cell
+    from zofo.experiment.grid import Grid
+    from zofo.experiment.store import Store
+
+PLAN = ("row", "task", "seeds", "steps", "s a step", "swept runs", "time", "done")
+File = Annotated[
+    str,
+    Parameter(name="FILE|NAME", help="an experiment's YAML file, or one that ships with zofo (`zofo ls experiments`)"),
+]
+
+
+def experiment(
+    file: File,
+    /,
+    *,
+    scale: Annotated[str | None, Parameter(metavar="NAME", help="one of the file's scales (none: its first)")] = None,
+    name: Annotated[
+        str | None, Parameter(metavar="NAME", help="folder of the results (none: the file's name and scale)")
+    ] = None,
+    dir: Annotated[str, Parameter(metavar="FOLDER", help="folder that holds experiments")] = "experiments",
+    jobs: Annotated[int, Parameter(metavar="N", help="runs at once")] = 1,
+    retry: Annotated[bool, Parameter(negative=(), show_default=False, help="run again what failed before")] = False,
+    dry: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="print the plan with its time, and stop")
+    ] = False,
+    tables: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="make tables and plots of what is there, and stop")
+    ] = False,
+    costs: Annotated[
+        int, Parameter(metavar="ROUNDS", help="measure what a step of each row costs, interleaved, and stop")
+    ] = 0,
+) -> int:
+    """Run an experiment, or go on with it: the same command again, after a kill too.
+
+    Swept options and checkpoints are chosen on validation rows; test rows are scored once, after the choice.
+    """
+    from zofo.experiment import grid as grids
+    from zofo.experiment.store import Store
+
+    if jobs < 1 or costs < 0:
+        wrong = f"--jobs {jobs}" if jobs < 1 else f"--costs {costs}"
+        raise BadInput(wrong, "not 1 or more", "give a whole number above 0")
+    made, chosen = grids.read(file, scale)
+    called = check_name(name or "-".join(filter(None, [Path(file).stem, chosen])))
+    store = Store(Path(dir) / called)
+    if costs:
+        return measure(made, costs)
+    if dry:
+        return plan(made, store, jobs)
+    if tables:
+        from zofo.experiment import runner
+
+        return conclude(made, store, runner.known(made, store))
+    return run(made, store, jobs, retry)
+
+
+def run(grid: Grid, store: Store, jobs: int, retry: bool) -> int:
+    """Run what is left, and write tables and plots; 1 where a row of the table has failed runs."""
+    from zofo.experiment import progress, runner
+
+    try:
+        with progress.Board() as board:
+            cells = runner.run(runner.Work(grid, store, board, jobs, retry))
+    except Interrupted:
+        complain("every run is saved; the same command goes on")
+        raise
+    return conclude(grid, store, cells)
+
+
+def conclude(grid: Grid, store: Store, cells: Sequence[Cell]) -> int:
+    """Write tables and plots, and print the tables. Exit status 1 where nothing at all was scored."""
+    from zofo.experiment import report, text
+
+    found = report.write(grid, store, cells)
+    for title, columns, rows in text.tables(found):
+        line(plain(title))
+        table(columns, rows)
+        line()
+    line(f"everything is in {store.path} (table.md, table.json, *.png, cells/)")
+    return 0 if any(entry["seeds"] for entry in found["rows"]) else 1
+
+
+def plan(grid: Grid, store: Store, jobs: int) -> int:
+    """Print what would be run and how long it takes; writes nothing."""
+    from zofo.experiment import cells, progress
+
+    swept, table_ = cells.sweeps(grid), cells.finals(grid, cells.rehearsed(grid))
+    every = {cell.digest: cell for cell in (*swept, *table_)}
+    pace = progress.learned(store, every.values())
+    rows = []
+    for task in grid.tasks:
+        for row in cells.rows_of(grid, task):
+            own = [c for c in table_ if (c.row, c.task) == (row.name, task)]
+            sweep = [c for c in swept if (c.row, c.task) == (row.name, task)]
+            seconds, unknown = pace.left({c.digest: c for c in (*sweep, *own)}.values(), 1)
+            done = sum(store.finished(c) for c in (*sweep, *own))
+            time = "?" if unknown and not seconds else duration(seconds) + (" and more" if unknown else "")
+            cost = f"{own[0].cost:.3g}" if own[0].cost is not None else "-"
+            rows.append(
+                (
+                    row.name,
+                    task,
+                    len(own),
+                    own[0].steps or "-",
+                    cost,
+                    len(sweep),
+                    time,
+                    f"{done} of {len(sweep) + len(own)}",
+                )
+            )
+    table(PLAN, rows)
+    left = [cell for cell in every.values() if not store.finished(cell)]
+    line(
+        f"{len(left)} of {len(every)} runs to do, {progress.ends(*pace.left(left, jobs))} ({jobs} at once; training and what was measured of the rest)"
+    )
+    return 0
+
+
+def measure(grid: Grid, rounds: int) -> int:
+    """Print what a step of each row costs, as it is written into the file."""
+    from zofo.experiment import costs
+
+    line(costs.as_yaml(costs.measure(grid, rounds, complain)))
+    return 0

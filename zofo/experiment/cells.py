@@ -1,0 +1,196 @@
+"""The cells of a grid: a row on a task with a seed and chosen values, as the configuration of one run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from zofo import config
+from zofo.config import Config, flatten
+from zofo.errors import BadInput
+from zofo.experiment.grid import Cost, Grid, Row, spread
+from zofo.methods import table
+
+OWN = (
+    "model.name", "data.task", "run.name", "run.dir", "run.seed", "run.steps", "run.seconds", "run.test",
+)  # fmt: skip
+"""Options that the grid itself sets."""
+SILENT = {"run.name", "run.dir", "run.test", "run.keep", "run.save_every", "run.snapshot_every"}
+"""Options that change no number of a run: runs that differ in them alone are the same."""
+READ = ("data.", "model.dtype")
+"""Options that an evaluation reads (or their beginnings); `data.batch` is a training one."""
+Values = dict[str, Any]
+Chosen = Mapping[tuple[str, str], Values | None]
+"""Values chosen by (row, task); None where every candidate failed."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: what it is of, its configuration, and what a step costs (seconds; None: not known)."""
+
+    row: str
+    task: str
+    seed: int
+    values: Values
+    config: Config
+    evaluate: bool
+    sweep: bool
+    cost: float | None
+
+    @property
+    def steps(self) -> int:
+        """Steps that it trains for."""
+        return 0 if self.evaluate else self.config.run.steps
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """The options that its numbers hang on, by dotted key."""
+        held = flatten(self.config.model_dump(mode="json"), "")
+        if self.evaluate:
+            return {key: value for key, value in held.items() if key == "run.seed" or read(key) or key == "model.name"}
+        return {key: value for key, value in held.items() if key not in SILENT}
+
+    @cached_property
+    def digest(self) -> str:
+        """A name for what it does: equal for runs that would be equal."""
+        text = json.dumps([self.evaluate, self.flat], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """The run's name: readable, and unlike any other run's."""
+        words = [self.row, self.task.rsplit("/", 1)[-1].split(".")[0], str(self.seed)]
+        return "-".join(slug(word) for word in words)[:150] + f"-{self.digest}"
+
+    @property
+    def told(self) -> str:
+        """The cell in words."""
+        values = "".join(f", {key}={value}" for key, value in self.values.items())
+        return f"{self.row}, {self.task}, seed {self.seed}{values}"
+
+
+def slug(text: str) -> str:
+    """A text fit for a file's name."""
+    return re.sub(r"[^\w.=+]+", "-", text).strip("-.") or "row"
+
+
+def read(key: str) -> bool:
+    """Whether an evaluation reads an option."""
+    return key != "data.batch" and any(key == name or (name.endswith(".") and key.startswith(name)) for name in READ)
+
+
+def rows_of(grid: Grid, task: str) -> list[Row]:
+    """The rows that a task has."""
+    return [row for row in grid.rows if not row.tasks or task in row.tasks]
+
+
+def cost_of(grid: Grid, row: Row, task: str) -> Cost:
+    """What a step of a row costs on a task, as far as the file says."""
+    held = grid.costs.get(row.name, Cost())
+    return held if isinstance(held, Cost) else held.get(task, Cost())
+
+
+def steps_of(grid: Grid, row: Row, task: str) -> int:
+    """Steps that the budget gives a row: the budget over the cost of a step, rounded down, at least one.
+
+    Raises: `BadInput` where the file does not say what a step costs.
+    """
+    if row.steps is not None or row.name in grid.steps:
+        return row.steps or grid.steps[row.name]
+    if row.same_steps:
+        return steps_of(grid, grid.row(row.like), task)
+    if grid.budget.steps is not None:
+        return grid.budget.steps
+    unit = "seconds" if grid.budget.seconds is not None else "passes"
+    budget: float = getattr(grid.budget, unit)
+    cost: float | None = getattr(cost_of(grid, row, task), unit)
+    if cost is None:
+        found = f"the budget is in {unit}, and what a step of this row costs on {task} is not said"
+        raise BadInput(f"costs.{row.name}.{unit}", found, "measure it with --costs and write it into the file")
+    return max(1, math.floor(budget / cost * (1 + 1e-12)))
+
+
+def layers(grid: Grid, row: Row) -> tuple[str, dict[str, Any]]:
+    """A row's preset and what lies over it: the grid's options, those of the row that it is like, its own."""
+    base = grid.row(row.like) if row.like else None
+    return row.preset or (base.preset if base else ""), {
+        **grid.options, **(base.options if base else {}), **row.options,
+    }  # fmt: skip
+
+
+def cell(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: bool = False) -> Cell:
+    """Make a cell. Raises: `BadInput` naming row and option for what the run would refuse."""
+    asked = f"row '{row.name}'"
+    try:
+        for key in (*grid.options, *row.options, *spread(row.sweep)[0]):
+            if key in OWN:
+                raise BadInput(
+                    f"--{key}", "the experiment sets it", "see model, tasks, seeds, budget in docs/experiments.md"
+                )
+        made = evaluation(grid, row, task, seed) if row.evaluate else training(grid, row, task, seed, values, sweep)
+    except BadInput as error:
+        raise BadInput(f"{asked}: {error.asked}", error.found, error.do) from None
+    cost = None if row.evaluate else cost_of(grid, row, task).seconds
+    return Cell(row.name, task, seed, values, made, row.evaluate, sweep, cost)
+
+
+def evaluation(grid: Grid, row: Row, task: str, seed: int) -> Config:
+    """The configuration of an evaluation without training."""
+    for key in row.options:
+        if not read(key):
+            raise BadInput(f"--{key}", "an evaluation does not read it", "leave it out")
+    held = {key: value for key, value in {**grid.options, **row.options}.items() if read(key)}
+    return config.build({**held, "model.name": grid.model, "data.task": task, "run.seed": seed, "run.test": False})
+
+
+def training(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: bool) -> Config:
+    """The configuration of a run."""
+    name, held = layers(grid, row)
+    steps = steps_of(grid, row, task)
+    if sweep:
+        steps = max(1, round(steps * grid.sweep.share))
+    every = max(1, steps // grid.validations)
+    base = config.preset(name) if name else {}
+    made = config.build({
+        **base, "run.eval_every": every, "run.save_every": every, **held, **values,
+        "model.name": grid.model, "data.task": task, "run.seed": seed, "run.steps": steps, "run.seconds": 0.0,
+        "run.test": False,
+    })  # fmt: skip
+    table.check(made, {*row.options, *values} if not row.like else set(row.options))
+    return made
+
+
+def combinations(row: Row) -> list[Values]:
+    """Every combination of a row's swept values, in the file's order."""
+    return spread(row.sweep)
+
+
+def sweeps(grid: Grid) -> list[Cell]:
+    """The runs that options are chosen by: every combination on the sweep's seeds."""
+    swept = [(task, row) for task in grid.tasks for row in rows_of(grid, task) if row.sweep]
+    return [
+        cell(grid, row, task, seed, values, sweep=True)
+        for task, row in swept for values in combinations(row) for seed in grid.sweep.seeds
+    ]  # fmt: skip
+
+
+def finals(grid: Grid, chosen: Chosen) -> list[Cell]:
+    """The runs of the table: every row on every task with every seed, with its chosen values (without a choice: none)."""
+    found = []
+    for task in grid.tasks:
+        for row in rows_of(grid, task):
+            values = chosen.get((row.like or row.name, task), {})
+            if values is not None:
+                found += [cell(grid, row, task, seed, dict(values)) for seed in grid.seeds]
+    return found
+
+
+def rehearsed(grid: Grid) -> dict[tuple[str, str], Values | None]:
+    """A choice for a plan before anything was chosen: the first combination of each row."""
+    return {(row.name, task): combinations(row)[0] for task in grid.tasks for row in rows_of(grid, task)}

@@ -1,0 +1,258 @@
+"""The file of an experiment: read, laid over by a scale, checked. An unknown key is an error; nothing is run here."""
+
+from __future__ import annotations
+
+import itertools
+import reprlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from zofo import config
+from zofo.config import Section, flatten, read_yaml
+from zofo.errors import BadInput, nearest
+
+READY = Path(__file__).parent / "ready"
+Options = dict[str, Any]
+Values = dict[str, Any]
+
+
+class Budget(Section):
+    """What every row may spend a run: one of the three."""
+
+    seconds: float | None = Field(None, gt=0, description="training seconds: steps x the row's cost a step")
+    passes: float | None = Field(None, gt=0, description="forward passes, a backward one counted as two")
+    steps: int | None = Field(None, ge=1, description="steps (outer iterations)")
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        if sum(value is not None for value in (self.seconds, self.passes, self.steps)) != 1:
+            raise ValueError("give one of seconds, passes, steps")
+        return self
+
+
+class Cost(Section):
+    """What a step of a row costs, measured once (`zofo experiment FILE --costs`) and written into the file."""
+
+    seconds: float | None = Field(None, gt=0, description="seconds a step")
+    passes: float | None = Field(None, gt=0, description="forward passes a step, a backward one counted as two")
+
+
+class Sweep(Section):
+    """How swept options are chosen: on validation, in runs that never read the test rows."""
+
+    seeds: list[int] = Field([0], min_length=1, description="seeds of the swept runs")
+    share: float = Field(1.0, gt=0, le=1, description="share of the budget that a swept run takes")
+    by: Literal["loss", "metric"] = Field("loss", description="validation loss (as the run counts it), or the metric")
+
+
+class Row(Section):
+    """A row of the table: a preset with options, or (`evaluate`) the model as it is."""
+
+    name: str = Field(min_length=1, description="the row's name")
+    preset: str = Field("", description="preset to begin with")
+    like: str = Field("", description="another row: its preset, options and chosen values come first")
+    same_steps: bool = Field(False, description="with `like`: as many steps as that row, whatever they cost")
+    evaluate: bool = Field(False, description="no training: the model's own answers (options: data.shots, ...)")
+    options: Options = Field({}, description="any option of `zofo train`")
+    sweep: Values = Field({}, description="options with the values to choose among (several that go together: `a b`)")
+    vary: Values = Field({}, description="options with values that make a row each, NAME key=value")
+    steps: int | None = Field(
+        None, ge=1, description="steps, instead of what the budget gives (as `steps` of the file)"
+    )
+    tasks: list[str] = Field([], description="only these tasks")
+
+    @field_validator("options", mode="after")
+    @classmethod
+    def _options(cls, value: Options) -> Options:
+        return told(value)
+
+    @field_validator("sweep", "vary", mode="after")
+    @classmethod
+    def _lists(cls, value: Values) -> Values:
+        if any(not isinstance(held, list) or not held for held in nested(value).values()):
+            raise ValueError("give each option a list of values")
+        return {" ".join(told(dict.fromkeys(key.split()))): held for key, held in nested(value).items()}
+
+
+class Grid(Section):
+    """A whole experiment."""
+
+    about: str = Field("", description="what it is, in a line")
+    model: str = Field(min_length=1, description="as --model takes it")
+    tasks: list[str] = Field(min_length=1, description="tasks by name, or tasks' YAML files")
+    seeds: list[int] = Field([0], min_length=1, description="seeds of every row")
+    budget: Budget
+    costs: dict[str, Cost | dict[str, Cost]] = Field({}, description="cost a step by row (or by row and task)")
+    steps: dict[str, int] = Field({}, description="steps by row, instead of what the budget gives")
+    options: Options = Field({}, description="options of every row, where they have an effect")
+    sweep: Sweep = Field(default_factory=Sweep, description="how swept options are chosen")
+    validations: int = Field(10, ge=1, description="validations a run (eval_every follows from the steps)")
+    against: str = Field("", description="row that the others' differences are taken to")
+    reach: list[float] = Field([], description="validation scores whose first time is told, such as 0.8")
+    draws: int = Field(4000, ge=100, description="bootstrap draws")
+    rows: list[Row] = Field(min_length=1, description="the rows")
+
+    @field_validator("options", mode="after")
+    @classmethod
+    def _options(cls, value: Options) -> Options:
+        return told(value)
+
+    def row(self, name: str) -> Row:
+        """A row by its name."""
+        return next(row for row in self.rows if row.name == name)
+
+
+def told(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by dotted key. Raises ValueError (for pydantic) where one is unknown."""
+    try:
+        return flatten(options, "option")
+    except BadInput as error:
+        raise ValueError(f"{error.asked}: {error.found}; {error.do}") from None
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`{method: {lam: [1]}}` as `{method.lam: [1]}`; keys of several options stay as they are."""
+    found: dict[str, Any] = {}
+    for key, held in values.items():
+        found |= told({key: held}) if isinstance(held, dict) else {key: held}
+    return found
+
+
+def spread(values: Values) -> list[Options]:
+    """Every combination of values, in the file's order, by single option."""
+    return [
+        {name: value for key, value in zip(values, held, strict=True) for name in key.split()}
+        for held in itertools.product(*values.values())
+    ]
+
+
+def names() -> list[str]:
+    """Experiments that ship with zofo."""
+    return sorted(path.stem for path in READY.glob("*.yaml"))
+
+
+def locate(asked: str) -> Path:
+    """The file of an experiment: a path, or one that ships with zofo by name. Raises `BadInput` with the nearest name."""
+    path = Path(asked)
+    if path.is_file() or path.suffix in (".yaml", ".yml"):
+        return path
+    if asked not in names():
+        raise BadInput(
+            f"zofo experiment {asked}", "no such file, and no experiment of that name", nearest(asked, names())
+        )
+    return READY / f"{asked}.yaml"
+
+
+def read(asked: str, scale: str | None = None) -> tuple[Grid, str | None]:
+    """Read an experiment's file at a scale (none: its first); returns the grid and the scale's name.
+
+    Raises: `BadInput` naming the key for whatever is wrong in it. Reads no data and no model.
+    """
+    source = f"zofo experiment {asked}:"
+    tree = read_yaml(locate(asked), f"zofo experiment {asked}")
+    scales = tree.pop("scales", {})
+    if not isinstance(scales, dict) or not all(isinstance(value, dict) for value in scales.values()):
+        raise BadInput(f"{source} scales", "not a mapping of names to keys", "write `scales: {small: {key: value}}`")
+    if scale is not None and scale not in scales:
+        do = nearest(scale, scales) if scales else "leave it out"
+        raise BadInput(f"--scale {scale}", f"{asked} has no such scale", do)
+    chosen = scale or next(iter(scales), None)
+    laid = over(tree, scales[chosen]) if chosen is not None else tree
+    return check(expanded(build(laid, source)), source), chosen
+
+
+def over(tree: Mapping[str, Any], scale: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's keys with those of a scale laid over them; `options` and `costs` are laid key by key."""
+    merged = {**tree, **scale}
+    for key in ("options", "costs", "steps"):
+        if isinstance(tree.get(key), dict) and isinstance(scale.get(key), dict):
+            merged[key] = {**tree[key], **scale[key]}
+    return merged
+
+
+def build(tree: Mapping[str, Any], source: str) -> Grid:
+    """Validate an experiment. Raises `BadInput` naming the first wrong key."""
+    try:
+        return Grid.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        value = "" if first["type"] in ("missing", "value_error") else f" = {reprlib.repr(first['input'])}"
+        found = first["msg"].removeprefix("Value error, ").lower() if first["type"] != "value_error" else first["msg"]
+        found = {"extra_forbidden": "no such key", "missing": "it is missing"}.get(first["type"], found)
+        do = hint(first["type"], first["loc"])
+        raise BadInput(f"{source} {where}{value}", found.removeprefix("Value error, "), do) from None
+
+
+def hint(kind: str, loc: Sequence[int | str]) -> str:
+    """What to do about a wrong key: the nearest of those there are, where it is unknown."""
+    if kind != "extra_forbidden":
+        return "see docs/experiments.md"
+    within: dict[str, type[Section]] = {"budget": Budget, "sweep": Sweep, "costs": Cost, "rows": Row}
+    known = within.get(str(loc[0]), Grid) if len(loc) > 1 else Grid
+    return nearest(str(loc[-1]), known.model_fields)
+
+
+def shown(value: Any) -> str:
+    """A value in a row's name."""
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def expanded(grid: Grid) -> Grid:
+    """The grid with a row for each combination of the values that a row varies."""
+    rows = []
+    for row in grid.rows:
+        for held in spread(row.vary):
+            told = " ".join(f"{key.split('.', 1)[1]}={shown(value)}" for key, value in held.items())
+            name = f"{row.name} {told}" if held else row.name
+            rows.append(row.model_copy(update={"name": name, "options": row.options | held, "vary": {}}))
+    return grid.model_copy(update={"rows": rows})
+
+
+def check(grid: Grid, source: str) -> Grid:
+    """Raise `BadInput` for rows that do not fit together."""
+    known = [row.name for row in grid.rows]
+    for name in known:
+        if known.count(name) > 1:
+            raise BadInput(f"{source} rows", f"two rows are called '{name}'", "give each a name of its own")
+    if grid.against and grid.against not in known:
+        raise BadInput(f"{source} against = {grid.against}", "no such row", nearest(grid.against, known))
+    for row in grid.rows:
+        check_row(grid, row, f"{source} row '{row.name}'")
+    for key in ("costs", "steps"):
+        for name in getattr(grid, key):
+            if name not in known:
+                raise BadInput(f"{source} {key}.{name}", "no such row", nearest(name, known))
+    return grid
+
+
+def check_row(grid: Grid, row: Row, asked: str) -> None:
+    """Raise `BadInput` where a row contradicts itself or names what is not there."""
+    if row.like:
+        others = {other.name: other for other in grid.rows if other.name != row.name}
+        if row.like not in others:
+            raise BadInput(f"{asked}: like = {row.like}", "no such row", nearest(row.like, others))
+        if others[row.like].like or others[row.like].evaluate:
+            raise BadInput(
+                f"{asked}: like = {row.like}",
+                "that row is itself like another, or an evaluation",
+                "name a row that stands alone",
+            )
+        if row.preset or row.sweep:
+            raise BadInput(f"{asked}: preset, sweep", f"they come from '{row.like}'", "leave them out")
+    if row.same_steps and not row.like:
+        raise BadInput(f"{asked}: same_steps", "there is no `like`", "add `like: ROW`, or leave it out")
+    if row.evaluate and (row.preset or row.like or row.sweep or row.steps):
+        raise BadInput(
+            f"{asked}: evaluate", "nothing is trained, so preset, like, sweep and steps say nothing", "leave them out"
+        )
+    if row.preset and row.preset not in config.presets():
+        raise BadInput(f"{asked}: preset = {row.preset}", "no such preset", nearest(row.preset, config.presets()))
+    if twice := sorted(set(row.options) & set(spread(row.sweep)[0])):
+        raise BadInput(f"{asked}: {twice[0]}", "it is both given and swept", "keep one of the two")
+    for task in row.tasks:
+        if task not in grid.tasks:
+            raise BadInput(f"{asked}: tasks = {task}", "not one of the experiment's tasks", nearest(task, grid.tasks))

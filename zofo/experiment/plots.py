@@ -1,0 +1,218 @@
+"""The plots of an experiment, one PNG each; one without anything to show is not drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zofo.experiment.table import Line, clock
+from zofo.report.plots import GREY
+from zofo.report.words import named
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Points = Callable[[Line, int, Mapping[str, Any]], float]
+"""Where a point of a curve (of a line and seed) stands on the x axis."""
+WIDE = 20
+"""Rows from which colours repeat."""
+
+
+def draw(folder: Path, table: Mapping[str, Any], lines: Sequence[Line]) -> None:
+    """Draw all plots that there is something for. Cost: seconds; matplotlib is imported here."""
+    from zofo.run.seam import write_file
+
+    done = [line for line in lines if line.done]
+    drawn = {
+        "accuracy-seconds": curves(table, done, lambda line, seed, p: clock(line.cells[seed], p), "training seconds"),
+        "accuracy-passes": curves(table, done, lambda line, seed, p: float(p["passes"]), "forward passes (a backward one as two)"),
+        "gap": gaps(table, done),
+        "memory": memory(table),
+        "step-time": step_time(table),
+        "prompt": prompt(table),
+    }  # fmt: skip
+    for name, figure in drawn.items():
+        if figure is not None:
+            held = io.BytesIO()
+            figure.savefig(held, format="png")
+            write_file(folder / f"{name}.png", held.getvalue())
+
+
+def sheet(wide: float, high: float) -> Figure:
+    """An empty figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(wide, high), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def panels(table: Mapping[str, Any], lines: Sequence[Line], high: float = 4.8) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel a task that there are lines of, four in a row, and room for one legend below."""
+    tasks = [task for task in table["tasks"] if any(line.task == task for line in lines)]
+    wide = min(len(tasks), 4)
+    deep = -(-len(tasks) // wide)
+    figure = sheet(max(7.0, 4.6 * wide), high * deep)
+    axes = figure.subplots(deep, wide, squeeze=False).flat
+    held = dict(zip(tasks, axes, strict=False))
+    for unused in list(axes)[len(tasks) :]:
+        unused.set_axis_off()
+    for task, panel in held.items():
+        panel.set_title(task, fontsize=11)
+        panel.grid(alpha=0.25)
+    return figure, held
+
+
+def colours(lines: Sequence[Line]) -> dict[str, Any]:
+    """A colour a row, the same in every panel."""
+    import matplotlib as mpl
+
+    names = list(dict.fromkeys(line.row for line in lines))
+    table = mpl.colormaps["tab10" if len(names) <= 10 else "tab20"]
+    return {name: table(k % WIDE) for k, name in enumerate(names)}
+
+
+def legend(figure: Figure, axes: Mapping[str, Axes]) -> None:
+    """One legend for all panels."""
+    held: dict[str, Any] = {}
+    for panel in axes.values():
+        handles, names = panel.get_legend_handles_labels()
+        held |= dict(zip(names, handles, strict=True))
+    if held:
+        look: dict[str, Any] = {"ncols": min(4, len(held)), "fontsize": 8, "frameon": False}
+        figure.legend(list(held.values()), list(held), loc="outside lower center", **look)
+
+
+def label(text: str) -> str:
+    """A row's name as matplotlib takes it."""
+    return text.replace("$", r"\$").lstrip("_") or "row"
+
+
+def curves(table: Mapping[str, Any], lines: Sequence[Line], at: Points, unit: str) -> Figure | None:
+    """Validation score against a cost: the mean over seeds, each seed faintly; the test score as a mark at the end."""
+    trained = [line for line in lines if any(record.get("curve") for record in line.done.values())]
+    if not trained:
+        return None
+    figure, axes = panels(table, trained)
+    colour = colours(lines)
+    for line in trained:
+        curve(axes[line.task], line, at, colour[line.row])
+    for line in lines:
+        if line not in trained and line.task in axes:
+            level = 100 * float(np.mean([test(record) for record in line.done.values()]))
+            axes[line.task].axhline(level, color=colour[line.row], linestyle="-.", linewidth=1, label=label(line.row))
+    metric = named(next(iter(trained[0].done.values()))["test"]["metric"])
+    for panel in axes.values():
+        panel.set(xlabel=unit, ylabel=f"{metric} (%): validation; dots: test")
+        panel.set_xlim(left=0)
+    legend(figure, axes)
+    return figure
+
+
+def test(record: Mapping[str, Any]) -> float:
+    """A record's test score."""
+    held = record["test"]
+    return float(held["slots"][held["used"]][held["metric"]])
+
+
+def curve(axes: Axes, line: Line, at: Points, colour: Any) -> None:
+    """One row's curve: seeds are validated at the same steps, so their means are taken point by point."""
+    tracks = []
+    for seed, record in line.done.items():
+        points = [(at(line, seed, p), 100 * p["score"]) for p in record["curve"] if p["score"] is not None]
+        if points:
+            tracks.append(np.array(points))
+            axes.plot(*tracks[-1].T, color=colour, alpha=0.25, linewidth=0.8)
+    if not tracks:
+        return
+    size = min(map(len, tracks))
+    mean = np.mean([track[:size] for track in tracks], axis=0)
+    axes.plot(*mean.T, color=colour, label=label(line.row), marker=".", markersize=4)
+    axes.plot(
+        mean[-1, 0],
+        100 * np.mean([test(r) for r in line.done.values()]),
+        "o",
+        color=colour,
+        markersize=8,
+        markeredgecolor="white",
+    )
+
+
+def gaps(table: Mapping[str, Any], lines: Sequence[Line]) -> Figure | None:
+    """The gap B - C over the steps, its mean over seeds."""
+    held = [line for line in lines if any(record.get("gap") for record in line.done.values())]
+    if not held:
+        return None
+    figure, axes = panels(table, held)
+    colour = colours(lines)
+    for line in held:
+        tracks = [np.array(record["gap"], dtype=float) for record in line.done.values() if record.get("gap")]
+        size = min(map(len, tracks))
+        axes[line.task].plot(
+            *np.mean([t[:size] for t in tracks], axis=0).T, color=colour[line.row], label=label(line.row), linewidth=1
+        )
+    for panel in axes.values():
+        panel.axhline(0, color=GREY, linewidth=0.8)
+        panel.set(xlabel="step", ylabel="B - C (loss difference)")
+    legend(figure, axes)
+    return figure
+
+
+def bars(entries: Sequence[Mapping[str, Any]], kinds: Mapping[str, Sequence[float | None]], unit: str) -> Figure | None:
+    """Horizontal bars, a group a row, a colour a kind."""
+    if not any(value is not None for values in kinds.values() for value in values):
+        return None
+    several = len({entry["task"] for entry in entries}) > 1
+    names = [label(entry["row"] + (f", {entry['task']}" if several else "")) for entry in entries]
+    figure = sheet(9.0, 1.4 + (0.18 + 0.2 * len(kinds)) * len(names))
+    axes = figure.subplots()
+    high = 0.8 / len(kinds)
+    for k, (kind, values) in enumerate(kinds.items()):
+        places = [i + (k - (len(kinds) - 1) / 2) * high for i in range(len(names))]
+        made = axes.barh(places, [value or 0.0 for value in values], height=high * 0.92, label=kind)
+        axes.bar_label(made, ["" if value is None else f"{value:.4g}" for value in values], fontsize=7, padding=3)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel(unit)
+    axes.margins(x=0.12)
+    if len(kinds) > 1:
+        axes.legend(fontsize=8)
+    return figure
+
+
+MEMORY = {
+    "standing_mb": "before training, measured", "peak_mb": "peak of training, measured",
+    "estimated_mb": "peak of training, estimated for torch alone",
+}  # fmt: skip
+
+
+def memory(table: Mapping[str, Any]) -> Figure | None:
+    """Memory by kind."""
+    rows = [entry for entry in table["rows"] if entry["memory"]]
+    kinds = {word: [entry["memory"].get(key) for entry in rows] for key, word in MEMORY.items()}
+    return bars(rows, kinds, "MB (resident memory of the process; largest over a run, mean over seeds)")
+
+
+def step_time(table: Mapping[str, Any]) -> Figure | None:
+    """Seconds a step, as the file says and as the runs took."""
+    rows = [entry for entry in table["rows"] if entry["step_seconds"] is not None]
+    kinds = {"in the runs": [entry["step_seconds"] for entry in rows]}
+    if any(entry["cost"] is not None for entry in rows):
+        kinds |= {"in the file": [entry["cost"] for entry in rows]}
+    return bars(rows, kinds, "seconds a step")
+
+
+def prompt(table: Mapping[str, Any]) -> Figure | None:
+    """Scores with and without the hard prompt."""
+    rows = table.get("prompt", [])
+    kinds = {
+        "with the hard prompt": [100 * entry["scores"][0] for entry in rows],
+        "without": [100 * entry["scores"][1] for entry in rows],
+    }
+    return bars(rows, kinds, "test score (%)") if rows else None

@@ -1,0 +1,73 @@
+"""Choosing swept options: by validation alone, over the sweep's seeds, before any test row is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from zofo.experiment.cells import Cell, Values
+from zofo.experiment.grid import Grid
+from zofo.experiment.store import DONE, Record, Store
+from zofo.report.words import number, primary
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a row takes on a task: the values (None: every candidate failed), and every candidate's standing and fate."""
+
+    row: str
+    task: str
+    values: Values | None
+    candidates: list[dict[str, Any]]
+
+
+def choose(grid: Grid, store: Store, swept: Iterable[Cell]) -> list[Choice]:
+    """Choose for each row and task the values of the lowest mean standing over the seeds (ties: the first in the file).
+
+    A candidate with a seed that failed, or whose validation was never finite, is out.
+    """
+    found: dict[tuple[str, str], list[Cell]] = {}
+    for cell in swept:
+        found.setdefault((cell.row, cell.task), []).append(cell)
+    return [choice(grid, store, row, task, cells) for (row, task), cells in found.items()]
+
+
+def choice(grid: Grid, store: Store, row: str, task: str, cells: list[Cell]) -> Choice:
+    """Choose among the candidates of one row on one task."""
+    candidates: list[dict[str, Any]] = []
+    for values in unique(cells):
+        records = [store.record(cell) for cell in cells if cell.values == values]
+        held = [standing(record, grid.sweep.by) for record in records]
+        mean = math.fsum(v for v in held if v is not None) / len(held) if None not in held else None
+        candidates.append({"values": values, "standing": mean, "seeds": held, "failed": reasons(records)})
+    fit = [c for c in candidates if c["standing"] is not None and math.isfinite(c["standing"])]
+    best = min(fit, key=lambda c: c["standing"])["values"] if fit else None
+    return Choice(row, task, best, candidates)
+
+
+def unique(cells: Iterable[Cell]) -> list[Values]:
+    """The different values, in their order."""
+    found: list[Values] = []
+    for cell in cells:
+        if cell.values not in found:
+            found.append(cell.values)
+    return found
+
+
+def standing(record: Record | None, by: str) -> float | None:
+    """A run's standing at its best validation, lower being better; None where it failed or never had a finite one."""
+    best = (record or {}).get("validation")
+    if record is None or record["status"] != DONE or best is None:
+        return None
+    if by == "loss":
+        return number(best["standing"])
+    scores = best["scores"][best["used"]]
+    value = number(scores.get(primary(scores) or ""))
+    return None if value is None else -value
+
+
+def reasons(records: Iterable[Record | None]) -> list[str]:
+    """Why runs failed."""
+    return [f"{r['status']}: {r.get('reason', '')}" for r in records if r is not None and r["status"] != DONE]

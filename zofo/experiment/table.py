@@ -1,0 +1,229 @@
+"""The table of an experiment: a row and task a line, over its seeds; what failed stays in it."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zofo.experiment.bootstrap import Draws, averaged, draw, interval
+from zofo.experiment.cells import Cell, rows_of
+from zofo.experiment.grid import Grid
+from zofo.experiment.grid import spread as combined
+from zofo.experiment.store import DONE, Record, Store
+from zofo.report.words import SLOTS
+from zofo.run.jsonfile import read_json
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row on a task: its cells and records by seed (a cell without a record has not ended)."""
+
+    row: str
+    task: str
+    cells: dict[int, Cell]
+    records: dict[int, Record]
+
+    @property
+    def done(self) -> dict[int, Record]:
+        """The records that hold test scores."""
+        return {seed: r for seed, r in self.records.items() if r["status"] == DONE and "test" in r}
+
+
+def lines(grid: Grid, store: Store, cells: Iterable[Cell]) -> list[Line]:
+    """The lines of the table in the file's order, those without any cell (nothing could be chosen) too."""
+    by: dict[tuple[str, str], dict[int, Cell]] = {}
+    for cell in cells:
+        by.setdefault((cell.row, cell.task), {})[cell.seed] = cell
+    found = []
+    for task in grid.tasks:
+        for row in rows_of(grid, task):
+            held = by.get((row.name, task), {})
+            records = {seed: record for seed, cell in held.items() if (record := store.record(cell)) is not None}
+            found.append(Line(row.name, task, held, records))
+    return found
+
+
+def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
+    """Everything that the tables tell, as JSON."""
+    made = lines(grid, store, cells)
+    drawn = {(line.row, line.task): against(grid, line, made) for line in made}
+    entries = [entry(grid, store, line, drawn[line.row, line.task]) for line in made]
+    head: dict[str, Any] = {
+        "about": grid.about,
+        "model": grid.model,
+        "tasks": grid.tasks,
+        "seeds": grid.seeds,
+        "against": grid.against,
+    }
+    head |= {"budget": grid.budget.model_dump(exclude_none=True)}
+    table = {**head, "rows": entries}
+    if len(grid.tasks) > 1:
+        table["average"] = [average(grid, row.name, made, drawn) for row in grid.rows if not row.tasks]
+    if grid.reach:
+        trained = [line for line in made if any(cell.steps for cell in line.cells.values())]
+        table["levels"] = grid.reach
+        table["reach"] = [reached(grid, line) for line in trained]
+    if found := prompts(grid, made):
+        table["prompt"] = found
+    return table
+
+
+def entry(grid: Grid, store: Store, line: Line, drawn: Draws | None) -> Entry:
+    """A line of the table."""
+    done = list(line.done.values())
+    found: Entry = {"row": line.row, "task": line.task, "seeds": len(done), "wanted": len(grid.seeds)}
+    found |= {"metric": done[0]["test"]["metric"] if done else None, **spread([score(r) for r in done])}
+    found["slots"] = {
+        slot: spread([r["test"]["slots"][slot][r["test"]["metric"]] for r in done])
+        for slot in SLOTS if done and all(slot in r["test"]["slots"] for r in done)
+    }  # fmt: skip
+    found["used"] = dict(Counter(r["test"]["used"] for r in done))
+    found["difference"] = vars(interval(drawn)) if drawn is not None else None
+    found |= cost(line, done)
+    found["values"] = next((dict(cell.values) for cell in line.cells.values()), {})
+    found["failures"] = failures(store, line)
+    found["pending"] = len(line.cells) - len(line.records)
+    return found
+
+
+def score(record: Record, slot: str | None = None) -> float:
+    """A record's test score: of the adapter that validation chose, or of one named."""
+    test = record["test"]
+    return float(test["slots"][slot or test["used"]][test["metric"]])
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and standard deviation (n - 1; None of one value) and the values."""
+    values = list(values)
+    return {
+        "mean": statistics.fmean(values) if values else None,
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "values_by_seed": values,
+    }
+
+
+def cost(line: Line, done: Sequence[Record]) -> Entry:
+    """Steps, seconds (as measured in the runs, and as budgeted: steps x cost), passes, time a step, memory."""
+    cell = next(iter(line.cells.values()), None)
+    trained = [r for r in done if r.get("steps")]
+    found: Entry = {"steps": cell.steps if cell else None, "cost": cell.cost if cell else None}
+    found["budgeted_seconds"] = cell.steps * cell.cost if cell and cell.cost is not None else None
+    found["seconds"] = mean([r["seconds"] for r in trained])
+    found["passes"] = mean([passes(r) for r in trained])
+    found["step_seconds"] = mean([r["seconds"] / r["steps"] for r in trained])
+    keys = sorted({key for r in trained for key, value in r["memory"].items() if isinstance(value, (int, float))})
+    found["memory"] = {key: mean([r["memory"][key] for r in trained if key in r["memory"]]) for key in keys}
+    found["moved"] = mean(
+        [r["validation"]["moved"] for r in trained if (r["validation"] or {}).get("moved") is not None]
+    )
+    return found
+
+
+def passes(record: Record) -> int:
+    """Forward passes of a run, a backward one counted as two."""
+    return int(record["forwards"]) + 2 * int(record["backwards"])
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean; None of nothing."""
+    return statistics.fmean(values) if values else None
+
+
+def failures(store: Store, line: Line) -> list[str]:
+    """Why seeds have no score, a sentence each; where nothing could be chosen, why not."""
+    told = [
+        f"seed {seed}: {r['status']}: {r.get('reason', '')}" for seed, r in line.records.items() if r["status"] != DONE
+    ]
+    if line.cells or not store.choices.exists():
+        return told
+    held = [c for c in read_json(store.choices) if (c["row"], c["task"]) == (line.row, line.task)]
+    why = sorted({reason for c in held for candidate in c["candidates"] for reason in candidate["failed"]})
+    return [f"nothing could be chosen: {'; '.join(why)}"] if held else []
+
+
+def against(grid: Grid, line: Line, made: Sequence[Line]) -> Draws | None:
+    """Bootstrap draws of a line less the one that it is compared with, over seeds that both have; None without any."""
+    other = next((o for o in made if (o.row, o.task) == (grid.against, line.task)), None)
+    if other is None or other.row == line.row:
+        return None
+    both = [seed for seed in line.done if seed in other.done and same_rows(line.done[seed], other.done[seed])]
+    if not both:
+        return None
+    rows = {line.done[seed]["test"]["rows_sha256"] for seed in both}
+    differences = [by_row(line.done[seed]) - by_row(other.done[seed]) for seed in both]
+    return draw(differences, len(rows) == 1, grid.draws)
+
+
+def same_rows(one: Record, other: Record) -> bool:
+    """Whether two runs were tested on the same rows by the same metric: nothing else compares in pairs."""
+    return all(one["test"][key] == other["test"][key] for key in ("rows_sha256", "metric"))
+
+
+def by_row(record: Record) -> np.ndarray[Any, Any]:
+    """The metric of every test row, of the adapter that validation chose."""
+    test = record["test"]
+    return np.asarray(test["slots"][test["used"]]["by_row"], dtype=np.float64)
+
+
+def average(grid: Grid, row: str, made: Sequence[Line], drawn: Mapping[tuple[str, str], Draws | None]) -> Entry:
+    """A row over all tasks: the mean over tasks of each seed's scores, on the seeds that all tasks have."""
+    held = [line for line in made if line.row == row]
+    seeds = [seed for seed in grid.seeds if all(seed in line.done for line in held)]
+    values = [statistics.fmean(score(line.done[seed]) for line in held) for seed in seeds]
+    parts = [drawn[row, line.task] for line in held]
+    whole = [part for part in parts if part is not None]
+    difference = vars(interval(averaged(whole))) if whole and len(whole) == len(parts) else None
+    return {"row": row, "seeds": len(seeds), **spread(values), "difference": difference}
+
+
+def clock(cell: Cell, point: Mapping[str, Any]) -> float:
+    """Training seconds at a point of a curve: its step x the cost of one, where that is known, else as measured."""
+    return float(point["step"]) * cell.cost if cell.cost is not None else float(point["seconds"])
+
+
+def reached(grid: Grid, line: Line) -> Entry:
+    """When each seed's validation score first reached each of the asked-for values (None: never within the budget)."""
+    times = {}
+    for level in grid.reach:
+        firsts = []
+        for seed, record in line.done.items():
+            points = [p for p in record.get("curve", []) if p["score"] is not None and p["score"] >= level]
+            firsts.append(clock(line.cells[seed], points[0]) if points else None)
+        times[f"{level:g}"] = firsts
+    return {"row": line.row, "task": line.task, "seconds": times}
+
+
+def prompts(grid: Grid, made: Sequence[Line]) -> list[Entry]:
+    """Pairs of rows that differ in the hard prompt alone, and what its absence costs."""
+    found = []
+    kept = {(line.task, signature(grid, line)): line for line in made if line.cells and prompted(line)}
+    for line in made:
+        other = kept.get((line.task, signature(grid, line))) if line.cells and not prompted(line) else None
+        if other is None or not (line.done and other.done):
+            continue
+        scores = [statistics.fmean(score(r) for r in held.done.values()) for held in (other, line)]
+        found.append({
+            "task": line.task, "row": other.row, "without": line.row, "scores": scores, "drop": scores[0] - scores[1],
+        })  # fmt: skip
+    return found
+
+
+def prompted(line: Line) -> bool:
+    """Whether a line's rows are rendered with the task's prompt."""
+    return next(iter(line.cells.values())).config.data.hard_prompt
+
+
+def signature(grid: Grid, line: Line) -> str:
+    """What a line is but for its prompt and what was chosen for it."""
+    if not line.cells:
+        return ""
+    swept = {"data.hard_prompt", "run.seed", "run.steps", "run.eval_every", *combined(grid.row(line.row).sweep)[0]}
+    flat = next(iter(line.cells.values())).flat
+    return repr(sorted((key, repr(value)) for key, value in flat.items() if key not in swept))

@@ -1,0 +1,137 @@
+"""An experiment's tables as text: columns and cells, for a terminal and for markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zofo.report.card import grid as markdown
+from zofo.report.words import duration, figure, named
+
+Made = tuple[str, Sequence[str], list[Sequence[str]]]
+"""A title, columns and rows."""
+
+
+def tables(table: Mapping[str, Any]) -> list[Made]:
+    """All tables of an experiment: an overview over tasks, each task's rows, times to reach scores, the prompt's part."""
+    found = [overview(table)] if "average" in table else []
+    found += [task(table, name) for name in table["tasks"]]
+    found += [reach(table)] if "reach" in table else []
+    found += [prompt(table)] if "prompt" in table else []
+    return found
+
+
+def score(entry: Mapping[str, Any]) -> str:
+    """Mean and standard deviation in percent; "-" where there is none."""
+    if entry.get("mean") is None:
+        return "-"
+    if entry.get("metric") == "loss":
+        return figure(-entry["mean"])
+    sd = f" +- {100 * entry['sd']:.1f}" if entry.get("sd") is not None else ""
+    return f"{100 * entry['mean']:.1f}{sd}"
+
+
+def difference(entry: Mapping[str, Any]) -> str:
+    """A paired difference in points with its interval."""
+    held = entry.get("difference")
+    if held is None:
+        return "-"
+    mean, low, high = (100 * held[key] for key in ("mean", "low", "high"))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def note(entry: Mapping[str, Any]) -> str:
+    """What is missing, what failed, what was chosen."""
+    parts = list(entry["failures"])
+    parts += [f"{entry['pending']} to run"] if entry["pending"] else []
+    parts += (
+        [", ".join(f"{key.split('.', 1)[1]} {value}" for key, value in entry["values"].items())]
+        if entry["values"]
+        else []
+    )
+    return "; ".join(parts)
+
+
+def task(table: Mapping[str, Any], name: str) -> Made:
+    """A task's rows."""
+    rows = [entry for entry in table["rows"] if entry["task"] == name]
+    metric = named(next((entry["metric"] for entry in rows if entry["metric"]), None))
+    versus = [f"less {table['against']} [95 %]"] if table["against"] else []
+    columns = [
+        "row", f"test {metric}, %", "seeds", *versus, "p", "s", "used", "steps", "seconds", "passes", "s a step", "memory, MB", "notes",
+    ]  # fmt: skip
+    return f"{name}, {table['model']}", columns, [cells(entry, bool(versus)) for entry in rows]
+
+
+def cells(entry: Mapping[str, Any], versus: bool) -> list[str]:
+    """A line's cells."""
+    slots, peak = entry["slots"], entry["memory"].get("peak_mb")
+    used = " ".join(f"{name} x{count}" if len(entry["used"]) > 1 else name for name, count in entry["used"].items())
+    seconds = entry["budgeted_seconds"] if entry["budgeted_seconds"] is not None else entry["seconds"]
+    step = entry["cost"] if entry["cost"] is not None else entry["step_seconds"]
+    return [
+        entry["row"], score(entry), f"{entry['seeds']} of {entry['wanted']}", *([difference(entry)] if versus else []),
+        *(score({**slots[slot], "metric": entry["metric"]}) if slot in slots else "-" for slot in ("p", "s")),
+        used or "-", str(entry["steps"] or "-"), duration(seconds), figure(entry["passes"]), figure(step),
+        figure(peak and round(peak)), note(entry),
+    ]  # fmt: skip
+
+
+def overview(table: Mapping[str, Any]) -> Made:
+    """Rows by tasks, with the mean over tasks."""
+    by = {(entry["row"], entry["task"]): entry for entry in table["rows"]}
+    over = {entry["row"]: entry for entry in table["average"]}
+    names = list(dict.fromkeys(entry["row"] for entry in table["rows"]))
+    versus = [f"less {table['against']} [95 %]"] if table["against"] else []
+    rows: list[Sequence[str]] = []
+    for name in names:
+        mean = over.get(name, {})
+        cells = [score(by[name, t]) if (name, t) in by else "-" for t in table["tasks"]]
+        rows.append([name, *cells, score(mean), *([difference(mean)] if versus else [])])
+    return f"all tasks, {table['model']}", ["row", *table["tasks"], "mean", *versus], rows
+
+
+def reach(table: Mapping[str, Any]) -> Made:
+    """Seconds until validation first scored so much: the mean over seeds, or how many of them never did."""
+    levels = [f"{level:g}" for level in table["levels"]]
+    rows: list[Sequence[str]] = [
+        [entry["row"], entry["task"], *(first(entry["seconds"][level]) for level in levels)] for entry in table["reach"]
+    ]
+    columns = ["row", "task", *(f"{100 * float(level):g} %" for level in levels)]
+    return "training time until validation first scored", columns, rows
+
+
+def first(times: Sequence[float | None]) -> str:
+    """The mean of times; "> budget" for those that never came."""
+    held = [value for value in times if value is not None]
+    if len(held) == len(times):
+        return duration(sum(held) / len(held)) if held else "-"
+    few = f" ({len(times) - len(held)} of {len(times)} seeds)" if held else ""
+    return f"> budget{few}"
+
+
+def prompt(table: Mapping[str, Any]) -> Made:
+    """What the hard prompt is worth."""
+    rows: list[Sequence[str]] = [
+        (entry["row"], entry["task"], *(f"{100 * value:.1f}" for value in (*entry["scores"], -entry["drop"])))
+        for entry in table["prompt"]
+    ]
+    return "the hard prompt", ["row", "task", "with, %", "without, %", "points"], rows
+
+
+def document(table: Mapping[str, Any], name: str) -> str:
+    """The markdown of all tables."""
+    budget = ", ".join(f"{value:g} {unit}" for unit, value in table["budget"].items())
+    parts = [
+        f"# {name}",
+        table["about"],
+        f"Model {table['model']}; seeds {', '.join(map(str, table['seeds']))}; budget {budget} a run.",
+    ]
+    parts.append(
+        "Test scores are means over seeds +- their standard deviation, at the checkpoint and with the adapter of the lowest "
+        "validation loss; p and s apart. Brackets: 95 % of the paired difference over seeds and test rows (of one seed: "
+        "over rows alone). Seconds are steps x the cost of a step where the file gives one, else as measured; a backward pass counts as two passes."
+    )
+    for title, columns, rows in tables(table):
+        parts.append(f"## {title}\n\n{markdown(columns, rows)}")
+    return "\n\n".join(part for part in parts if part) + "\n"

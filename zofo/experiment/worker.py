@@ -1,0 +1,113 @@
+"""The process of one run: `python -m zofo.experiment.worker JOB.json`, started by `zofo experiment`.
+
+A process a run, because a run may end it: the system kills what takes too much memory, and a library may abort. The
+experiment goes on, and the row stays in the table with the reason. When the experiment itself dies, its end of
+this process's standard input closes; the run then stops as at SIGTERM, its state safe.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from zofo import loop
+from zofo.config import build, flatten
+from zofo.errors import BadInput, ZofoError
+from zofo.experiment import record
+from zofo.experiment.store import DONE
+from zofo.memory import heap
+from zofo.report.terminal import Reporter
+from zofo.run.folder import RunFolder
+from zofo.run.jsonfile import read_json, write_json
+from zofo.run.lock import lock
+from zofo.run.signals import Interrupted
+
+FULL = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+PATIENCE = 60.0
+"""Seconds that a run is waited for which a process of an experiment that died still saves."""
+
+
+def main(path: str) -> int:
+    """Do a job and return the exit status: 0 done, 1 failed (the record says why), 130 or 143 stopped."""
+    watch()
+    heap.keep()
+    return perform(Path(path))
+
+
+def perform(path: Path) -> int:
+    """Do a job, and write how it ended."""
+    order = read_json(path)
+    frame = {"name": order["name"], "digest": order["digest"], "evaluate": order["evaluate"]}
+    began = time.perf_counter()
+    try:
+        found = {"status": DONE} | work(order)
+    except (Interrupted, KeyboardInterrupt) as error:
+        return error.status if isinstance(error, Interrupted) else 130
+    except Exception as error:
+        found = failure(error)
+    result, options = Path(order["result"]), flatten(order["config"], "")
+    before = read_json(result).get("wall", 0.0) if result.exists() else 0.0  # trained then, tested now
+    write_json(result, {**frame, **found, "wall": before + time.perf_counter() - began, "options": options})
+    return 0 if found["status"] == DONE else 1
+
+
+def work(order: dict[str, Any]) -> dict[str, Any]:
+    """Train (or go on), and test where the job says so."""
+    settings = build(flatten(order["config"], ""))
+    if order["evaluate"]:
+        return record.as_it_is(settings)
+    run = RunFolder(Path(order["run"]))
+    wait_for(run)
+    if not run.eval.exists():  # written last
+        with Reporter() as show:
+            if run.config.exists():
+                loop.resume(run, show)
+            else:
+                loop.start(settings, {"run.name"}, show)
+    found = record.trained(run)
+    return found | ({"test": record.tested(run)} if order["test"] else {})
+
+
+def wait_for(run: RunFolder) -> None:
+    """Wait while another process holds the run: one whose experiment died lets go in seconds."""
+    until = time.monotonic() + PATIENCE
+    while run.path.exists():
+        try:
+            with lock(run):
+                return
+        except BadInput:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """How a run failed, for its record; the traceback goes to the log."""
+    if not isinstance(error, ZofoError):
+        import traceback
+
+        traceback.print_exc()
+    text = str(error) or type(error).__name__
+    full = isinstance(error, MemoryError) or any(word in text.lower() for word in FULL)
+    reason = text if isinstance(error, ZofoError) else f"{type(error).__name__}: {text}"
+    return {"status": "out of memory" if full else "failed", "reason": " ".join(reason.split())[:400]}
+
+
+def watch() -> None:
+    """Stop this process as SIGTERM would when the other end of standard input closes."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
