@@ -59,7 +59,7 @@ BAD = [
     ("train --seed 1 --seed 2", "--seed: given more than once; give it once"),
     ("train x", "one word too many"),
     ("train --data.hard_prompt=perhaps", "--data.hard_prompt perhaps: not true or false"),
-    ("ls nothing", "no such choice; choose one of: models, presets, runs, tasks"),
+    ("ls nothing", "no such choice; choose one of: experiments, models, presets, runs, tasks"),
     ("ls preset", "did you mean 'presets'?"),
     ("eval", "RUN|MODEL: no value was given"),
     ("export x", "--out: no value was given"),
