@@ -21,7 +21,7 @@ def test_passes_are_those_of_the_steps_and_the_yaml_goes_into_the_file(lab, make
     passes = {name: tasks["reviews"]["passes"] for name, tasks in found.items()}
     assert passes == {"fo": 3, "mezo": 2, "bilevel": 2 * 2 * 3 + 6}
     assert all(tasks["reviews"]["seconds"] > 0 for tasks in found.values())
-    assert said[-1] == "reviews, round 2 of 2: bilevel"
+    assert said[-1] == "reviews: 2 rounds of fo, mezo, bilevel"
     file = tmp_path / "with.yaml"
     kept = (tmp_path / "tiny.yaml").read_text(encoding="utf-8")
     file.write_text(kept + costs.as_yaml(found) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from zofo import config, job, settled
 from zofo.bench.peak import allocated
 from zofo.bench.step import interleaved
+from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import Job
 from zofo.methods import table
@@ -55,11 +56,15 @@ def started(name: str, flags: Mapping[str, Any], say: Callable[[str], None]) -> 
     named |= {} if held.data.task or held.data.train else {"data.task": TASK}
     settings = config.build({**config.flatten(held.model_dump(), ""), **named})
     table.check(settings, given)
+    return begun(settings, given, lambda note: say(f"{name}: {note}"))
+
+
+def begun(settings: Config, given: Collection[str], say: Callable[[str], object]) -> Running:
+    """A configuration at its start, as `zofo train` begins it; no validation or test row is read."""
     settings, notes = settled.types(settings)
-    made = job.assemble(settings, job.prepare(settings, given, wanted=("f", "p")))
-    made, more = settled.stacked(made)
+    made, more = settled.stacked(job.assemble(settings, job.prepare(settings, given, wanted=("f", "p"))))
     for note in (*notes, *more):
-        say(f"{name}: {note}")
+        say(note)
     return Running(made, made.begin())
 
 
