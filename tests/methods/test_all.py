@@ -61,14 +61,21 @@ CASES: dict[str, tuple[dict[str, Any], int, int, int]] = {
     ),
     "two-stage": (LR | {"method.name": "two-stage"}, 20, 1, 1),
     "two-stage, prompt": (LR | {"method.name": "two-stage", "adapter.kind": "prompt"}, 40, 1, 1),
-    "two-stage, at once": (LR | {"method.name": "two-stage", "method.stage_one": 1}, 12, 1, 1),
+    "two-stage, at once": (
+        LR | {"method.name": "two-stage", "method.stage_one": 1, "method.lr_theta": 3e-4}, 100, 1, 1,
+    ),
     "addax": ({"method.name": "addax", "method.lr_theta": 0.02, "method.alpha": 1e-3}, 12, 2 + 1, 1),
     "addax, by length": (
         {"method.name": "addax", "method.lr_theta": 0.02, "method.alpha": 1e-3, "method.short_tokens": 6}, 15, 2 + 1, 1,
     ),
     "sketch": (SKETCH | {"method.name": "sketch", "method.lr_theta": 0.2}, 15, 1, 1),
 }  # fmt: skip
-EVERY = pytest.mark.parametrize("case", sorted(CASES))
+SLOW = {
+    "bilevel, prefix", "bilevel, prompt", "bilevel, follow", "bilevel, zeroth order below", "first-order, full, sgd", "mezo, prompt",
+}  # fmt: skip
+EVERY = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in sorted(CASES)]
+)
 STEPS = 4
 
 
