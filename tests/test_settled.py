@@ -26,6 +26,7 @@ from zofo.run.jsonfile import read_json
 from zofo.run.signals import Interrupted
 from zofo.saved import open_run
 from zofo.settled import fastest, products  # before the tests' own machine takes its place
+from zofo.tasks import definition
 
 SMALL: dict[str, Any] = {
     "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,
@@ -99,7 +100,7 @@ class TestTypes:
     ) -> None:
         if (key, dtype) != ("model.weights", "fp32"):
             unmeasured(monkeypatch)
-        monkeypatch.setattr(settled, "holds", lambda settings, dtype: True)
+        monkeypatch.setattr(settled, "holds", lambda *_: True)
         found, notes = settled.types(build({key: dtype}))
         assert choices(found)[:2] == (dtype, dtype) and len(notes) == ((key, dtype) == ("model.weights", "fp32"))
 
@@ -122,8 +123,26 @@ class TestTypes:
         """Where theta sees one loss, there is no lambda; in fp16 nothing was measured."""
         assert settled.holds(build(flags), dtype) == held
 
+    @pytest.mark.parametrize(
+        ("task", "flags", "want"),
+        [
+            ("sst2", {}, ("fp32", 1e-3)),
+            ("sst2", {"method.objective": "lm"}, ("bf16", 3e-3)),
+            ("sst2", {"method.name": "mezo"}, ("bf16", 1e-3)),
+            ("sst2", {"method.lam": 0.0}, ("bf16", 1e-3)),
+            ("reviews", {}, ("bf16", 3e-3)),
+            ("reviews", {"method.objective": "classification"}, ("fp32", 1e-3)),
+        ],
+    )
+    def test_a_classification_loss_has_a_smaller_probe_and_holds_alone(
+        self, task: str, flags: dict[str, Any], want: tuple[str, float]
+    ) -> None:
+        """As measured after training (benchmarks/estimate); the task says which loss `auto` is."""
+        found, _ = settled.types(build({"model.dtype": "bf16", "data.task": task} | flags), definition.find(task))
+        assert (found.method.probe_dtype, found.method.eps) == want
+
     def test_probes_are_computed_in_fp32_where_estimates_do_not_hold(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(settled, "holds", lambda settings, dtype: dtype == "fp32")
+        monkeypatch.setattr(settled, "holds", lambda settings, dtype, objective: dtype == "fp32")
         found, notes = settled.types(build({"model.dtype": "bf16"}))
         assert choices(found) == ("bf16", "fp32", 1e-3, "auto")
         assert notes == ["theta's probes are computed in fp32: lambda 10 magnifies the error that bf16 makes"]
@@ -132,12 +151,12 @@ class TestTypes:
         assert note == "theta's probes are computed in fp32: what errors fp16 makes was not measured"
 
     def test_half_weights_are_probed_in_their_own_type_whatever_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(settled, "holds", lambda settings, dtype: False)
+        monkeypatch.setattr(settled, "holds", lambda *_: False)
         found, notes = settled.types(build({"model.weights": "bf16"}))
         assert choices(found) == ("bf16", "bf16", 3e-3, "auto") and notes == []
 
     def test_a_method_without_probes_is_not_told_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(settled, "holds", lambda settings, dtype: False)
+        monkeypatch.setattr(settled, "holds", lambda *_: False)
         assert settled.types(build({"method.name": "first-order", "model.dtype": "bf16"}))[1] == []
 
     @pytest.mark.parametrize(

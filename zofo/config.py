@@ -166,9 +166,10 @@ class MethodConfig(Section):
         description="steps that a sketch's R is kept for, so how long momentum and adam remember (0: 1; momentum 20, adam 100)",
     )
     transfer: bool = Field(False, description="carry the first moments over to a new R, instead of beginning anew")
-    eps: float = Field(0.0, ge=0, description="probe size (0: by the probes' dtype)")
+    eps: float = Field(0.0, ge=0, description="probe size (0: by the probes' dtype and the loss)")
     probe_dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="dtype that theta's probes are computed in (auto: the computing dtype where estimates hold)"
+        "auto",
+        description="dtype that theta's probes are computed in (auto: the computing dtype where estimates of the loss hold)",
     )
     stack: Literal["auto", "on", "off"] = Field(
         "auto", description="evaluate theta + eps z and theta - eps z in one pass (auto: measured; chosen once a run)"

@@ -276,7 +276,7 @@ def start(settings: Config, given: Collection[str] = (), show: Show | None = Non
     settings = named(settings, given)
     folder.refuse_begun(RunFolder(Path(settings.run.dir) / folder.check_name(settings.run.name)))
     prepared = prepare(settings, given)
-    settings, chosen = settled.types(settings)
+    settings, chosen = settled.types(settings, prepared.task)
     for note in (*prepared.notes, *chosen):
         show.note(note)
     job, chosen = settled.stacked(assembled(settings, prepared, show))

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 
-from zofo import models
+from zofo import models, objectives
 from zofo.config import Config
 from zofo.core.estimate import ESTIMATORS
 from zofo.core.probe.scratch import Scratch
@@ -22,9 +22,13 @@ from zofo.job import Job
 from zofo.methods import table
 from zofo.methods.state import EPS, Problem
 from zofo.methods.table import moves_theta
+from zofo.tasks.definition import Task
 
-BY_DTYPE = {"fp32": EPS, "bf16": 3e-3, "fp16": EPS}  # probe sizes of the smallest error
-HELD = {"bf16": 10.0}  # the largest lambda at which estimates of G were within the error bar
+SIZES = {("bf16", "lm"): 3e-3}  # probe sizes of the smallest error by type and objective, where it is not EPS
+HELD = {
+    ("bf16", "lm"): 10.0,
+    ("bf16", "classification"): 0.0,
+}  # the largest lambda at which estimates of G were within the bar
 GAIN = 0.97  # of the time: less is not worth another order of summation
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,9 +48,14 @@ def with_(config: Config, dtype: str, probe_dtype: str, eps: float, stack: str) 
     return config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype}), "method": method})
 
 
-def types(config: Config) -> tuple[Config, list[str]]:
-    """Choose computing dtype, the probes' dtype and the probe size; returns the choices and what to tell. Cost: a few products."""
+def types(config: Config, task: Task | None = None) -> tuple[Config, list[str]]:
+    """Choose computing dtype, the probes' dtype and the probe size; returns the choices and what to tell. Cost: a few products.
+
+    The task says which loss `--objective auto` is; without one it is the LM loss.
+    """
     notes: list[str] = []
+    asked = objectives.name_of(config, task) if task is not None else config.method.objective
+    objective = "classification" if asked == "classification" else "lm"
     dtype = config.model.dtype
     if dtype == "auto" and config.model.weights != "fp32":
         dtype = config.model.weights
@@ -57,23 +66,25 @@ def types(config: Config) -> tuple[Config, list[str]]:
         notes.append(f"computing in {dtype} (a product took: {told}); --dtype fixes it")
     probes = config.method.probe_dtype
     if probes == "auto":
-        probes = dtype if config.model.weights != "fp32" or holds(config, dtype) else "fp32"
+        probes = dtype if config.model.weights != "fp32" or holds(config, dtype, objective) else "fp32"
         if probes != dtype and table.zeroth(config.method):
             known = f"lambda {config.method.lam:g} magnifies the error that {dtype} makes"
-            why = known if dtype in HELD else f"what errors {dtype} makes was not measured"
+            why = known if (dtype, objective) in HELD else f"what errors {dtype} makes was not measured"
             notes.append(f"theta's probes are computed in fp32: {why}")
-    eps = config.method.eps or BY_DTYPE[probes]
+    eps = config.method.eps or SIZES.get((probes, objective), EPS)
     return with_(config, dtype, probes, eps, config.method.stack), notes
 
 
-def holds(config: Config, dtype: str) -> bool:
+def holds(config: Config, dtype: str, objective: str = "lm") -> bool:
     """Whether estimates in a dtype are within the error bar, as far as it was measured: mean square error 0.05 of the variance.
 
-    One loss, and G up to the lambda of HELD, in bf16 with the head in fp32 at eps = 3e-3 (benchmarks/estimate). A larger
-    lambda pulls p and s together, B - C to nothing, and its error stays.
+    One loss, and G up to the lambda of HELD, in bf16 with the head in fp32 (benchmarks/estimate). A larger lambda pulls p
+    and s together, B - C to nothing, and its error stays; a classification loss bends so much after training that the
+    larger probe which the LM loss wants in bf16 is too large for it.
     """
     magnified = table.zeroth(config.method) and "method.lam" in table.effective(config)
-    return dtype == "fp32" or (dtype in HELD and (not magnified or config.method.lam <= HELD[dtype]))
+    held = HELD.get((dtype, objective))
+    return dtype == "fp32" or (held is not None and (not magnified or config.method.lam <= held))
 
 
 def products(device: torch.device) -> dict[str, float]:

@@ -61,8 +61,9 @@ def started(name: str, flags: Mapping[str, Any], say: Callable[[str], None]) -> 
 
 def begun(settings: Config, given: Collection[str], say: Callable[[str], object]) -> Running:
     """A configuration at its start, as `zofo train` begins it; no validation or test row is read."""
-    settings, notes = settled.types(settings)
-    made, more = settled.stacked(job.assemble(settings, job.prepare(settings, given, wanted=("f", "p"))))
+    ready = job.prepare(settings, given, wanted=("f", "p"))
+    settings, notes = settled.types(settings, ready.task)
+    made, more = settled.stacked(job.assemble(settings, ready))
     for note in (*notes, *more):
         say(note)
     return Running(made, made.begin())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zofo.memory.sizes import Size
     from zofo.memory.work import Work
     from zofo.sources import Source
+    from zofo.tasks.definition import Task
 
 COLUMNS = (
     "method", "weights", "adapters and optimizers", "scratch", "forward and backward pass", "forward pass", "scoring",
@@ -54,19 +55,19 @@ def begun(config: Config, given: Collection[str]) -> tuple[Source, Config, Work,
 
     if config.data.task or config.data.train:
         ready = job.prepare(config, given)
-        config, notes = decided(config)
+        config, notes = decided(config, ready.task)
         return ready.source, config, work.of_rows(config, ready.task, ready.encoded, ready.tokenizer), notes
     source, (config, notes) = sources.find(config.model.name), decided(config)
     room = (models.positions(source) or config.data.max_length + job.virtual(config)) - job.virtual(config)
     return source, config, work.of_shape(config, min(config.data.max_length, room)), notes
 
 
-def decided(config: Config) -> tuple[Config, list[str]]:
+def decided(config: Config, task: Task | None = None) -> tuple[Config, list[str]]:
     """The configuration with every `auto` decided as a run would, by measuring, but for `stack`: on, which takes more."""
     from zofo import settled
     from zofo.methods.table import effective
 
-    made, notes = settled.types(config)
+    made, notes = settled.types(config, task)
     if made.method.stack != "auto":
         return made, notes
     if "method.stack" in effective(made):
