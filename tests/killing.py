@@ -61,7 +61,7 @@ CASES: dict[str, dict[str, Any]] = {
         "method.schedule_theta": "linear", "method.warmup": 2,
     },
     "two-stage": THETA | {"method.name": "two-stage", "method.stage_one": 4, "method.lr_p": 1e-2, "method.decay": 0.1},
-    "addax": {"method.lr_theta": 1e-4, "method.stack": "off", "method.name": "addax", "method.alpha": 0.1, "method.short_tokens": 40},
+    "addax": {"method.lr_theta": 1e-4, "method.stack": "off", "method.name": "addax", "method.alpha": 0.1, "method.short_tokens": 46},
     "first-order": {"method.name": "first-order", "adapter.dropout": 0.2, "method.schedule": "cosine", "method.warmup": 3},
 }  # fmt: skip
 FEW = [
