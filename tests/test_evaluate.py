@@ -246,8 +246,11 @@ def test_free_answers_are_generated_and_compared(writer: Any, spelling: Any) -> 
     assert found["predictions"] == wanted and len(set(wanted)) > 3
     assert found["em"] == sum(w in row.texts or w + " " in row.texts for w, row in zip(wanted, rows, strict=True)) / 9
     assert found["f1"] >= found["em"] >= 1 / 9
+    assert {name: sum(values) / 9 for name, values in found["by_row"].items()} == pytest.approx(
+        {name: found[name] for name in ("f1", "em")}
+    )
     names = ("loss", "f1", "em")
-    assert {key for key in found if key not in ("predictions", "losses", "scores")} == {
+    assert {key for key in found if key not in ("predictions", "losses", "scores", "by_row")} == {
         "n", *names, *(f"{name}_se" for name in names)
     }  # fmt: skip
 

@@ -12,7 +12,6 @@ from zofo.bench.step import interleaved
 from zofo.bench.whole import Running, begun
 from zofo.experiment.cells import cell, combinations, rows_of
 from zofo.experiment.grid import Cost, Grid
-from zofo.memory import heap
 
 Costs = dict[str, dict[str, dict[str, float]]]
 
@@ -22,7 +21,6 @@ def measure(grid: Grid, rounds: int, say: Callable[[str], object]) -> Costs:
 
     All rows of a task are in memory at once. Nothing is written; no validation or test row is read.
     """
-    heap.keep()
     found: Costs = {}
     unlimited = grid.model_copy(update={"costs": {row.name: Cost(seconds=1.0, passes=1.0) for row in grid.rows}})
     for task in grid.tasks:
