@@ -331,7 +331,7 @@ def solve(lam: float, coupling: str, steps: int = 300) -> torch.Tensor:
     return toy.theta.detach()
 
 
-@pytest.mark.parametrize("coupling", ["both", "outer"])
+@pytest.mark.parametrize("coupling", ["both", pytest.param("outer", marks=pytest.mark.slow)])
 def test_converges_to_the_bilevel_optimum_as_lambda_grows(coupling: str) -> None:
     bilevel_optimum = optimum(math.inf)
     distances = []
