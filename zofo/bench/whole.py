@@ -73,13 +73,14 @@ def main(
     names: Sequence[str],
     flags: Mapping[str, Any] | None = None,
     rounds: int = 5,
-    steps: int = 4,
+    steps: int = 8,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Seconds an iteration of each configuration, and what an iteration takes above what stands between them.
 
     Args: names, presets or YAML files; flags, options over all of them, by dotted key; rounds of `steps` iterations of
-    each, interleaved, after one that does not count. Means, for rows differ: take enough iterations. Raises: BadInput. Memory: a model for each configuration.
+    each, interleaved, after one that does not count. Means, for rows differ: take enough iterations. Raises: BadInput.
+    Memory: a model for each configuration.
     """
     if len(set(names)) < len(names) or not names:
         raise BadInput(" ".join(names) or "no configuration", "each is measured once", "name presets or YAML files")

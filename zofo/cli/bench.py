@@ -31,16 +31,8 @@ COLUMNS = (
     "task", "rows", "candidates", "one by one, s", "zofo, s", "times faster", "same predictions", "log-probabilities differ by",
 )  # fmt: skip
 WHOLE = (
-    "iteration of",
-    "dtype",
-    "median, s",
-    "min, s",
-    "max, s",
-    "of the first",
-    "forward",
-    "backward",
-    "memory of a step",
-)
+    "iteration of", "dtype", "mean, s", "min, s", "max, s", "of the first", "forward", "backward", "memory of a step",
+)  # fmt: skip
 ESTIMATES = ("where", "objective", "dtype", "eps", "error", "se", "smallest", "in goal", "rms error", "|grad|", "n")
 COSINES = ("where", "objective", "estimator", "dtype", "eps", "cosine", "se", "variance", "se", "formula", "n")
 READ = ("data.", "adapter.", "model.name", "model.device", "method.objective", "method.lam", "method.weighting",
