@@ -81,6 +81,16 @@ def bilevel_options(config: Config) -> set[str]:
     return used | ({"lam_start"} if m.lam_schedule != "constant" else set())
 
 
+def meta_options(config: Config) -> set[str]:
+    """The options that meta-training reads: the bilevel solver's, and which tasks. Own adapters are scored each by itself."""
+    return bilevel_options(config) | {"tasks", "sampling", "adapters"}
+
+
+def reptile_options(config: Config) -> set[str]:
+    """The options that Reptile reads; the schedule is that of lr_outer."""
+    return LEARNER | {"lr_p", "lr_outer", "T", "tasks", "sampling", "accumulate_lower"}
+
+
 def mezo_options(config: Config) -> set[str]:
     """The options that MeZO reads."""
     return ZEROTH - (set() if full(config.method) else {"probe", "stack"}) | {"tune"}
@@ -187,7 +197,28 @@ METHODS: dict[str, Method] = {
         zeroth=True,
         exact=yes,
     ),
+    "meta": Method(
+        "zofo.methods.meta",
+        "Bilevel-ZOFO over many tasks: one theta, an adapter a task, made ready for new tasks",
+        "for each of `tasks` tasks T (both: 2 T) forward and backward passes, then 6 q forward passes",
+        meta_options,
+        uses_adapter=yes,
+        moves=yes,
+        learners=yes,
+        zeroth=True,
+    ),
+    "reptile": Method(
+        "zofo.methods.reptile",
+        "Reptile: an adapter's start from which a new task is a few steps away, the base frozen",
+        "for each of `tasks` tasks T forward and backward passes",
+        reptile_options,
+        uses_adapter=yes,
+        moves=no,
+        learners=yes,
+        zeroth=False,
+    ),
 }
+LEVELS = ("bilevel", "meta")  # those with the bilevel method's two levels
 
 
 def effective(config: Config) -> set[str]:
@@ -214,7 +245,7 @@ def effective(config: Config) -> set[str]:
     ):
         used -= {"model.shadow"}
     used |= {f"data.{key}" for key in type(config.data).model_fields}
-    if config.method.name != "bilevel":
+    if config.method.name not in LEVELS:
         used -= {"data.upper_share"}
     used |= {f"run.{key}" for key in type(config.run).model_fields}
     return used if replays(config) else used - {"run.snapshot_every"}
@@ -224,7 +255,7 @@ def learns_below(config: Config) -> bool:
     """Whether the lower level has backward passes: dropout acts in no others."""
     m = config.method
     alone = m.s == "on" and m.coupling == "outer" and m.lam == 0  # p steps above only, in eval mode
-    if m.name == "bilevel":
+    if m.name in LEVELS:
         return m.lower == "first-order" and not alone
     return METHODS[m.name].learners(config)
 
@@ -246,7 +277,7 @@ def full(m: MethodConfig) -> bool:
 
 def sketches(m: MethodConfig) -> bool:
     """Whether theta goes by a sketch of its gradient, so by backward passes."""
-    return m.name == "sketch" or (m.name == "bilevel" and m.upper == "sketch")
+    return m.name == "sketch" or (m.name in LEVELS and m.upper == "sketch")
 
 
 def zeroth(m: MethodConfig) -> bool:
@@ -300,7 +331,7 @@ def check(config: Config, given: Collection[str]) -> None:
             f"the rule {config.method.rule} is scale-free and undoes it",
             "leave it out",
         )
-    if config.method.inference_adapter == "s" and config.method.name == "bilevel" and config.method.s == "off":
+    if config.method.inference_adapter == "s" and config.method.name in LEVELS and config.method.s == "off":
         raise BadInput("--method.inference_adapter s", "s is off", "leave it out")
 
 
@@ -316,7 +347,7 @@ def refuse_sketches(config: Config) -> None:
     if m.noise not in ("gaussian", "rademacher"):
         found = "a sketch's R has independent entries"
         raise BadInput(f"--method.noise {m.noise}", found, "take rademacher or gaussian")
-    if m.name == "bilevel" and m.lower == "zeroth-order":
+    if m.name in LEVELS and m.lower == "zeroth-order":
         raise BadInput("--method.upper sketch", "it takes backward passes, and the lower level has none", "take lower first-order")  # fmt: skip
 
 
