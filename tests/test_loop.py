@@ -53,8 +53,8 @@ def test_a_run_killed_at_every_step_and_resumed_has_the_bits_of_one_never_stoppe
 
 
 def test_the_same_for_other_methods_and_for_half_precision_weights(folder: str, tmp_path: Path) -> None:
-    """At a few points of each way to restore: theta replayed, rounded stochastically, held with a sketch's moments, or with Adam's. All methods at every point: slow."""
-    cases = ["bilevel", "bilevel-half", "bilevel-sketch", "first-order-full"]
+    """At a few points of each way to restore: theta replayed, rounded stochastically, held with a sketch's moments, or with Adam's; adapters of many tasks. All methods at every point: slow."""
+    cases = ["bilevel", "bilevel-half", "bilevel-sketch", "first-order-full", "meta"]
     cases = [f"{case}/few" for case in cases]
     assert killed(folder, tmp_path, *cases) == dict.fromkeys(cases, 4)
 
@@ -75,6 +75,10 @@ def test_the_same_for_other_methods_and_for_half_precision_weights(folder: str, 
         "first-order-full",
         "two-stage",
         "addax",
+        "meta",
+        "meta-sketch",
+        "meta-shared",
+        "reptile",
     ],
 )
 def test_the_same_at_every_step_and_for_other_rules_adapters_and_starts(folder: str, tmp_path: Path, case: str) -> None:

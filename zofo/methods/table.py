@@ -41,6 +41,8 @@ class Method:
     Functions of the configuration: options; uses_adapter; moves, whether theta moves; learners, whether adapters have
     optimizers of their own; exact, whether theta's whole gradient is formed. zeroth: whether it has a zeroth-order
     level; full: whether `tune auto` means all weights; joint: whether zeroth order moves the adapter with theta.
+    several: whether it learns from several tasks; apart, whether each has adapters of its own; spare, copies of the
+    adapters that stand beside them.
     """
 
     module: str
@@ -54,6 +56,9 @@ class Method:
     exact: Callable[[Config], bool] = lambda config: False
     full: bool = False
     joint: bool = False
+    several: bool = False
+    apart: Callable[[Config], bool] = lambda config: False
+    spare: Callable[[Config], int] = lambda config: 0
 
     def load(self) -> Any:
         """Import the method's module (`slots`, `init`, `step`)."""
@@ -89,6 +94,11 @@ def meta_options(config: Config) -> set[str]:
 def reptile_options(config: Config) -> set[str]:
     """The options that Reptile reads; the schedule is that of lr_outer."""
     return LEARNER | {"lr_p", "lr_outer", "T", "tasks", "sampling", "accumulate_lower"}
+
+
+def own(config: Config) -> bool:
+    """Whether every task has adapters of its own, where that is to be chosen."""
+    return config.method.adapters == "own"
 
 
 def mezo_options(config: Config) -> set[str]:
@@ -206,6 +216,9 @@ METHODS: dict[str, Method] = {
         moves=yes,
         learners=yes,
         zeroth=True,
+        several=True,
+        apart=own,
+        spare=lambda config: int(own(config)),  # the start of a task that was never used
     ),
     "reptile": Method(
         "zofo.methods.reptile",
@@ -216,6 +229,10 @@ METHODS: dict[str, Method] = {
         moves=no,
         learners=yes,
         zeroth=False,
+        several=True,
+        spare=lambda config: (
+            4
+        ),  # where tasks begin (twice, with what a failed step goes back to), their sum, and where p goes
     ),
 }
 LEVELS = ("bilevel", "meta")  # those with the bilevel method's two levels
@@ -290,6 +307,21 @@ def replays(config: Config) -> bool:
     m = config.method
     apart = METHODS[m.name].joint and m.noise == "sphere"  # its scale goes by theta and p; theta alone is replayed
     return moves_theta(config) and not (m.rule == "adam" or sketches(m) or exact(config) or apart)
+
+
+def several(config: Config) -> bool:
+    """Whether the method learns from several tasks, each by itself."""
+    return METHODS[config.method.name].several
+
+
+def apart(config: Config) -> bool:
+    """Whether every training task has adapters of its own, so that the model by itself has none."""
+    return METHODS[config.method.name].apart(config)
+
+
+def lends(config: Config) -> bool:
+    """Whether the trained model has an adapter."""
+    return METHODS[config.method.name].uses_adapter(config) and not apart(config)
 
 
 def joint(config: Config) -> bool:
