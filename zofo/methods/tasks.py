@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from zofo.core import streams
@@ -36,7 +35,7 @@ def used(state: State, members: Iterable[Member]) -> dict[str, int]:
 
 def averaged(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each number over the tasks."""
-    return {key: math.fsum(of[key] for of in numbers) / len(numbers) for key in numbers[0]} if numbers else {}
+    return {key: sum(of[key] for of in numbers) / len(numbers) for key in numbers[0]} if numbers else {}
 
 
 def left_out(names: Sequence[str], what: str) -> tuple[str, ...]:
