@@ -30,8 +30,11 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "evaluate": {"scoring", "tasks"},
     "objectives": {"config", "scoring", "tasks"},
     "memory": {
-        "adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "problem", "scoring", "tasks",
+        "adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "prepared", "problem", "scoring", "tasks",
     },
+    "prepared": {"config", "methods", "models", "objectives", "scoring", "sources", "tasks"},
+    "mixed": {"config", "models", "objectives", "prepared", "sources", "tasks"},
+    "scorer": {"evaluate", "prepared", "scoring"},
     "experiment": {
         "bench", "config", "core", "evaluate", "job", "loop", "memory", "methods", "models", "report", "run", "saved", "scoring", "settled", "tasks",
     },

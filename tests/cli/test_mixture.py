@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from zofo.report.words import figure, score
+from zofo.tasks import files
 
 
 def table(out: str) -> dict[str, list[str]]:
@@ -33,12 +34,15 @@ def test_mixtures_are_listed_and_shown(cli, mixed: Path) -> None:
     assert table(out)["own/four"] == ["own/four", "training", "macro-F1", "12", "8"]
     assert table(out)["own/c"][1] == "unseen"
     status, out, _ = cli("show", "qa-to-qa-paper")
-    assert status == 0 and table(out)["crossfit/hellaswag"][2] == "cannot be had here"
+    assert status == 0 and table(out)["crossfit/hellaswag"][2] == "on the hub alone"
 
 
-def test_a_mixture_that_cannot_be_had_is_refused_with_its_tasks(cli, model: str) -> None:
+def test_a_mixture_that_cannot_be_had_is_refused_with_its_tasks(
+    cli, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "reachable", lambda id: False)
     status, _, err = cli("train", "--model", model, "--mixture", "class-to-class-paper")
-    assert status == 2 and err.count("\n") == 1 and "36 of its 63 tasks cannot be had here" in err and "wiki_qa" in err
+    assert status == 2 and err.count("\n") == 1 and "36 of its 63 tasks cannot be had" in err and "wiki_qa" in err
 
 
 def test_a_rehearsal_says_what_each_task_gives(cli, model: str, mixed: Path) -> None:

@@ -130,7 +130,7 @@ UPPER = {
 def test_theta_goes_to_the_best_one_and_new_tasks_are_learned_faster_from_it(case: str, tmp_path: Path) -> None:
     problem = made(tmp_path, 6, **UPPER[case])
     before = weight(problem).clone()
-    walked(problem, 25)
+    walked(problem, 20)
     after = weight(problem)
     assert (after - BEST).norm() < 0.5 * (before - BEST).norm()
     for name in ("new-1", "new-2", "new-3"):
@@ -240,7 +240,7 @@ def test_an_exception_in_any_pass_leaves_the_bank_and_everything_else(options: A
     def tripped(problem: Problem) -> Problem:
         return replace(problem, members=tuple(replace(m, loss=failing) for m in problem.members))
 
-    problem, straight = tripped(made(tmp_path, 3, **options)), made(tmp_path, 3, **options)
+    problem, straight = tripped(made(tmp_path, 3, T=1, **options)), made(tmp_path, 3, T=1, **options)
     walked(straight, 3)
     state, (*_, report) = walked(problem, 2)
     assert problem.bank is not None and problem.slots is not None
@@ -307,7 +307,7 @@ def test_a_task_that_is_not_finite_is_left_out_and_told_and_others_keep_theirs(t
         k: v for k, v in healthy.numbers.items() if k != "bad"
     }
     others = bank_of(problem)
-    with pytest.raises(NotFinite, match="of task set/1 was not finite 2 times in a row"):
+    with pytest.raises(NotFinite, match=r"of task set/1 was not finite \d times in a row"):
         walked(problem, 1, nan[0])
     assert equal(bank_of(problem), others)
 
@@ -340,7 +340,7 @@ def test_memory_is_flat_in_the_number_of_tasks(tmp_path: Path) -> None:
 def test_one_task_alone_is_not_enough(tmp_path: Path) -> None:
     problem = replace(made(tmp_path), members=())
     with pytest.raises(BadInput, match="--mixture"):
-        walked(problem, 1)
+        meta.step(problem, meta.init(problem), Rows("x"))
 
 
 @pytest.mark.parametrize("coupling", ["both", "outer", "follow"])

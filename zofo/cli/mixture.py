@@ -28,7 +28,7 @@ def show(name: str) -> int:
         table(("task", "side", "metric", "training rows", "test rows"), rows)
     else:
         entries = [(side, entry) for side in SIDES for entry in getattr(listing, side)]
-        told = {True: "is here", False: "cannot be had here"}
+        told = {True: "is here", False: "on the hub alone"}
         table(("task", "side", "data"), [(entry, WORDS[side], told[here(entry, folder)]) for side, entry in entries])
     return 0
 
