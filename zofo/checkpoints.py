@@ -60,12 +60,14 @@ def contents(job: Job, state: State, progress: Progress) -> tuple[dict[str, file
     """The tensor groups and JSON state that every checkpoint holds."""
     numbers, moments = to_checkpoint(state, copy=False)
     groups: dict[str, files.Group] = {"optimizer": moments} if moments else {}
+    held: dict[str, Any] = {"method": numbers, "progress": vars(progress)}
     if job.problem.bank is not None:
+        held["tasks"] = job.problem.bank.named()
         rested = job.problem.bank.groups()
         groups |= {name: seam.Parts(path.stat().st_size, partial(parts_of, path)) for name, path in rested.items()}
     elif job.slots is not None:
         groups |= {f"adapter-{slot}": job.slots.tensors(slot) for slot in job.slots.params}
-    return groups, {"method": numbers, "progress": vars(progress)}
+    return groups, held
 
 
 def parts_of(path: Path) -> Iterator[bytes]:

@@ -63,7 +63,7 @@ def test_a_block_keeps_all_or_none(tmp_path: Path) -> None:
         keep("set/c", tensors(3.0))
         keep("b", tensors(4.0))
     assert held.take("b")["adapter.p.q"].eq(4).all() and held.groups().keys() == {"task-0001", "task-0002"}
-    assert len(list(held.folder.iterdir())) == 2
+    assert len(list(held.folder.iterdir())) == 2 and held.named() == {"task-0001": "b", "task-0002": "set/c"}
 
 
 def test_a_file_that_cannot_be_written_leaves_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

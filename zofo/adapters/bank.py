@@ -83,6 +83,10 @@ class Bank:
         """The files of the tasks used, by a name that is the task's place among the names: for a checkpoint."""
         return {group(i): self.files[name] for i, name in enumerate(self.names) if name in self.files}
 
+    def named(self) -> dict[str, str]:
+        """Which task each of `groups` is."""
+        return {group(i): name for i, name in enumerate(self.names) if name in self.files}
+
     def restore(self, held: Mapping[str, Path]) -> None:
         """Take up copies of files that `groups` named; tasks that are not among them start anew."""
         made = {}
