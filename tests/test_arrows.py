@@ -12,7 +12,7 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "zofo"
 FILES = {path: ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts) for path in sorted(HOUSE.rglob("*.py"))}
 MODULES = {name.removesuffix(".__init__"): path for path, name in FILES.items()}
-METHODS = {"bilevel", "mezo", "first-order", "two-stage", "alternating", "addax", "sketch", "meta"}
+METHODS = {"bilevel", "mezo", "first-order", "two-stage", "alternating", "addax", "sketch", "meta", "reptile"}
 
 ARROWS = {  # what each room may import, beside itself and zofo.errors
     "core": set(),

@@ -53,8 +53,8 @@ def test_a_run_killed_at_every_step_and_resumed_has_the_bits_of_one_never_stoppe
 
 
 def test_the_same_for_other_methods_and_for_half_precision_weights(folder: str, tmp_path: Path) -> None:
-    """At a few points of each way to restore: theta replayed, rounded stochastically, held with a sketch's moments, or with Adam's. All methods at every point: slow."""
-    cases = ["bilevel", "bilevel-half", "bilevel-sketch", "first-order-full"]
+    """At a few points of each way to restore: theta replayed, rounded stochastically, held with a sketch's moments, or with Adam's; adapters of many tasks. All methods at every point: slow."""
+    cases = ["bilevel", "bilevel-half", "bilevel-sketch", "first-order-full", "meta"]
     cases = [f"{case}/few" for case in cases]
     assert killed(folder, tmp_path, *cases) == dict.fromkeys(cases, 4)
 
@@ -75,6 +75,10 @@ def test_the_same_for_other_methods_and_for_half_precision_weights(folder: str, 
         "first-order-full",
         "two-stage",
         "addax",
+        "meta",
+        "meta-sketch",
+        "meta-shared",
+        "reptile",
     ],
 )
 def test_the_same_at_every_step_and_for_other_rules_adapters_and_starts(folder: str, tmp_path: Path, case: str) -> None:
@@ -257,14 +261,19 @@ def test_a_changed_environment_is_told(run: RunFolder, told: Any) -> None:
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_losses_that_are_not_finite_stop_the_run_with_a_clear_error(folder: str, home: Path, method: str) -> None:
+def test_losses_that_are_not_finite_stop_the_run_with_a_clear_error(
+    folder: str, home: Path, method: str, mixed: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(folder, home / "broken")
     tensors = load_file(home / "broken" / "model.safetensors")
     tensors["model.norm.weight"][0] = float("nan")
     save_file(tensors, home / "broken" / "model.safetensors", metadata={"format": "pt"})
-    flags = {"method.name": method, "run.steps": 9, "method.T": 1 if method == "bilevel" else None}
+    levels = "T" in METHODS[method].options(resolve({})[0])
+    flags: dict[str, Any] = {"method.name": method, "run.steps": 9, "method.T": 1 if levels else None}
+    if METHODS[method].several:
+        flags |= {"data.task": None, "data.mixture": str(mixed)}
     with pytest.raises(NotFinite, match=r"5 times in a row.*lower the learning rates"):
         started(str(home / "broken"), home, **flags)
     rows = read_metrics(home / "runs" / "run" / "metrics.jsonl")  # the NaN is in the log, nothing is repaired
@@ -436,6 +445,36 @@ def test_rows_of_a_mixture_that_changed_stop_a_resume_and_name_the_task(
     (place / "d" / "test.jsonl").write_text(held.replace("row 13", "row x"), encoding="utf-8")
     with pytest.raises(BadInput, match="task own/d: the rows of test are not those of the run"):
         loop.resume(run, Quiet())
+
+
+def test_meta_training_scores_training_tasks_by_their_own_adapters_and_unseen_ones_by_theta(
+    folder: str, home: Path, mixed: Path, bare: None
+) -> None:
+    """Rates that move the adapters far: what was trained is better with them; the run is opened without."""
+    from zofo.saved import open_run
+
+    flags = {"method__name": "meta", "method__T": 4, "method__lr_p": 3e-2, "method__lr_s": 3e-2, "method__tasks": 4}
+    run = on_mixture(folder, home, mixed, "run", method__lr_theta=0.0, run__steps=3, run__eval_every=1, **flags)
+    checks = [row for row in read_metrics(run.metrics) if row["kind"] == "validation"]
+    assert checks[-1]["p"]["loss"] < checks[0]["p"]["loss"] and {"p", "s"} <= set(checks[-1])
+    results = json.loads(run.eval.read_text())
+    assert results["used"] == "theta" and set(results["results"]) == {"zero-shot", "theta"}
+    before, after = (results["results"][name] for name in ("zero-shot", "theta"))
+    assert before == after, "theta stands, and no training task's adapter was at work"
+    held = files.read(run.checkpoints / files.BEST)
+    assert {name for name in held.names if name.startswith("task-")} == {f"task-000{i}" for i in range(4)}
+    assert not any(name.startswith("adapter-") for name in held.names)
+    saved = open_run(run)
+    assert saved.slots is None and saved.used == "theta"
+    steps = [row for row in read_metrics(run.metrics) if row["kind"] == "step"]
+    assert all(row["tasks"] == 4 for row in steps) and steps[0]["forwards"] == 4 * (2 * 4 + 6)
+
+
+@pytest.mark.parametrize("preset", ["meta-lora", "meta-sketch-lora", "reptile-lora"])
+def test_methods_over_several_tasks_refuse_one(folder: str, home: Path, preset: str) -> None:
+    settings, given = resolve({"model.name": folder, "data.task": "reviews", "run.dir": str(home)}, preset)
+    with pytest.raises(BadInput, match=r"learns from several tasks, and reviews is one.*name a --mixture"):
+        loop.start(settings, given, Quiet())
 
 
 def test_a_mixture_without_unseen_tasks_is_trained_on_and_not_tested(
