@@ -1,0 +1,103 @@
+"""A frozen base to adapt: a model as it is, or a run's theta; and the adapter that a run lends as the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from zofo import config as configs
+from zofo import models, saved, settled, sources
+from zofo.adapters.slots import Slots, attach, detach
+from zofo.adapting.plan import Plan, settings
+from zofo.config import Config
+from zofo.core.weights import leaves as tree
+from zofo.core.weights.leaves import Leaves
+from zofo.errors import BadInput
+from zofo.methods import table
+from zofo.run.folder import RunFolder
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A plain model in memory, how it is configured, its fingerprint, what it is called, and the adapter to begin with (None: fresh ones)."""
+
+    config: Config
+    model: nn.Module
+    leaves: Leaves
+    sha256: str
+    name: str
+    run: str | None = None
+    step: int | None = None
+    start: Mapping[str, Tensor] | None = None
+
+    @contextmanager
+    def adapted(self, seed: int) -> Iterator[Slots]:
+        """The base with an adapter `p` on it for a block: fresh by the seed, or with the start's values. Afterwards it is plain again."""
+        slots = attach(self.model, self.config.adapter, ("p",), seed)
+        try:
+            if self.start is not None:
+                slots.load("p", self.start)
+            yield slots
+        finally:
+            detach(slots)
+
+
+def of_model(flags: Mapping[str, Any], plan: Plan, start: str | None = None) -> Base:
+    """A model as it is. Raises: BadInput. Cost: the weights in memory, and one read of them for the fingerprint."""
+    made = settled.plain(settings(flags, plan))  # fp32 unless asked: scores do not hang on the machine
+    if start == "run":
+        raise BadInput("--start run", f"{made.model.name} is a model, it has no adapter", "leave it out")
+    model = models.load(sources.find(made.model.name), made.model)
+    leaves = tree.find(model)
+    return Base(made, model, leaves, models.fingerprint(leaves), made.model.name)
+
+
+def of_run(
+    run: RunFolder, flags: Mapping[str, Any], plan: Plan, which: str = "best", start: str | None = None, say: Say = print
+) -> Base:  # fmt: skip
+    """A run's theta at a checkpoint, its adapters taken off.
+
+    Args: start, "run" to begin from the adapter that the run uses, "fresh", or None: the run's where all its tasks share one.
+    Raises: BadInput. Cost: as `saved.open_run`.
+    """
+    own = settled.plain(configs.load(run.config))
+    made = settled.plain(settings(flags, plan, own))
+    lent = start == "run" or (start is None and lends(own) and made.adapter == own.adapter)
+    refuse_start(run, own, made, lent)
+    held = saved.open_run(run, which, None, say)
+    if held.held.hooks is not None:
+        raise BadInput(f"run {run.name}", "its weights stay on disk (--memory-cap)", "export it, and adapt the export")
+    values = held.slots.tensors(held.used) if held.slots is not None and lent else None
+    model = detach(held.slots) if held.slots is not None else held.model
+    name = f"run {run.name}, step {held.step}"
+    sha256 = models.fingerprint(held.held.leaves)
+    return Base(made, model, held.held.leaves, sha256, name, run.name, held.step, values)
+
+
+def lends(config: Config) -> bool:
+    """Whether a run has one adapter that all tasks of its mixture share."""
+    return bool(getattr(config.data, "mixture", "")) and has_one(config)
+
+
+def has_one(config: Config) -> bool:
+    """Whether a run has an adapter, and not one a task."""
+    own = "method.adapters" in table.effective(config) and getattr(config.method, "adapters", "") == "own"
+    return table.METHODS[config.method.name].uses_adapter(config) and not own
+
+
+def refuse_start(run: RunFolder, own: Config, made: Config, lent: bool) -> None:
+    """Raise where a run has no adapter to lend, or one of another shape than was asked for."""
+    if lent and not has_one(own):
+        there = table.METHODS[own.method.name].uses_adapter(own)
+        found = "each of its tasks has an adapter of its own" if there else "it has no adapter"
+        raise BadInput("--start run", f"run {run.name}: {found}", "take --start fresh")
+    if lent and made.adapter != own.adapter:
+        changed = next(key for key in type(own.adapter).model_fields if getattr(own.adapter, key) != getattr(made.adapter, key))
+        found = f"the start is the run's own adapter, which has {getattr(own.adapter, changed)}"
+        raise BadInput(f"--adapter.{changed}", found, "leave it out, or take --start fresh")
