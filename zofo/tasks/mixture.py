@@ -1,0 +1,202 @@
+"""A mixture of tasks: those that are trained on and those that are left unseen, from a list or a folder of folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from zofo.config import DataConfig
+from zofo.errors import BadInput, nearest
+from zofo.tasks import definition, own
+from zofo.tasks.definition import YAML, Task
+from zofo.tasks.files import VARIABLE
+
+MIXTURES = Path(__file__).parent / "mixtures"
+Side = Literal["train", "test"]
+Kind = Literal["any", "classification"]
+SIDES: tuple[Side, ...] = get_args(Side)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Training tasks and unseen (test) tasks; `kind` "classification": all of them have options."""
+
+    name: str
+    about: str
+    train: tuple[Task, ...]
+    test: tuple[Task, ...]
+    kind: Kind = "any"
+
+    def sides(self) -> Iterator[tuple[Side, Task]]:
+        """Every task with its side, training tasks first."""
+        for side in SIDES:
+            for task in getattr(self, side):
+                yield side, task
+
+
+class Listing(BaseModel):
+    """A mixture as its file lists it: entries as `--task` takes them, relative paths from the file's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    about: str = ""
+    kind: Kind = "any"
+    train: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+
+def names() -> list[str]:
+    """Names of the mixtures that ship with zofo."""
+    return sorted(path.stem for path in MIXTURES.glob("*.yaml"))
+
+
+def find(name_or_path: str | Path, asked: str = "") -> Mixture:
+    """A mixture by its shipped name, its YAML file, or a folder of task folders (all are training tasks then).
+
+    Args: asked, what errors name (default: `--mixture NAME`).
+    Raises: BadInput, with the nearest name for one that is not known; for a broken file, an entry that is no task,
+    two tasks of one name, or a task on both sides, naming the entry; for tasks that are not here, naming them all.
+    Cost: reads the training file of each entry that is a folder.
+    """
+    text = str(name_or_path)
+    asked = asked or f"--mixture {text}"
+    name, folder, listing = listed(text, asked)
+    refuse_twice(listing, asked)
+    missing = [entry for side in SIDES for entry in getattr(listing, side) if not here(entry, folder)]
+    if missing:
+        raise BadInput(asked, *not_here(missing, len(listing.train) + len(listing.test)))
+    made = {side: [task_of(e, folder, asked, side, k) for k, e in entries(listing, side)] for side in SIDES}
+    refuse_one_name(made, listing, asked)
+    return Mixture(name, listing.about, tuple(made["train"]), tuple(made["test"]), listing.kind)
+
+
+def listed(text: str, asked: str) -> tuple[str, Path, Listing]:
+    """A mixture's name, the folder of its relative paths, and what it lists, no task looked up. Raises: BadInput for what is no mixture."""
+    path = Path(text)
+    if text in names():
+        return text, MIXTURES, read(MIXTURES / f"{text}.yaml", asked)
+    if text.endswith(YAML):
+        return path.stem, path.resolve().parent, read(path, asked)
+    if path.is_dir():
+        return path.resolve().name, path.resolve(), of_folder(path, asked)
+    raise BadInput(asked, "no such mixture, YAML file or folder", nearest(text, names()))
+
+
+def read(path: Path, asked: str) -> Listing:
+    """Read a mixture's YAML file: a list of entries (training tasks), or `about`, `kind`, `train` and `test`."""
+    if not path.is_file():
+        raise BadInput(asked, "no such file", "check the path")
+    if path.stat().st_size > definition.MAX_FILE:
+        raise BadInput(asked, f"the file is larger than {definition.MAX_FILE} bytes", "a mixture is a short YAML file")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        raise BadInput(asked, f"not readable as YAML ({' '.join(str(error).split())[:160]})", "mend the file") from None
+    return validated({"train": tree} if isinstance(tree, list) else tree, path, asked)
+
+
+def validated(tree: object, path: Path, asked: str) -> Listing:
+    """A file's content as a listing. Raises: BadInput for a wrong key or value, or no entry at all."""
+    if tree is None or not tree:
+        raise BadInput(
+            f"{asked}, file {path}", "it lists no task", "write `train: [NAME, ...]` and `test: [NAME, ...]`"
+        )
+    try:
+        listing = Listing.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        do = "write a list of tasks, or `train: [NAME, ...]` and `test: [NAME, ...]`"
+        raise BadInput(f"{asked}, file {path}, {key}", first["msg"].lower(), do) from None
+    if not listing.train and not listing.test:
+        raise BadInput(
+            f"{asked}, file {path}", "it lists no task", "write `train: [NAME, ...]` and `test: [NAME, ...]`"
+        )
+    return listing
+
+
+def of_folder(folder: Path, asked: str) -> Listing:
+    """A folder whose folders are tasks, all for training."""
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not there:
+        do = "give a folder of folders with train.jsonl and test.jsonl (.gz too), or a YAML list"
+        raise BadInput(asked, "the folder holds no folder", do)
+    return Listing(about=f"The folders of {folder.name}.", train=tuple(f"./{name}" for name in there))
+
+
+def entries(listing: Listing, side: Side) -> Iterator[tuple[int, str]]:
+    """A side's entries with their numbers from 1."""
+    return iter(enumerate(getattr(listing, side), 1))
+
+
+def metaicl_folder(entry: str) -> Path | None:
+    """Where $ZOFO_DATA holds a task in MetaICL's form that has no definition here (`crossfit/NAME`), or None."""
+    root = os.environ.get(VARIABLE)
+    there = Path(root) / entry if root and entry.startswith("crossfit/") else None
+    return there if there is not None and there.is_dir() else None
+
+
+def here(entry: str, folder: Path) -> bool:
+    """Whether an entry is a task that can be looked up, or a path; a bare name that is neither is not here."""
+    if entry in definition.names() or (folder / entry).exists() or entry.endswith(YAML) or entry.startswith((".", "/")):
+        return True
+    return not entry.startswith("crossfit/") or metaicl_folder(entry) is not None
+
+
+def not_here(missing: Sequence[str], of: int) -> tuple[str, str]:
+    """What was found and what to do where tasks of a list are neither shipped nor under $ZOFO_DATA."""
+    shown = ", ".join(name.removeprefix("crossfit/") for name in missing)
+    found = f"{len(missing)} of its {of} tasks cannot be had here: {shown}"
+    do = f"put each under ${VARIABLE}/crossfit/NAME as train.jsonl and test.jsonl (MetaICL's form), or take a list that is here"
+    return found, f"{do} ({', '.join(n for n in names() if not n.endswith('-paper'))})"
+
+
+def task_of(entry: str, folder: Path, asked: str, side: Side, number: int) -> Task:
+    """The task that an entry means. Raises: BadInput naming the mixture, the entry and its number."""
+    if entry in definition.names():
+        return definition.find(entry)
+    place, named = folder / entry, metaicl_folder(entry)
+    with naming(f"{asked}, {side} task {number} ({entry})"):
+        task = own.resolve(DataConfig(task=str(named or (place if place.exists() else entry))))
+    return task.model_copy(update={"name": entry}) if named else task
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Put the task at fault before whatever bad input is found in a block."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{what}: {error.asked}", error.found, error.do) from None
+
+
+def refuse_twice(listing: Listing, asked: str) -> None:
+    """Raise BadInput for an entry that stands twice, or on both sides."""
+    seen: dict[str, str] = {}
+    for side in SIDES:
+        for number, entry in entries(listing, side):
+            if entry in seen:
+                both = not seen[entry].startswith(side)
+                found = "it stands on both sides" if both else "it is listed twice"
+                raise BadInput(
+                    f"{asked}, {side} task {number}, {entry}", f"{found} (also {seen[entry]})", "list it once"
+                )
+            seen[entry] = f"{side} task {number}"
+
+
+def refuse_one_name(made: dict[Side, list[Task]], listing: Listing, asked: str) -> None:
+    """Raise BadInput where two tasks have one name."""
+    seen: dict[str, str] = {}
+    for side in SIDES:
+        for (number, entry), task in zip(entries(listing, side), made[side], strict=True):
+            if task.name in seen:
+                found = f"its name is {task.name}, which {seen[task.name]} has too"
+                raise BadInput(f"{asked}, {side} task {number} ({entry})", found, "give each task a name of its own")
+            seen[task.name] = f"{side} task {number} ({entry})"
