@@ -47,7 +47,9 @@ def read(slots: Slots, slot: str, folder: Path) -> None:
 def named(slots: Slots, slot: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under the slot's own names (peft calls the one of a prefix or prompt `prompt_embeddings`)."""
     own = list(slots.params[slot])
-    return {own[0]: tensors["prompt_embeddings"]} if set(tensors) == {"prompt_embeddings"} and len(own) == 1 else tensors
+    return (
+        {own[0]: tensors["prompt_embeddings"]} if set(tensors) == {"prompt_embeddings"} and len(own) == 1 else tensors
+    )
 
 
 def size(folder: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zofo import config as configs
-from zofo import models, saved, settled, sources
+from zofo import models, saved, settled
 from zofo.adapters.slots import Slots, attach, detach
 from zofo.adapting.plan import Plan, settings
 from zofo.config import Config
@@ -18,7 +18,9 @@ from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaves
 from zofo.errors import BadInput
 from zofo.methods import table
+from zofo.named import Found
 from zofo.run.folder import RunFolder
+from zofo.run.jsonfile import read_json
 
 Say = Callable[[str], None]
 
@@ -48,36 +50,52 @@ class Base:
             detach(slots)
 
 
-def of_model(flags: Mapping[str, Any], plan: Plan, start: str | None = None) -> Base:
-    """A model as it is. Raises: BadInput. Cost: the weights in memory, and one read of them for the fingerprint."""
-    made = settled.plain(settings(flags, plan))  # fp32 unless asked: scores do not hang on the machine
-    if start == "run":
-        raise BadInput("--start run", f"{made.model.name} is a model, it has no adapter", "leave it out")
-    model = models.load(sources.find(made.model.name), made.model)
-    leaves = tree.find(model)
-    return Base(made, model, leaves, models.fingerprint(leaves), made.model.name)
+def configured(found: Found, flags: Mapping[str, Any], plan: Plan) -> Config:
+    """The configuration of adapting a run or a model: computing in fp32 unless asked, so that scores do not hang on the machine."""
+    if found.run is None:
+        return settled.plain(settings({"model.name": found.source.name, **flags}, plan))
+    return settled.plain(settings(flags, plan, settled.plain(configs.load(found.run.config))))
 
 
-def of_run(
-    run: RunFolder, flags: Mapping[str, Any], plan: Plan, which: str = "best", start: str | None = None, say: Say = print
-) -> Base:  # fmt: skip
-    """A run's theta at a checkpoint, its adapters taken off.
+def opened(
+    found: Found, flags: Mapping[str, Any], plan: Plan, which: str = "best", start: str | None = None, say: Say = print
+) -> Base:
+    """A run's theta at a checkpoint, its adapters taken off; or a model as it is.
 
     Args: start, "run" to begin from the adapter that the run uses, "fresh", or None: the run's where all its tasks share one.
-    Raises: BadInput. Cost: as `saved.open_run`.
+    Raises: BadInput. Cost: the weights in memory, and one read of them for the fingerprint; of a run as `saved.open_run`.
     """
-    own = settled.plain(configs.load(run.config))
-    made = settled.plain(settings(flags, plan, own))
-    lent = start == "run" or (start is None and lends(own) and made.adapter == own.adapter)
-    refuse_start(run, own, made, lent)
+    config = configured(found, flags, plan)
+    if found.run is not None:
+        return of_run(found.run, config, which, start, say)
+    if start == "run":
+        raise BadInput("--start run", f"{config.model.name} is a model, it has no adapter", "leave it out")
+    model = models.load(found.source, config.model)
+    leaves = tree.find(model)
+    return Base(config, model, leaves, models.fingerprint(leaves), config.model.name)
+
+
+def of_run(run: RunFolder, config: Config, which: str, start: str | None, say: Say) -> Base:
+    """A run's base."""
+    own = configs.load(run.config)
+    lent = start == "run" or (start is None and lends(own) and config.adapter == own.adapter)
+    refuse_start(run, own, config, lent)
     held = saved.open_run(run, which, None, say)
     if held.held.hooks is not None:
         raise BadInput(f"run {run.name}", "its weights stay on disk (--memory-cap)", "export it, and adapt the export")
     values = held.slots.tensors(held.used) if held.slots is not None and lent else None
     model = detach(held.slots) if held.slots is not None else held.model
-    name = f"run {run.name}, step {held.step}"
-    sha256 = models.fingerprint(held.held.leaves)
-    return Base(made, model, held.held.leaves, sha256, name, run.name, held.step, values)
+    name, leaves = f"run {run.name}, step {held.step}", held.held.leaves
+    return Base(config, model, leaves, models.fingerprint(leaves), name, run.name, held.step, values)
+
+
+def trained_on(run: RunFolder | None) -> dict[str, int]:
+    """The tasks that a run was trained on, with its seed, which parted their rows."""
+    if run is None or not run.splits.exists():
+        return {}
+    record = read_json(run.splits)
+    names = [record["task"], *record.get("tasks", {})]
+    return dict.fromkeys(names, configs.load(run.config).run.seed)
 
 
 def lends(config: Config) -> bool:
@@ -98,6 +116,8 @@ def refuse_start(run: RunFolder, own: Config, made: Config, lent: bool) -> None:
         found = "each of its tasks has an adapter of its own" if there else "it has no adapter"
         raise BadInput("--start run", f"run {run.name}: {found}", "take --start fresh")
     if lent and made.adapter != own.adapter:
-        changed = next(key for key in type(own.adapter).model_fields if getattr(own.adapter, key) != getattr(made.adapter, key))
+        changed = next(
+            key for key in type(own.adapter).model_fields if getattr(own.adapter, key) != getattr(made.adapter, key)
+        )
         found = f"the start is the run's own adapter, which has {getattr(own.adapter, changed)}"
         raise BadInput(f"--adapter.{changed}", found, "leave it out, or take --start fresh")

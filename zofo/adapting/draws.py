@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,9 +17,8 @@ from zofo.config import Config
 from zofo.evaluate import evaluate
 from zofo.job import Prepared
 from zofo.methods import table
-from zofo.methods.state import Micro
 from zofo.problem import built, joined
-from zofo.scoring.batch import Encoded
+from zofo.scoring.batch import Batch, Encoded
 from zofo.scoring.tokens import pad_id
 from zofo.tasks import parts, shots
 from zofo.tasks.batches import Batches, walk
@@ -35,7 +34,7 @@ class Few(Batches):
 
     take: int = 1
 
-    def batch(self, part: str, stream: str, step: int, micro: int) -> Micro:
+    def batch(self, part: str, stream: str, step: int, micro: int) -> list[Batch]:
         """The rows of a step."""
         examples = self.parts[part]
         return self.cut(examples, walk(self.seed, f"rows-{stream}", step * self.take, self.take, len(examples)))
@@ -53,7 +52,7 @@ def prepare(config: Config, given: Sequence[str] = (), task: Task | None = None)
     """The task's test rows in tokens, and its rows to draw from; notes about the others' number are left out. Raises: BadInput."""
     ready = job.prepare(config, given, task, ("test",))
     kept = [note for note in ready.notes if note.partition(":")[0] not in ("train", "validation")]
-    return Prepared(**{**vars(ready), "notes": kept})
+    return replace(ready, notes=kept)
 
 
 def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told | None = None) -> Adapted:
@@ -137,11 +136,16 @@ def trained(
     return {"losses": [report.numbers["loss_p"] for report in reports], "skipped": state.bad, **passes}
 
 
+def metric_of(task: Task) -> str:
+    """What a task is measured by first."""
+    return task.metrics[0] if task.metrics else "loss"
+
+
 def summary(
     ready: Prepared, plan: Plan, found: Pool, before: dict[str, Any], draws: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """A task's record: what was drawn, the score before, each draw, and their mean, spread and interval."""
-    metric = ready.task.metrics[0] if ready.task.metrics else "loss"
+    metric = metric_of(ready.task)
     held = ready.splits.record["parts"]["test"]
     return {
         "task": ready.task.name,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from zofo.adapting.options import KEPT
 from zofo.config import Config, build, flatten
 from zofo.core import streams
 from zofo.errors import BadInput
@@ -16,8 +17,6 @@ RATES = {"lora": 3e-3, "prefix": 1e-2, "prompt": 1e-2}
 
 MICRO = 8  # rows a micro-batch at most
 ALL = 10**9  # more rows than any file has
-KEPT = ("data.hard_prompt", "data.max_length")
-"""How a run read its rows: what is adapted from it reads its own in the same way."""
 
 
 @dataclass(frozen=True)

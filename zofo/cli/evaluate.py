@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from zofo.cli import adapted
+from zofo.cli.adapted import Adapter
 from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir, Target, find
@@ -51,6 +53,7 @@ def evaluate(
     *,
     which: Which = "best",
     slot: Slot = None,
+    adapter: Adapter = None,
     split: Annotated[Literal["test", "validation"], Parameter(help="which rows")] = "test",
     out: Annotated[str | None, Parameter(metavar="FILE", help="write the results as JSON too")] = None,
     dir: Dir = "runs",
@@ -62,6 +65,9 @@ def evaluate(
     if out is not None and not Path(out).parent.is_dir():
         raise BadInput(f"--out {out}", "its folder does not exist", "make it first")
     found, asked = find(target, dir), Asked(split, out)
+    if adapter is not None:
+        adapted.refuse(slot, split, flags)
+        return adapted.evaluate(found, flags, which, adapter, out)
     if found.run is not None:
         return of_run(found.run, flags, which, slot, asked)
     if not OTHER_ROWS & set(flags):

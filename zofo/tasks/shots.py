@@ -60,8 +60,9 @@ def pool(task: Task, splits: Splits) -> Pool:
         most = Counter(len(answer.choices) for answer in held).most_common(1)[0][0]
         return Pool(task, whole, rows, named, index, most)
     right = [answer.choices[answer.right[0]] for answer in held]
-    groups = {choice: tuple(k for k, own in enumerate(right) if own == choice) for choice in held[0].choices}
-    return Pool(task, dict(groups), rows, named, index)
+    groups: dict[str | None, tuple[int, ...]] = {
+        choice: tuple(k for k, own in enumerate(right) if own == choice) for choice in held[0].choices}
+    return Pool(task, groups, rows, named, index)
 
 
 def refuse_few(found: Pool, shots: int) -> None:

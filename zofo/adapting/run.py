@@ -1,0 +1,192 @@
+"""`zofo.adapt`: a task, or every unseen task of a mixture, each from a few examples on one frozen base."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from zofo import named, spread
+from zofo.adapting import base as bases
+from zofo.adapting import draws, folder
+from zofo.adapting.base import Base
+from zofo.adapting.plan import Plan, seeded
+from zofo.config import Config
+from zofo.errors import BadInput, ZofoError
+from zofo.job import PACKAGES, Prepared, installed
+from zofo.tasks import mixture as mixtures
+from zofo.tasks import own
+from zofo.tasks import shots as few
+from zofo.tasks.definition import Task
+from zofo.tasks.mixture import Mixture
+
+
+class Show(Protocol):
+    """Where adapting tells what it does."""
+
+    def note(self, text: str) -> None: ...
+    def begin(self, base: Base, plan: Plan, ready: Prepared) -> None: ...
+    def draw(self, record: Mapping[str, Any], metric: str, of: int) -> None: ...
+    def task(self, record: Mapping[str, Any], number: int, of: int) -> None: ...
+
+
+class Quiet:
+    """Says nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def begin(self, base: Base, plan: Plan, ready: Prepared) -> None:
+        """Say nothing."""
+
+    def draw(self, record: Mapping[str, Any], metric: str, of: int) -> None:
+        """Say nothing."""
+
+    def task(self, record: Mapping[str, Any], number: int, of: int) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run or model, the checkpoint of a run, where its adapter comes from, where runs are, and options by dotted key."""
+
+    target: str
+    which: str = "best"
+    start: str | None = None
+    dir: str = "runs"
+    options: Mapping[str, Any] | None = None
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """The options that were given."""
+        return dict(self.options or {})
+
+
+def adapt(
+    target: str,
+    task: str | None = None,
+    *,
+    mixture: str | None = None,
+    shots: int = 4,
+    steps: int = 10,
+    draws: int = 5,
+    batch: int = 8,
+    lr: float = 0.0,
+    seed: int = 0,
+    which: str = "best",
+    start: str | None = None,
+    out: str | None = None,
+    dir: str = "runs",
+    show: Show | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Adapt a run or a model, as `zofo adapt` does; returns the record of a task, or of a mixture's unseen tasks.
+
+    Args: target, a run or a model; shots, examples a class; lr, 0 for the default of the adapter's kind; start, "run" or
+    "fresh"; out, a new folder for the first draw's adapter (None: not saved; a mixture: a folder a task in it); options, by
+    dotted key with `__` for the dot (`adapter__r=4`). Raises: BadInput; NotFinite. Cost: see `adapting.draws.on_task`.
+    """
+    plan = Plan(shots, steps, draws, batch, lr, seed)
+    flags = {key.replace("__", "."): value for key, value in options.items()}
+    asked = Asked(target, which, start, dir, flags | ({"data.task": task} if task else {}))
+    if mixture is not None:
+        return over(asked, plan, mixture, Path(out) if out else None, show or Quiet())
+    return alone(asked, plan, Path(out) if out else None, show or Quiet())
+
+
+def alone(asked: Asked, plan: Plan, out: Path | None, show: Show) -> dict[str, Any]:
+    """One task. Raises: BadInput, before any weights are read where that can be seen; NotFinite."""
+    if out is not None:
+        folder.refuse_taken(out)
+    if not {"data.task", "data.train"} & set(asked.flags):
+        raise BadInput(f"zofo adapt {asked.target}", "no task to adapt to", "add --task NAME, or --data.train FILE")
+    found = named.find(asked.target, asked.dir)
+    config = bases.configured(found, asked.flags, plan)
+    ready = prepared(config, asked, own.resolve(config.data), bases.trained_on(found.run))
+    few.refuse_few(few.pool(ready.task, ready.splits), plan.shots)
+    base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
+    record, tensors = on_one(base, plan, ready, show)
+    size = folder.write(base, plan, record, tensors, out) if out is not None else None
+    return header(base, plan) | {"tasks": {record["task"]: record}, "bytes": size}
+
+
+def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show) -> dict[str, Any]:
+    """Every unseen task of a mixture; one that fails stays in the record with its reason (`failed`). Raises: BadInput."""
+    unseen = unseen_of(asked, name)
+    if out is not None:
+        folder.refuse_taken(out)
+    found = named.find(asked.target, asked.dir)
+    base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
+    trained, records = bases.trained_on(found.run), dict[str, dict[str, Any]]()
+    for number, task in enumerate(unseen.test, 1):
+        records[task.name] = guarded(base, asked, plan, task, trained, out, show)
+        show.task(records[task.name], number, len(unseen.test))
+    return header(base, plan) | {"mixture": unseen.name, "tasks": records, "mean": mean(records)}
+
+
+def unseen_of(asked: Asked, name: str) -> Mixture:
+    """A mixture that has unseen tasks. Raises: BadInput."""
+    if clash := next((key for key in ("data.task", "data.train") if key in asked.flags), None):
+        raise BadInput(
+            f"--{clash} {asked.flags[clash]}", "a mixture names its tasks itself", "leave one of the two out"
+        )
+    found = mixtures.find(name)
+    if not found.test:
+        raise BadInput(f"--mixture {name}", "it has no unseen tasks", "list some under `test:`, or give --task")
+    return found
+
+
+def prepared(config: Config, asked: Asked, task: Task, trained: Mapping[str, int]) -> Prepared:
+    """A task's rows. Rows that no file parts are parted by the seed of the run that was trained on them, else by 0."""
+    return draws.prepare(seeded(config, trained.get(task.name, 0)), list(asked.flags), task)
+
+
+def on_one(base: Base, plan: Plan, ready: Prepared, show: Show) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """Adapt to one task: its record, and the adapter of its first draw."""
+    show.begin(base, plan, ready)
+    metric = draws.metric_of(ready.task)
+    made = draws.on_task(base, plan, ready, base.config, lambda record: show.draw(record, metric, plan.draws))
+    return made.record, made.tensors
+
+
+def guarded(
+    base: Base, asked: Asked, plan: Plan, task: Task, trained: Mapping[str, int], out: Path | None, show: Show
+) -> dict[str, Any]:
+    """A task of a mixture, its adapter saved where that was asked for; what fails becomes its record."""
+    try:
+        record, tensors = on_one(base, plan, prepared(base.config, asked, task, trained), show)
+        if out is not None:
+            record["bytes"] = folder.write(base, plan, record, tensors, out / task.name)
+        return record
+    except ZofoError as error:
+        return {"task": task.name, "failed": str(error)}
+    except Exception as error:  # a fault of ours, or of a library: the other tasks do not suffer
+        return {"task": task.name, "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+
+
+def header(base: Base, plan: Plan) -> dict[str, Any]:
+    """What a record says of how it came about."""
+    return {
+        "kind": "adapt",
+        "base": {"name": base.name, "run": base.run, "step": base.step, "theta_sha256": base.sha256},
+        "start": "fresh" if base.start is None else "run",
+        "adapter": base.config.adapter.model_dump(mode="json"),
+        "plan": asdict(plan) | {"lr": base.config.method.lr_p},
+        "dtype": base.config.model.dtype,
+        "versions": {name: installed(name) for name in PACKAGES},
+    }
+
+
+def mean(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The mean over the tasks that have a score, before, and after with its interval over the draws (of each draw's own mean)."""
+    held = [r for r in records.values() if "failed" not in r and r["metric"] != "loss"]
+    if not held:
+        return None
+    before = statistics.fmean(r["before"][r["metric"]] for r in held)
+    by_draw = zip(*([draw["result"][r["metric"]] for draw in r["draws"]] for r in held), strict=True)
+    after = asdict(spread.of([statistics.fmean(values) for values in by_draw]))
+    return {"tasks": len(held), "of": len(records), "before": before, "after": after}
