@@ -16,7 +16,8 @@ from zofo.errors import BadInput
 from zofo.report.words import duration, figure, measured, named, score
 
 Adapter = Annotated[
-    str | None, Parameter(name="--adapter", metavar="FOLDER", help="an adapter that `zofo adapt` saved, on the base it fits")
+    str | None,
+    Parameter(name="--adapter", metavar="FOLDER", help="an adapter that `zofo adapt` saved, on the base it fits"),
 ]
 
 

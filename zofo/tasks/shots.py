@@ -61,7 +61,8 @@ def pool(task: Task, splits: Splits) -> Pool:
         return Pool(task, whole, rows, named, index, most)
     right = [answer.choices[answer.right[0]] for answer in held]
     groups: dict[str | None, tuple[int, ...]] = {
-        choice: tuple(k for k, own in enumerate(right) if own == choice) for choice in held[0].choices}
+        choice: tuple(k for k, own in enumerate(right) if own == choice) for choice in held[0].choices
+    }
     return Pool(task, groups, rows, named, index)
 
 
