@@ -49,6 +49,15 @@ class Base:
         finally:
             detach(slots)
 
+    @contextmanager
+    def lent(self) -> Iterator[nn.Module]:
+        """The model as adapting finds it, for a block: with the adapter that the run lends, or plain."""
+        if self.start is None:
+            yield self.model
+            return
+        with self.adapted(0) as slots:
+            yield slots.model
+
 
 def configured(found: Found, flags: Mapping[str, Any], plan: Plan) -> Config:
     """The configuration of adapting a run or a model: computing in fp32 unless asked, so that scores do not hang on the machine."""
@@ -94,7 +103,7 @@ def trained_on(run: RunFolder | None) -> dict[str, int]:
     if run is None or not run.splits.exists():
         return {}
     record = read_json(run.splits)
-    names = [record["task"], *record.get("tasks", {})]
+    names = [record["task"], *(name for name, held in record.get("members", {}).items() if held["side"] == "train")]
     return dict.fromkeys(names, configs.load(run.config).run.seed)
 
 

@@ -63,22 +63,16 @@ def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told 
     """
     found = shots.pool(ready.task, ready.splits)
     shots.refuse_few(found, plan.shots)
-    before = started(base, ready, config, plan)
+    with base.lent() as model:
+        before = measured(model, ready, config)
     made: list[tuple[dict[str, Any], Mapping[str, Tensor]]] = []
     for draw in range(plan.draws):
         record, tensors = one(base, plan, ready, config, found, draw)
         made.append((record, tensors if draw == 0 else {}))
         if told is not None:
             told(record)
-    return Adapted(summary(ready, plan, found, before, [record for record, _ in made]), made[0][1])
-
-
-def started(base: Base, ready: Prepared, config: Config, plan: Plan) -> dict[str, Any]:
-    """The score before adapting: of the base alone, or with the adapter that it begins with."""
-    if base.start is None:
-        return measured(base.model, ready, config)
-    with base.adapted(plan.seed) as slots:
-        return measured(slots.model, ready, config)
+    records = [record for record, _ in made]
+    return Adapted(summary(ready, found.words(plan.shots), before, records), made[0][1])
 
 
 def measured(model: nn.Module, ready: Prepared, config: Config) -> dict[str, Any]:
@@ -141,17 +135,14 @@ def metric_of(task: Task) -> str:
     return task.metrics[0] if task.metrics else "loss"
 
 
-def summary(
-    ready: Prepared, plan: Plan, found: Pool, before: dict[str, Any], draws: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """A task's record: what was drawn, the score before, each draw, and their mean, spread and interval."""
+def summary(ready: Prepared, drawn: str, before: dict[str, Any], draws: list[dict[str, Any]]) -> dict[str, Any]:
+    """A task's record: what was drawn (in words), the score before, each draw, and their mean, spread and interval."""
     metric = metric_of(ready.task)
     held = ready.splits.record["parts"]["test"]
     return {
         "task": ready.task.name,
         "metric": metric,
-        "drawn": found.words(plan.shots),
-        "rows": len(draws[0]["rows"]),
+        "drawn": drawn,
         "test": {"rows": held["rows"], "sha256": held["sha256"]},
         "notes": ready.notes,
         "before": before,

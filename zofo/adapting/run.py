@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
-from zofo import named, spread
+from zofo import named
 from zofo.adapting import base as bases
 from zofo.adapting import draws, folder
 from zofo.adapting.base import Base
+from zofo.adapting.each import each, header, mean
 from zofo.adapting.plan import Plan, seeded
+from zofo.adapting.show import Quiet, Show
 from zofo.config import Config
-from zofo.errors import BadInput, ZofoError
-from zofo.job import PACKAGES, Prepared, installed
+from zofo.errors import BadInput
+from zofo.job import Prepared
 from zofo.tasks import mixture as mixtures
 from zofo.tasks import own
 from zofo.tasks import shots as few
 from zofo.tasks.definition import Task
 from zofo.tasks.mixture import Mixture
-
-
-class Show(Protocol):
-    """Where adapting tells what it does."""
-
-    def note(self, text: str) -> None: ...
-    def begin(self, base: Base, plan: Plan, ready: Prepared) -> None: ...
-    def draw(self, record: Mapping[str, Any], metric: str, of: int) -> None: ...
-    def task(self, record: Mapping[str, Any], number: int, of: int) -> None: ...
-
-
-class Quiet:
-    """Says nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def begin(self, base: Base, plan: Plan, ready: Prepared) -> None:
-        """Say nothing."""
-
-    def draw(self, record: Mapping[str, Any], metric: str, of: int) -> None:
-        """Say nothing."""
-
-    def task(self, record: Mapping[str, Any], number: int, of: int) -> None:
-        """Say nothing."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +87,7 @@ def alone(asked: Asked, plan: Plan, out: Path | None, show: Show) -> dict[str, A
     base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
     record, tensors = on_one(base, plan, ready, show)
     size = folder.write(base, plan, record, tensors, out) if out is not None else None
-    return header(base, plan) | {"tasks": {record["task"]: record}, "bytes": size}
+    return header("adapt", base, plan) | {"tasks": {record["task"]: record}, "bytes": size}
 
 
 def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show) -> dict[str, Any]:
@@ -121,11 +97,15 @@ def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show) -> d
         folder.refuse_taken(out)
     found = named.find(asked.target, asked.dir)
     base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
-    trained, records = bases.trained_on(found.run), dict[str, dict[str, Any]]()
-    for number, task in enumerate(unseen.test, 1):
-        records[task.name] = guarded(base, asked, plan, task, trained, out, show)
-        show.task(records[task.name], number, len(unseen.test))
-    return header(base, plan) | {"mixture": unseen.name, "tasks": records, "mean": mean(records)}
+    trained = bases.trained_on(found.run)
+
+    def work(task: Task) -> dict[str, Any]:
+        record, tensors = on_one(base, plan, prepared(base.config, asked, task, trained), show)
+        size = folder.write(base, plan, record, tensors, out / task.name) if out is not None else None
+        return record | {"bytes": size}
+
+    records = each(unseen, work, show)
+    return header("adapt", base, plan) | {"mixture": unseen.name, "tasks": records, "mean": mean(records)}
 
 
 def unseen_of(asked: Asked, name: str) -> Mixture:
@@ -151,42 +131,3 @@ def on_one(base: Base, plan: Plan, ready: Prepared, show: Show) -> tuple[dict[st
     metric = draws.metric_of(ready.task)
     made = draws.on_task(base, plan, ready, base.config, lambda record: show.draw(record, metric, plan.draws))
     return made.record, made.tensors
-
-
-def guarded(
-    base: Base, asked: Asked, plan: Plan, task: Task, trained: Mapping[str, int], out: Path | None, show: Show
-) -> dict[str, Any]:
-    """A task of a mixture, its adapter saved where that was asked for; what fails becomes its record."""
-    try:
-        record, tensors = on_one(base, plan, prepared(base.config, asked, task, trained), show)
-        if out is not None:
-            record["bytes"] = folder.write(base, plan, record, tensors, out / task.name)
-        return record
-    except ZofoError as error:
-        return {"task": task.name, "failed": str(error)}
-    except Exception as error:  # a fault of ours, or of a library: the other tasks do not suffer
-        return {"task": task.name, "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-
-
-def header(base: Base, plan: Plan) -> dict[str, Any]:
-    """What a record says of how it came about."""
-    return {
-        "kind": "adapt",
-        "base": {"name": base.name, "run": base.run, "step": base.step, "theta_sha256": base.sha256},
-        "start": "fresh" if base.start is None else "run",
-        "adapter": base.config.adapter.model_dump(mode="json"),
-        "plan": asdict(plan) | {"lr": base.config.method.lr_p},
-        "dtype": base.config.model.dtype,
-        "versions": {name: installed(name) for name in PACKAGES},
-    }
-
-
-def mean(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The mean over the tasks that have a score, before, and after with its interval over the draws (of each draw's own mean)."""
-    held = [r for r in records.values() if "failed" not in r and r["metric"] != "loss"]
-    if not held:
-        return None
-    before = statistics.fmean(r["before"][r["metric"]] for r in held)
-    by_draw = zip(*([draw["result"][r["metric"]] for draw in r["draws"]] for r in held), strict=True)
-    after = asdict(spread.of([statistics.fmean(values) for values in by_draw]))
-    return {"tasks": len(held), "of": len(records), "before": before, "after": after}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from itertools import chain, count
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from zofo.adapting.options import NOT_OURS
+from zofo.cli import drawn
 from zofo.cli.evaluate import Which
-from zofo.cli.output import line, plain, table
+from zofo.cli.output import line, plain
 from zofo.cli.target import Dir, Target
 from zofo.errors import BadInput
-from zofo.report.words import duration, figure, named, score, size, spread
+from zofo.report.words import duration, size
 
 FOLDER = "adapters"
 
@@ -62,14 +62,15 @@ def adapt(
     from zofo.run.jsonfile import write_json
 
     plan = Plan(shots, steps, draws, batch, lr, seed)
-    asked, show = run.Asked(target, which, start, dir, flags), Show(alone=mixture is None)
+    asked, show = run.Asked(target, which, start, dir, flags), drawn.Show(alone=mixture is None)
     if mixture is not None:
         found = run.over(asked, plan, mixture, Path(out) if out else None, show)
-        unseen(found)
+        drawn.mixture(found)
     else:
         place = Path(out) if out else free(target, flags)
         found = run.alone(asked, plan, place, show)
-        one(found, place)
+        drawn.task(found)
+        told(found, place)
     if json is not None:
         write_json(Path(json), found)
     return int(any("failed" in record for record in found["tasks"].values()))
@@ -82,83 +83,8 @@ def free(target: str, flags: Mapping[str, Any]) -> Path:
     return next(p for n in chain([name], (f"{name}-{i}" for i in count(2))) if not (p := Path(FOLDER) / n).exists())
 
 
-class Show:
-    """Says how adapting goes, a line a draw (one task) or a task (a mixture)."""
-
-    def __init__(self, alone: bool) -> None:
-        self.alone, self.began = alone, time.perf_counter()
-
-    def note(self, text: str) -> None:
-        """Say something worth knowing."""
-        line(f"note: {plain(text)}")
-
-    def begin(self, base: Any, plan: Any, ready: Any) -> None:
-        """Say what is adapted to what."""
-        if not self.alone:
-            return
-        for note in ready.notes:
-            self.note(note)
-        start = "the run's adapter" if base.start is not None else f"a fresh {base.config.adapter.kind}"
-        rate = f"lr {base.config.method.lr_p:g}"
-        line(plain(f"{base.name}, {ready.task.name}: {start}, {plan.steps} steps of {plan.batch} rows at most, {rate}"))
-
-    def draw(self, record: Mapping[str, Any], metric: str, of: int) -> None:
-        """Say how a draw went."""
-        if self.alone:
-            first, last = (figure(record["losses"][k]) for k in (0, -1))
-            told = f"{named(metric)} {score(record['result'], metric)}" if metric != "loss" else ""
-            bad = f", {record['skipped']} steps skipped (not finite)" if record["skipped"] else ""
-            took = duration(record["seconds"])
-            line(f"draw {record['draw']} of {of}: {told}  loss of the drawn rows {first} -> {last}, {took}{bad}")
-
-    def task(self, record: Mapping[str, Any], number: int, of: int) -> None:
-        """Say how a task went, and when all will be done."""
-        passed = time.perf_counter() - self.began
-        left = f", about {duration(passed / number * (of - number))} left" if number < of else ""
-        told = f"failed: {record['failed']}" if "failed" in record else f"{before(record)} -> {spread(record['after'])}"
-        line(plain(f"task {number} of {of}: {record['task']}  {told}  ({duration(passed)}{left})"))
-
-
-def before(record: Mapping[str, Any]) -> str:
-    """A task's score before, with its standard error over rows."""
-    metric = record["metric"]
-    return score(record["before"], metric) if metric != "loss" else figure(record["before"]["loss"])
-
-
-def one(found: Mapping[str, Any], place: Path) -> None:
-    """Print a task's results."""
-    ((name, record),) = found["tasks"].items()
-    line(plain(f"\n{name}: {record['drawn']}, {record['rows']} rows a draw; {record['test']['rows']} test rows"))
-    metric, after = record["metric"], record["after"]
-    held = [("before", record["before"]), *((f"draw {draw['draw']}", draw["result"]) for draw in record["draws"])]
-    rows = [(what, score(r, metric), figure(r["loss"]), r["n"]) for what, r in held]
-    table(("what", named(metric), "loss", "rows"), rows)
-    line(f"mean over {after['n']} draws: {spread(after, metric)}")
-    line(f"adapting took {duration(record['seconds'])} a draw")
+def told(found: Mapping[str, Any], place: Path) -> None:
+    """Say how long it took, and where the adapter is."""
+    (record,) = found["tasks"].values()
+    line(f"adapting took {duration(record['seconds'])} a draw ({record['drawn']})")
     line(plain(f"the first draw's adapter ({size(found['bytes'])}) is in {place}; use it: --adapter {place}"))
-
-
-def unseen(found: Mapping[str, Any]) -> None:
-    """Print a mixture's results."""
-    rows = []
-    for name, record in found["tasks"].items():
-        if "failed" in record:
-            rows.append((name, "-", "failed", record["failed"], "-", "-"))
-            continue
-        after = record["after"]
-        took = duration(record["seconds"])
-        rows.append(
-            (
-                name,
-                named(record["metric"]),
-                before(record),
-                spread(after, record["metric"]),
-                record["test"]["rows"],
-                took,
-            )
-        )
-    line("")
-    table(("task", "metric", "before", f"after (mean of {found['plan']['draws']} draws)", "rows", "a draw"), rows)
-    if (mean := found["mean"]) is not None:
-        several = f"mean over {mean['tasks']} of {mean['of']} tasks"
-        line(f"{several}: {100 * mean['before']:.1f} % -> {spread(mean['after'])}")
