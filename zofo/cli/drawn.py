@@ -45,7 +45,7 @@ class Show:
         """Say how a task went, and when all will be done."""
         passed = time.perf_counter() - self.began
         left = f", about {duration(passed / number * (of - number))} left" if number < of else ""
-        told = f"failed: {record['failed']}" if "failed" in record else f"{before(record)} -> {spread(record['after'])}"
+        told = f"failed: {record['failed']}" if "failed" in record else f"{before(record)} -> {after(record)}"
         line(plain(f"task {number} of {of}: {record['task']}  {told}  ({duration(passed)}{left})"))
 
 
@@ -66,42 +66,44 @@ def before(record: Mapping[str, Any]) -> str:
     return score(record["before"], metric) if metric != "loss" else figure(record["before"]["loss"])
 
 
+def after(record: Mapping[str, Any]) -> str:
+    """A task's mean score over the draws, with its interval."""
+    return spread(record["after"], record["metric"])
+
+
+def start(found: Mapping[str, Any]) -> str:
+    """What the score before is of: the base alone, or with the adapter that its run lends."""
+    return "zero-shot" if found["start"] == "fresh" else "before"
+
+
 def task(found: Mapping[str, Any]) -> None:
     """Print a task's results: before, each draw, and over the draws."""
     ((name, record),) = found["tasks"].items()
     line()
     line(plain(f"{name}: {record['drawn']}; {record['test']['rows']} test rows"))
-    metric, after = record["metric"], record["after"]
-    held = [("before", record["before"]), *((f"draw {draw['draw']}", draw["result"]) for draw in record["draws"])]
+    metric = record["metric"]
+    held = [(start(found), record["before"]), *((f"draw {draw['draw']}", draw["result"]) for draw in record["draws"])]
     rows = [(what, score(r, metric), figure(r["loss"]), r["n"]) for what, r in held]
     table(("what", named(metric), "loss", "rows"), rows)
-    line(f"mean over {after['n']} draws: {spread(after, metric)}")
+    line(f"mean over {record['after']['n']} draws: {after(record)}")
 
 
 def mixture(found: Mapping[str, Any]) -> None:
-    """Print a mixture's results."""
-    rows = []
-    for name, record in found["tasks"].items():
-        if "failed" in record:
-            rows.append((name, "-", "failed", record["failed"], "-", "-"))
-            continue
-        after = record["after"]
-        took = duration(record["seconds"])
-        rows.append(
-            (
-                name,
-                named(record["metric"]),
-                before(record),
-                spread(after, record["metric"]),
-                record["test"]["rows"],
-                took,
-            )
-        )
-    line("")
-    table(("task", "metric", "before", f"after (mean of {found['plan']['draws']} draws)", "rows", "a draw"), rows)
+    """Print a mixture's results: a line a task, failed ones with their reason, and the mean over tasks."""
+    columns = ("task", "metric", start(found), f"mean over {found['plan']['draws']} draws", "rows", "a draw")
+    line()
+    table(columns, [row(record) for record in found["tasks"].values()])
     if (mean := found["mean"]) is not None:
         several = f"mean over {mean['tasks']} of {mean['of']} tasks"
         line(f"{several}: {100 * mean['before']:.1f} % -> {spread(mean['after'])}")
+
+
+def row(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """A task's line."""
+    if "failed" in record:
+        return (record["task"], "-", "failed", record["failed"], "-", "-")
+    rows = str(record["test"]["rows"])
+    return (record["task"], named(record["metric"]), before(record), after(record), rows, duration(record["seconds"]))
 
 
 class Demonstrations(Show):
