@@ -20,6 +20,8 @@ from zofo.errors import BadInput, nearest
 
 PRESETS = Path(__file__).parent / "presets"
 MAX_FILE = 1 << 20  # bytes; a larger configuration file is refused before it is read
+OF_MIXTURE = {"data.train_rows": 768, "data.validation_rows": 32}
+"""Defaults of a mixture, rows a task: 256 in D_f, 512 in D_p."""
 
 
 COLUMNS = ("text_column", "label_column", "prompt_column", "completion_column", "messages_column")
@@ -66,6 +68,10 @@ class DataConfig(Section):
     """Which task, which rows, how they are rendered."""
 
     task: str = Field("", description="task name, a task's YAML file, or a folder with train and test files")
+    mixture: str = Field(
+        "",
+        description="several tasks: a mixture's name, its YAML file, or a folder of folders with train and test files",
+    )
     train: str = Field("", description="own rows: csv, tsv, json, jsonl, parquet, a folder of datasets, or a hub id")
     validation: str = Field("", description="own validation rows (none: carved from the training rows)")
     test: str = Field("", description="own test rows (none: a fifth of the training rows is set apart)")
@@ -335,7 +341,12 @@ def resolve(
         given |= flatten(tree, f"--config {file}:")
     given |= flatten(flags, "option")
     base = preset(preset_name) if preset_name else {}
-    return build({**base, **given}), frozenset(given)
+    return build({**of_mixture({**base, **given}), **base, **given}), frozenset(given)
+
+
+def of_mixture(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that differ where flat keys name a mixture."""
+    return dict(OF_MIXTURE) if flat.get("data.mixture") else {}
 
 
 def dump(config: Config) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zofo import cap, models, objectives, sources, streamed
+from zofo import cap, models, scorer, sources, streamed
 from zofo.adapters.slots import Slots, attach
 from zofo.config import Config
 from zofo.core.probe.hooks import Hooks
@@ -22,33 +21,24 @@ from zofo.errors import BadInput
 from zofo.memory import heap
 from zofo.methods import table
 from zofo.methods.state import Problem, State
+from zofo.mixed import of_mixture
 from zofo.models import Base
 from zofo.objectives import Objective
+from zofo.prepared import Prepared, of_task, recorded, room, same_rows, virtual, written
 from zofo.problem import built, joined
+from zofo.scorer import Scorer
 from zofo.scoring.batch import Encoded
 from zofo.scoring.tokens import pad_id
 from zofo.sources import Source
-from zofo.tasks import own, parts
-from zofo.tasks.batches import Batches
+from zofo.tasks import mixture
+from zofo.tasks.batches import Batches, MixtureBatches
 from zofo.tasks.definition import Task
-from zofo.tasks.parts import PARTS
-from zofo.tasks.render import check_choices
-from zofo.tasks.splits import Splits, split
+from zofo.tasks.mixture import Mixture
+from zofo.tasks.parts import PARTS, TRAINED
+
+__all__ = ["Job", "Loaded", "Prepared", "assemble", "prepare", "recorded", "room", "same_rows", "virtual", "written"]
 
 PACKAGES = ("zofo", "torch", "transformers", "peft", "numpy", "numba")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A task's rows, encoded by a model's tokenizer, and what the user should be told about them."""
-
-    task: Task
-    splits: Splits
-    tokenizer: Any
-    source: Source
-    encoded: dict[str, tuple[Encoded, ...]]  # by part: "f", "p", "validation", "test"
-    nulls: dict[str, tuple[Encoded, ...]]  # their task-only twins, where calibrated
-    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -82,9 +72,10 @@ class Job(Loaded):
 
     prepared: Prepared
     problem: Problem
-    batches: Batches
+    batches: Batches | MixtureBatches
     objective: Objective
     method: Any
+    scorer: Scorer
 
     def begin(self) -> State:
         """The method's state before its first step."""
@@ -93,63 +84,21 @@ class Job(Loaded):
 
 
 def prepare(
-    config: Config, given: Collection[str] = (), task: Task | None = None, wanted: Collection[str] = tuple(PARTS)
+    config: Config,
+    given: Collection[str] = (),
+    task: Task | Mixture | None = None,
+    wanted: Collection[str] = tuple(PARTS),
 ) -> Prepared:
-    """Check options, model and task, choose the rows and encode them: all that needs no weights.
+    """Check options, model and task (or mixture of tasks), choose the rows and encode them: all that needs no weights.
 
-    Args: task, a run's own definition, instead of the one that the configuration names; wanted, the parts to encode. Raises `BadInput`. Cost: reads the data once (a GGUF file is converted first, once).
+    Args: task, a run's own definition, instead of what the configuration names; wanted, the parts to encode. Raises `BadInput`. Cost: reads the data once (a GGUF file is converted first, once).
     """
     table.check(config, given)
     source = sources.find(config.model.name)
-    task = objectives.measured(config, task or own.resolve(config.data))
-    splits = split(task, config.data, config.run.seed)
-    tokenizer = models.load_tokenizer(source)
-    check_choices(task, tokenizer)
-    made = parts.encode(task, splits, tokenizer, config.data, config.run.seed, room(config, task, source), wanted)
-    return Prepared(task, splits, tokenizer, source, made.encoded, made.nulls, [*splits.notes, *made.notes])
-
-
-def room(config: Config, task: Task, source: Source) -> int | None:
-    """Tokens that the model can read of a row, less what is generated and an adapter's virtual tokens (None: no limit known).
-
-    Raises: BadInput where nothing is left.
-    """
-    positions = models.positions(source)
-    if positions is None:
-        return None
-    left = positions - (task.max_new_tokens if task.kind == "text" and task.metrics else 0) - virtual(config)
-    if left < 8:
-        raise BadInput(f"--model {source.name}", f"it reads {positions} tokens, {left} of a row", "take another model")
-    return left
-
-
-def virtual(config: Config) -> int:
-    """Virtual tokens that a run's adapter puts before each row."""
-    if not table.METHODS[config.method.name].uses_adapter(config) or config.adapter.kind == "lora":
-        return 0
-    return config.adapter.tokens or {"prefix": 5, "prompt": 10}[config.adapter.kind]
-
-
-def recorded(prepared: Prepared) -> dict[str, Any]:
-    """What splits.json says: each part's rows and their SHA-256, as data and as tokens."""
-    record = prepared.splits.record
-    tokens = {
-        part: hashlib.sha256(
-            repr([(r.context, r.answers, r.rights, r.skip) for r in prepared.encoded[key]]).encode()
-        ).hexdigest()
-        for key, part in PARTS.items()
-    }
-    return {**record, "parts": {part: held | {"tokens": tokens[part]} for part, held in record["parts"].items()}}
-
-
-def same_rows(record: dict[str, Any], prepared: Prepared) -> None:
-    """Raise when a run's rows, or the tokens that they become, are no longer those that it was made on."""
-    now = recorded(prepared)["parts"]
-    for part, held in record["parts"].items():
-        for key, what in (("sha256", "rows"), ("tokens", "prompts and answers in tokens")):
-            if now[part][key] != held[key]:
-                found = f"the {what} of {part} are not those of the run"
-                raise BadInput(f"task {record['task']}", found, "bring back the data, the task and the tokenizer")
+    asked = task or mixture.asked_for(config.data)
+    if isinstance(asked, Mixture):
+        return of_mixture(config, asked, source, wanted)
+    return of_task(config, asked, source, wanted=wanted)
 
 
 def load(config: Config, source: Source) -> Loaded:
@@ -185,19 +134,42 @@ def assemble(config: Config, prepared: Prepared) -> Job:
     held = load(config, prepared.source)
     objective, above = built(config, prepared.task, prepared.tokenizer)
     problem = joined(config, held.model, held.leaves, held.slots, objective, above, held.hooks)
-    rows = {key: prepared.encoded[key] for key in ("f", "p")}
+    batches, method = drawn(config, prepared, objective), table.METHODS[config.method.name].load()
+    marks = scorer.of(prepared, config.model.dtype)
+    return Job(
+        **vars(held), prepared=prepared, problem=problem, batches=batches, objective=objective, method=method,
+        scorer=marks,
+    )  # fmt: skip
+
+
+def drawn(config: Config, prepared: Prepared, objective: Objective) -> Batches | MixtureBatches:
+    """The training batches: of the one task, or of all of a mixture's. Raises: BadInput where no training row is short, or none is long."""
+    limit = config.method.short_tokens
+    by_length(limit, prepared.encoded["f"] + prepared.encoded["p"])
+    if not prepared.members:
+        return batches_of(config, prepared, objective)
+    trained = prepared.of("train")
+    return MixtureBatches({ready.task.name: batches_of(config, ready, objective, ready.task.name) for ready in trained})
+
+
+def batches_of(config: Config, ready: Prepared, objective: Objective, name: str = "") -> Batches:
+    """A task's batches; `name`: of one of several tasks."""
+    rows = {key: ready.encoded[key] for key in TRAINED}
     rows["all"] = rows["f"] + rows["p"]
-    rows |= by_length(config.method.short_tokens, rows["all"])
-    batches = Batches(rows, config.data.batch, pad_id(prepared.tokenizer), config.run.seed, objective.cut)
-    method = table.METHODS[config.method.name].load()
-    return Job(**vars(held), prepared=prepared, problem=problem, batches=batches, objective=objective, method=method)
+    rows |= parted(config.method.short_tokens, rows["all"])
+    return Batches(rows, config.data.batch, pad_id(ready.tokenizer), config.run.seed, objective.cut, name)
+
+
+def parted(limit: int, rows: tuple[Encoded, ...]) -> dict[str, tuple[Encoded, ...]]:
+    """The rows of at most so many tokens, "short", and the others, "long" (limit 0: neither)."""
+    if not limit:
+        return {}
+    return {"short": tuple(r for r in rows if r.length <= limit), "long": tuple(r for r in rows if r.length > limit)}
 
 
 def by_length(limit: int, rows: tuple[Encoded, ...]) -> dict[str, tuple[Encoded, ...]]:
-    """The rows of at most so many tokens, "short", and the others, "long" (limit 0: neither). Raises: BadInput where one is empty."""
-    if not limit:
-        return {}
-    made = {"short": tuple(r for r in rows if r.length <= limit), "long": tuple(r for r in rows if r.length > limit)}
+    """As `parted`. Raises: BadInput where one is empty."""
+    made = parted(limit, rows)
     for name, held in made.items():
         if not held:
             least, most = (pick(row.length for row in rows) for pick in (min, max))

@@ -14,8 +14,7 @@ from typing import Any, Protocol
 from zofo import cap, checkpoints, config, models, settled
 from zofo.checkpoints import Progress
 from zofo.config import Config
-from zofo.evaluate import evaluate
-from zofo.job import Job, Prepared, adapter_of, assemble, described, environment, prepare, recorded, same_rows
+from zofo.job import Job, Prepared, adapter_of, assemble, described, environment, prepare, recorded, same_rows, written
 from zofo.memory import resident, taken
 from zofo.methods.state import Report, State
 from zofo.methods.table import METHODS
@@ -30,8 +29,7 @@ from zofo.run.lock import lock
 from zofo.run.metrics import Metrics, read_metrics
 from zofo.run.signals import Interrupted, Stop
 from zofo.scoring.objective import objective_note
-from zofo.scoring.tokens import pad_id
-from zofo.tasks import definition
+from zofo.tasks import mixture
 
 __all__ = ["prepare", "resume", "start", "train"]
 
@@ -128,17 +126,12 @@ def contestants(job: Job) -> dict[str, str | None]:
 
 
 def score(job: Job, part: str, slot: str | None) -> dict[str, Any]:
-    """Evaluate one adapter (or theta alone) on a part of the rows."""
+    """Evaluate one adapter (or theta alone) on a part of the rows: of the task, or of each task of the mixture."""
     if job.slots is not None and slot is not None:
         job.slots.use(slot)
-    ready, pad = job.prepared, pad_id(job.prepared.tokenizer)
     write = part == "test" or job.objective.higher  # free answers cost a generation each: else their loss serves
-    tokenizer = ready.tokenizer if write else None
-    nulls, dtype = ready.nulls.get(part, ()), job.config.model.dtype
     with job.problem.standing_still():
-        return evaluate(
-            job.model, ready.encoded[part], ready.task, dtype=dtype, pad=pad, nulls=nulls, tokenizer=tokenizer
-        )
+        return job.scorer(job.model, part, write)
 
 
 def validate(r: Running, state: State, progress: Progress) -> Progress:
@@ -259,7 +252,7 @@ def named(settings: Config, given: Collection[str]) -> Config:
     if not name:
         adapter = METHODS[settings.method.name].uses_adapter(settings)
         kind = [settings.method.name, settings.adapter.kind if adapter else "full"]
-        task = settings.data.task or settings.data.train
+        task = settings.data.mixture or settings.data.task or settings.data.train
         name = "-".join([*kind, Path(settings.model.name).name, Path(task).name.split(".")[0]])
     if "run.name" not in given:
         taken = set(folder.names(settings.run.dir))
@@ -276,8 +269,9 @@ def start(settings: Config, given: Collection[str] = (), show: Show | None = Non
     settings = named(settings, given)
     folder.refuse_begun(RunFolder(Path(settings.run.dir) / folder.check_name(settings.run.name)))
     prepared = prepare(settings, given)
+    settings, left = untested(settings, prepared)
     settings, chosen = settled.types(settings, prepared.task)
-    for note in (*prepared.notes, *chosen):
+    for note in (*prepared.notes, *left, *chosen):
         show.note(note)
     job, chosen = settled.stacked(assembled(settings, prepared, show))
     for note in chosen:
@@ -287,9 +281,17 @@ def start(settings: Config, given: Collection[str] = (), show: Show | None = Non
         folder.refuse_begun(run)  # two starts may have raced to here
         write_json(run.environment, environment(job))
         write_json(run.splits, recorded(prepared))
-        seam.write_file(run.task, definition.dump(prepared.task).encode())
+        seam.write_file(run.task, written(prepared).encode())
         seam.write_file(run.config, config.dump(job.config).encode())  # last: a folder with it is a run
         return work(job, run, job.begin(), Progress(), show)
+
+
+def untested(settings: Config, prepared: Prepared) -> tuple[Config, list[str]]:
+    """The configuration without testing where there are no test rows (a mixture without unseen tasks), and what to tell."""
+    if prepared.encoded["test"] or not settings.run.test:
+        return settings, []
+    run = settings.run.model_copy(update={"test": False})
+    return settings.model_copy(update={"run": run}), ["the mixture has no unseen tasks: nothing is tested"]
 
 
 def assembled(settings: Config, prepared: Prepared, show: Show) -> Job:
@@ -312,7 +314,7 @@ def resume(run: RunFolder, show: Show | None = None) -> dict[str, Any]:
     with lock(run):
         seam.sweep(run.path)
         settings = settled.plain(config.load(run.config))
-        prepared = prepare(settings, task=definition.read(run.task, f"run {run.name}"))
+        prepared = prepare(settings, task=mixture.reread(run.task, f"run {run.name}"))
         same_rows(read_json(run.splits), prepared)
         job = assembled(settings, prepared, show)
         differences(read_json(run.environment), environment(job), show)
@@ -368,11 +370,11 @@ def train(
     """Fine-tune a model on a task, as `zofo train` does; returns the results and the run's folder.
 
     Args: model, task, preset, config_file, as on the command line; options, by dotted key with `__` for
-    the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, objective, memory_cap.
+    the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, objective, memory_cap, mixture.
     Raises: BadInput. Cost: see the method's docstring.
     """
     short = {"steps": "run.steps", "seed": "run.seed", "seconds": "run.seconds", "run": "run.name"}
-    short |= {"memory_cap": "run.memory_cap"}
+    short |= {"memory_cap": "run.memory_cap", "mixture": "data.mixture"}
     short |= {"batch": "data.batch", "dtype": "model.dtype", "shots": "data.shots", "objective": "method.objective"}
     flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
     flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}

@@ -78,8 +78,7 @@ def alone(asked: Asked, plan: Plan, out: Path | None, show: Show) -> dict[str, A
     """One task. Raises: BadInput, before any weights are read where that can be seen; NotFinite."""
     if out is not None:
         folder.refuse_taken(out)
-    if not {"data.task", "data.train"} & set(asked.flags):
-        raise BadInput(f"zofo adapt {asked.target}", "no task to adapt to", "add --task NAME, or --data.train FILE")
+    refuse_none(asked)
     found = named.find(asked.target, asked.dir)
     config = bases.configured(found, asked.flags, plan)
     ready = prepared(config, asked, own.resolve(config.data), bases.trained_on(found.run))
@@ -88,6 +87,13 @@ def alone(asked: Asked, plan: Plan, out: Path | None, show: Show) -> dict[str, A
     record, tensors = on_one(base, plan, ready, show)
     size = folder.write(base, plan, record, tensors, out) if out is not None else None
     return header("adapt", base, plan) | {"tasks": {record["task"]: record}, "bytes": size}
+
+
+def refuse_none(asked: Asked) -> None:
+    """Raise BadInput where no rows were named."""
+    if not {"data.task", "data.train"} & set(asked.flags):
+        do = "add --task NAME, --mixture NAME, or --data.train FILE"
+        raise BadInput(f"RUN|MODEL {asked.target}", "no task was named for it", do)
 
 
 def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from zofo.adapting.base import Base
 from zofo.adapting.draws import Told, measured
 from zofo.adapting.each import each, header, mean
 from zofo.adapting.plan import Plan
-from zofo.adapting.run import Asked, prepared, unseen_of
+from zofo.adapting.run import Asked, prepared, refuse_none, unseen_of
 from zofo.adapting.show import Show
 from zofo.config import Config
 from zofo.job import Prepared
@@ -28,6 +28,7 @@ from zofo.tasks.definition import Task
 
 def alone(asked: Asked, plan: Plan, show: Show) -> dict[str, Any]:
     """One task, `plan.shots` demonstrations, each draw of them. Raises: BadInput. Cost: (draws + 1) evaluations."""
+    refuse_none(asked)
     found = named.find(asked.target, asked.dir)
     config = bases.configured(found, asked.flags, plan)
     ready = prepared(config, asked, own.resolve(config.data), bases.trained_on(found.run))

@@ -60,7 +60,7 @@ def side_by_side(words: Sequence[str], files: Sequence[str], plot: str | None) -
         raise BadInput(f"zofo compare {other}", "runs and files of results do not stand in one table", "give one kind")
     if plot is not None and not Path(plot).parent.is_dir():
         raise BadInput(f"--plot {plot}", "its folder does not exist", "make it first")
-    series = [unseen.read(Path(name)) for name in files]
+    series = [one for name in files for one in unseen.read(Path(name))]
     table(*unseen.rows(series))
     if other_rows := unseen.unequal(series):
         complain(plain(f"not tested on the same rows, so their scores do not compare: {', '.join(other_rows)}"))

@@ -10,20 +10,22 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from zofo.cli import adapted
+from zofo.cli import adapted, demonstrated, mixture
 from zofo.cli.adapted import Adapter
 from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir, Target, find
 from zofo.config import COLUMNS, Config, build, flatten, load
 from zofo.errors import BadInput
-from zofo.report.words import duration, figure, measured, named, score
+from zofo.report.words import duration, figure, measured, named, rows_of, score
 from zofo.run.folder import RunFolder
+from zofo.tasks.definition import Task
+from zofo.tasks.mixture import Mixture, Side, asked_for, reread
 
 Which = Annotated[Literal["best", "last"], Parameter(help="which checkpoint of the run")]
 Slot = Annotated[Literal["p", "s"] | None, Parameter(help="which adapter of the run")]
-OTHER_ROWS = {"data.task", "data.train"}
-"""Options that take a run to another task."""
+OTHER_ROWS = {"data.task", "data.train", "data.mixture"}
+"""Options that take a run to another task, or to a mixture of tasks."""
 FILES = OTHER_ROWS | {"data.validation", "data.test", *(f"data.{column}" for column in COLUMNS)}
 """Options that say where rows are."""
 FIXED = ("run.seed", "data.train_rows", "data.validation_rows", "data.upper_share", *(f"data.{c}" for c in COLUMNS))
@@ -35,10 +37,11 @@ OTHER_PARTS = {"train", "validation", "test"}
 
 @dataclass(frozen=True)
 class Asked:
-    """What to score on: rows of a split, and where to write the results beside printing them."""
+    """What to score on: rows of a split, a mixture's side, and where to write the results beside printing them."""
 
     split: str
     out: str | None
+    side: Side = "test"
 
 
 def key_is_read(key: str) -> bool:
@@ -55,6 +58,10 @@ def evaluate(
     slot: Slot = None,
     adapter: Adapter = None,
     split: Annotated[Literal["test", "validation"], Parameter(help="which rows")] = "test",
+    side: Annotated[Side, Parameter(help="of a mixture: its unseen tasks, or those it trains on")] = "test",
+    draws: Annotated[
+        int | None, Parameter(help="draws of the demonstrations (--shots): mean, spread and interval over them")
+    ] = None,
     out: Annotated[str | None, Parameter(metavar="FILE", help="write the results as JSON too")] = None,
     dir: Dir = "runs",
 ) -> int:
@@ -64,14 +71,23 @@ def evaluate(
     """
     if out is not None and not Path(out).parent.is_dir():
         raise BadInput(f"--out {out}", "its folder does not exist", "make it first")
-    found, asked = find(target, dir), Asked(split, out)
+    found, asked = find(target, dir), Asked(split, out, side)
+    if side == "train" and split != "test":
+        raise BadInput(
+            "--side train", f"these tasks are scored on their test rows, not on {split} rows", "leave one out"
+        )
     if adapter is not None:
         adapted.refuse(slot, split, flags)
         return adapted.evaluate(found, flags, which, adapter, out)
+    if draws is not None:
+        demonstrated.refuse(slot, split, side)
+        return demonstrated.evaluate(target, flags, which, draws, out, dir)
     if found.run is not None:
         return of_run(found.run, flags, which, slot, asked)
     if not OTHER_ROWS & set(flags):
-        raise BadInput(f"zofo eval {target}", "a model needs a task", "add --task NAME, or --data.train FILE")
+        raise BadInput(
+            f"zofo eval {target}", "a model needs a task", "add --task NAME, --mixture NAME, or --data.train FILE"
+        )
     if slot is not None:
         raise BadInput(f"--slot {slot}", f"{target} is a model, it has no adapters", "leave it out")
     return of_model(target, flags, asked)
@@ -82,7 +98,8 @@ def of_model(name: str, flags: Mapping[str, Any], asked: Asked) -> int:
     from zofo import job, models, settled
 
     config = settled.plain(build({"model.name": name, **flags}))  # fp32 unless asked: scores do not hang on the machine
-    ready = job.prepare(config, wanted=(asked.split,))
+    task = mixture.turned(asked_for(config.data), asked.side, rows_of(config))
+    ready = job.prepare(config, task=task, wanted=(asked.split,))
     began = time.perf_counter()
     results = {word(config): scored(models.load(ready.source, config.model), ready, config, asked.split)}
     tell(ready, config, name, results, None, asked, time.perf_counter() - began)
@@ -104,9 +121,10 @@ def of_run(
 
     own = settled.plain(load(run.config))
     config = settled.plain(changed(own, flags))
-    task = None if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
-    ready = job.prepare(config, task=task, wanted=PARTS if config == own else (asked.split,))
-    if config == own:
+    task = asked_for(config.data) if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
+    task, same = mixture.turned(task, asked.side, rows_of(config)), config == own and asked.side == "test"
+    ready = job.prepare(config, task=task, wanted=PARTS if same else (asked.split,))
+    if same:
         job.same_rows(read_json(run.splits), ready)
     held = saved.open_run(run, which, None, complain)
     began, results = time.perf_counter(), dict[str, Any]()
@@ -114,18 +132,16 @@ def of_run(
         if held.slots is not None:
             held.slots.use(name)
         results[name] = scored(held.model, ready, config, asked.split)
-    if asked.split == "test" and held.which == "best" and config == own:
+    if asked.split == "test" and held.which == "best" and same:
         record(run, held, ready, results)
     where = f"run {run.name}, step {held.step}"
     tell(ready, config, where, results, held, asked, time.perf_counter() - began)
     return 0
 
 
-def with_own_files(run: RunFolder, own: Config, config: Config, flags: Mapping[str, Any]) -> Any:
-    """A run's own task, its test or validation file replaced where that was asked for. Raises BadInput for what would mix its rows."""
-    from zofo.tasks import definition
-
-    task = definition.read(run.task, f"run {run.name}")
+def with_own_files(run: RunFolder, own: Config, config: Config, flags: Mapping[str, Any]) -> Task | Mixture:
+    """A run's own task (or mixture), its test or validation file replaced where that was asked for. Raises BadInput for what would mix its rows."""
+    task = reread(run.task, f"run {run.name}")
     before, now = flatten(own.model_dump(), ""), flatten(config.model_dump(), "")
     if wrong := [key for key in FIXED if key in flags and now[key] != before[key]]:
         found = "a run's rows are those that it was made on"
@@ -133,6 +149,10 @@ def with_own_files(run: RunFolder, own: Config, config: Config, flags: Mapping[s
             f"--{wrong[0]} {flags[wrong[0]]}", found, "leave it out, or name other rows: --task, --data.train"
         )
     new = {key: flags[f"data.{key}"] for key in ("validation", "test") if f"data.{key}" in flags}
+    if not isinstance(task, Task):
+        for key, value in new.items():
+            raise BadInput(f"--data.{key} {value}", "the run's tasks bring files of their own", "leave it out")
+        return task
     if new and task.files is None:
         key, value = next(iter(new.items()))
         raise BadInput(
@@ -160,14 +180,10 @@ def chosen(held: Any, slot: str | None, name: str) -> list[str]:
 
 
 def scored(model: Any, ready: Any, config: Config, split: str) -> dict[str, Any]:
-    """Evaluate a model on a split of prepared data."""
-    from zofo.evaluate import evaluate as measure
-    from zofo.scoring.tokens import pad_id
+    """Evaluate a model on a split of prepared data, of one task or of several."""
+    from zofo import scorer
 
-    return measure(
-        model, ready.encoded[split], ready.task, dtype=config.model.dtype, pad=pad_id(ready.tokenizer),
-        nulls=ready.nulls.get(split, ()), tokenizer=ready.tokenizer,
-    )  # fmt: skip
+    return scorer.of(ready, config.model.dtype)(model, split)
 
 
 def record(run: RunFolder, held: Any, ready: Any, results: Mapping[str, Any]) -> None:
@@ -200,14 +216,22 @@ def tell(
     calibrated = f", calibrated ({config.data.calibration})" if ready.nulls else ""
     line(plain(f"{what}, {ready.task.name}, {asked.split} rows{calibrated}, {duration(seconds)}"))
     used = held.used if held is not None else None
+    if ready.members:
+        mixture.results(results, used)
+    else:
+        of_task(results, used)
+    if asked.out is not None:
+        cut = sum(row.cut for row in ready.encoded[asked.split])
+        adapter = adapter_of(held.held) if held is not None else None
+        found = described(config, ready, asked.split, adapter) | {"what": what, "used": used, "truncated": cut}
+        write_json(Path(asked.out), found | {"notes": ready.notes, "seconds": seconds, "results": dict(results)})
+
+
+def of_task(results: Mapping[str, Any], used: str | None) -> None:
+    """Print one task's results, a line each."""
     metrics = list(dict.fromkeys(name for result in results.values() for name in measured(result)))
     rows = [
         (name + (" (used)" if name == used else ""), *(score(r, m) for m in metrics), figure(r["loss"]), r["n"])
         for name, r in results.items()
     ]
     table(("what", *map(named, metrics), "loss", "rows"), rows)
-    if asked.out is not None:
-        cut = sum(row.cut for row in ready.encoded[asked.split])
-        adapter = adapter_of(held.held) if held is not None else None
-        found = described(config, ready, asked.split, adapter) | {"what": what, "used": used, "truncated": cut}
-        write_json(Path(asked.out), found | {"notes": ready.notes, "seconds": seconds, "results": dict(results)})

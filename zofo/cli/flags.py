@@ -16,6 +16,7 @@ NAMES = {
     "model.name": ("--model.name", "--model"),
     "model.dtype": ("--model.dtype", "--dtype"),
     "data.task": ("--data.task", "--task"),
+    "data.mixture": ("--data.mixture", "--mixture"),
     "data.batch": ("--data.batch", "--batch"),
     "data.shots": ("--data.shots", "--shots"),
     "data.calibration": ("--data.calibration", "--calibration"),

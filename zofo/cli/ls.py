@@ -1,4 +1,4 @@
-"""`zofo ls`: tasks, presets, models, experiments, runs."""
+"""`zofo ls`: tasks, mixtures, presets, models, experiments, runs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ Row = tuple[str, ...]
 
 
 def ls(
-    what: Annotated[Literal["tasks", "presets", "models", "experiments", "runs"], Parameter(help="what to list")],
+    what: Annotated[
+        Literal["tasks", "mixtures", "presets", "models", "experiments", "runs"], Parameter(help="what to list")
+    ],
     /,
     *,
     dir: Dir = "runs",
 ) -> int:
-    """List tasks, presets, models, experiments or runs; tab-separated when standard output is no terminal."""
+    """List tasks, mixtures of tasks, presets, models, experiments or runs; tab-separated when standard output is no terminal."""
     columns, rows = LISTS[what](dir)
     table(columns, rows, header=False)
     return 0
@@ -33,6 +35,13 @@ def tasks(_: str) -> tuple[Row, list[Row]]:
 
     found = [definition.find(name) for name in definition.names()]
     return ("task", "about"), [(task.name, task.about) for task in found]
+
+
+def mixtures(_: str) -> tuple[Row, list[Row]]:
+    """Mixtures of tasks that ship with zofo."""
+    from zofo.tasks import mixture
+
+    return ("mixture", "about"), [(name, mixture.listed(name, f"mixture {name}")[2].about) for name in mixture.names()]
 
 
 def presets_(_: str) -> tuple[Row, list[Row]]:
@@ -83,5 +92,5 @@ def about_run(dir: str, name: str) -> Row:
 
 
 LISTS: dict[str, Callable[[str], tuple[Row, list[Row]]]] = {
-    "tasks": tasks, "presets": presets_, "models": models, "experiments": experiments, "runs": runs,
+    "tasks": tasks, "mixtures": mixtures, "presets": presets_, "models": models, "experiments": experiments, "runs": runs,
 }  # fmt: skip

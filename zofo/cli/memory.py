@@ -53,10 +53,10 @@ def begun(config: Config, given: Collection[str]) -> tuple[Source, Config, Work,
     from zofo import job, models, sources
     from zofo.memory import work
 
-    if config.data.task or config.data.train:
+    if config.data.mixture or config.data.task or config.data.train:
         ready = job.prepare(config, given)
         config, notes = decided(config, ready.task)
-        return ready.source, config, work.of_rows(config, ready.task, ready.encoded, ready.tokenizer), notes
+        return ready.source, config, work.of_rows(config, ready), notes
     source, (config, notes) = sources.find(config.model.name), decided(config)
     room = (models.positions(source) or config.data.max_length + job.virtual(config)) - job.virtual(config)
     return source, config, work.of_shape(config, min(config.data.max_length, room)), notes

@@ -1,11 +1,13 @@
-"""`zofo show`: one run, task or preset."""
+"""`zofo show`: one run, task, mixture or preset."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from zofo.cli import mixture
 from zofo.cli.output import line, plain, table
 from zofo.cli.target import Dir
 from zofo.config import PRESETS, Config, flatten, load, preset, presets, read_yaml
@@ -17,16 +19,25 @@ from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
 from zofo.run.metrics import read_metrics
 from zofo.tasks import definition
+from zofo.tasks import mixture as mixtures
 from zofo.tasks.definition import Task
 
 COLUMNS = ("what", "metric", "score", "loss", "rows")
-Name = Annotated[str, Parameter(name="RUN|TASK|PRESET", help="a run, a task (or its YAML file) or a preset")]
+Name = Annotated[
+    str,
+    Parameter(
+        name="RUN|TASK|MIXTURE|PRESET",
+        help="a run, a task (or its YAML file), a mixture (or its YAML file or folder) or a preset",
+    ),
+]
 
 
 def show(name: Name, /, *, dir: Dir = "runs") -> int:
-    """Show a run (what differs from the defaults, results, last metrics), a task or a preset."""
+    """Show a run (what differs from the defaults, results, last metrics), a task, a mixture of tasks or a preset."""
     if name in folder.names(dir):
         return of_run(folder.find(name, dir))
+    if name in mixtures.names() or mixtures.is_one(Path(name)):
+        return mixture.show(name)
     if name in definition.names() or name.endswith((".yaml", ".yml")):
         return of_task(definition.find(name))
     if name in presets():
@@ -36,8 +47,8 @@ def show(name: Name, /, *, dir: Dir = "runs") -> int:
     except BadInput as error:
         if error.found != "no such run":
             raise
-    known = [*folder.names(dir), *definition.names(), *presets()]
-    raise BadInput(f"zofo show {name}", "no such run, task or preset", nearest(name, known))
+    known = [*folder.names(dir), *definition.names(), *mixtures.names(), *presets()]
+    raise BadInput(f"zofo show {name}", "no such run, task, mixture or preset", nearest(name, known))
 
 
 def of_preset(name: str) -> int:

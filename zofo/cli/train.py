@@ -39,7 +39,7 @@ def train(
 def rehearse(config: Config, given: Collection[str]) -> int:
     """Print the resolved configuration, the splits, examples and sizes. Loads no weights, writes no run."""
     from zofo import cap, loop, models, objectives
-    from zofo.cli import memory
+    from zofo.cli import memory, mixture
     from zofo.cli.show import answers
     from zofo.memory.sizes import estimate
     from zofo.memory.work import of_rows
@@ -50,8 +50,12 @@ def rehearse(config: Config, given: Collection[str]) -> int:
     line(dump(config).rstrip())
     task = ready.task
     line("\n# task")
-    line(plain(f"{task.name}: answers {answers(task)}; objective {objectives.name_of(config, task)}"))
-    line(plain(f"measured: {', '.join(map(named, task.metrics)) or 'loss'}; template: {task.template!r}"))
+    if ready.members:
+        line(f"{task.name}: {ready.splits.record['source']}; objective {objectives.name_of(config, task)}")
+        mixture.members(ready)
+    else:
+        line(plain(f"{task.name}: answers {answers(task)}; objective {objectives.name_of(config, task)}"))
+        line(plain(f"measured: {', '.join(map(named, task.metrics)) or 'loss'}; template: {task.template!r}"))
     line("\n# splits")
     carved(ready.splits.record)
     for note in ready.notes:
@@ -61,7 +65,7 @@ def rehearse(config: Config, given: Collection[str]) -> int:
         line(marked(example, ready.tokenizer))
     line("\n# memory (before it has run)")
     made, notes = memory.decided(config)
-    work = of_rows(made, task, ready.encoded, ready.tokenizer)
+    work = of_rows(made, ready)
     memory.print_sizes(estimate(made, models.skeleton(ready.source), work))
     for note in notes:
         line(f"note: {plain(note)}")

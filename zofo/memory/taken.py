@@ -9,10 +9,10 @@ from typing import Any
 
 from zofo import models
 from zofo.config import Config
-from zofo.job import Prepared
 from zofo.memory.resident import Gauge
 from zofo.memory.sizes import Size, estimate, total, whole
 from zofo.memory.work import of_rows
+from zofo.prepared import Prepared
 
 
 def summary(
@@ -43,7 +43,7 @@ def summary(
 def estimated(config: Config, ready: Prepared) -> list[Size]:
     """The sizes that `zofo memory` tells, without scoring; empty where not all are known (a run does not fail by it)."""
     with contextlib.suppress(Exception):
-        work = replace(of_rows(config, ready.task, ready.encoded, ready.tokenizer), score=None)
+        work = replace(of_rows(config, ready), score=None)
         sizes = estimate(config, models.skeleton(ready.source), work)
         return sizes if whole(sizes) else []
     return []

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from zofo.config import Config
-from zofo.evaluate import Reading, batches, scored
+from zofo.evaluate import Reading, batches, scored, width
 from zofo.objectives import Objective, name_of
+from zofo.prepared import Prepared
 from zofo.problem import built
 from zofo.scoring.batch import Batch, Encoded, lm_batch
 from zofo.scoring.objective import answer_logprobs, row_losses
@@ -75,17 +76,34 @@ def dtypes(config: Config) -> tuple[str, str]:
     return config.model.dtype, config.model.dtype if probes == "auto" else probes
 
 
-def of_rows(config: Config, task: Task, encoded: Mapping[str, Sequence[Encoded]], tokenizer: Any) -> Work:
-    """The longest rows of a task's training, in one micro-batch, and those of its validation and test."""
+def of_rows(config: Config, ready: Prepared) -> Work:
+    """The longest rows of a task's training, in one micro-batch, and those of its validation and test.
+
+    Of a mixture: the largest training rows of all tasks, and the task with the largest first batch to score.
+    """
+    task, encoded, tokenizer = ready.task, ready.encoded, ready.tokenizer
     (objective, above), pad = built(config, task, tokenizer), pad_id(tokenizer)
     ordered, n = sorted((*encoded["f"], *encoded["p"]), key=lambda e: -e.length), config.data.batch
+    if ready.members and objective.cut is not lm_batch:  # by all their choices: tasks have more of them, or fewer
+        ordered.sort(key=lambda e: -e.length * width(e))
     longest = ordered[:n]
     fits = [row for row in ordered if row.length <= config.method.short_tokens][:n]
     short = objective.cut(fits, range(len(fits)), pad) if fits else None
-    rows = max((encoded["validation"], encoded["test"]), key=lambda part: max(e.length for e in part))
+    task, rows = heaviest(ready)
     batch = objective.cut(longest, range(len(longest)), pad)
     score = scorer(task, config.model.dtype, pad)
     return Work(objective, batch, above, score, rows, written(config, task, longest, rows), short)
+
+
+def heaviest(ready: Prepared) -> tuple[Task, Sequence[Encoded]]:
+    """The rows that are the largest to score, with their task: of validation or test, and of a mixture's tasks."""
+    parts = [(m.task, m.encoded[part]) for m in (ready.members or (ready,)) for part in ("validation", "test")]
+
+    def size(held: tuple[Task, Sequence[Encoded]]) -> tuple[int, int]:
+        most = max(held[1], key=lambda e: e.length)
+        return (most.length * width(most), most.length) if ready.members else (most.length, 0)
+
+    return max((held for held in parts if held[1]), key=size)
 
 
 def scorer(task: Task, dtype: str, pad: int) -> Score:

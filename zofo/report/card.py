@@ -169,7 +169,23 @@ def data(splits: Mapping[str, Any]) -> str:
     notes = "".join(f"\n- {note}" for note in splits.get("notes", []))
     source = f"Task `{splits.get('task')}`, rows from {splits.get('source')}, split with seed {splits.get('seed')}"
     table = grid(("what for", "split", "rows", "taken from"), rows)
+    if members := splits.get("members"):
+        table += f"\n\n{of_members(members)}"
     return f"{source}; no text stands in two splits.\n\n{table}" + (f"\n{notes}" if notes else "")
+
+
+def of_members(members: Mapping[str, Any]) -> str:
+    """The tasks of a mixture: side and rows of each part."""
+    names = list(ROLES)
+    rows = [
+        (
+            f"`{task}`",
+            "training" if held["side"] == "train" else "unseen",
+            *(held["parts"].get(n, {}).get("rows", "") for n in names),
+        )
+        for task, held in members.items()
+    ]
+    return grid(("task", "side", *names), rows)
 
 
 def method(config: Config) -> str:
@@ -236,7 +252,18 @@ def results(evaluation: Mapping[str, Any]) -> str:
         return f"{where} were left unread (`run.test` false). `zofo eval` scores them."
     cut = evaluation.get("truncated", 0)
     tail = f"\n\n{cut} of the rows were cut to fit." if cut else ""
-    return f"{where}, {when}; zero-shot is the base before training.\n\n{grid(columns, rows)}{tail}"
+    return f"{where}, {when}; zero-shot is the base before training.\n\n{grid(columns, rows)}{tail}{by_task(scores)}"
+
+
+def by_task(scores: Mapping[str, Any]) -> str:
+    """Of a mixture: a line a task with its metric; nothing for one task."""
+    tasks = dict.fromkeys(task for found in scores.values() for task in found.get("tasks", {}))
+    if not tasks:
+        return ""
+    held = {task: [found["tasks"][task] for found in scores.values()] for task in tasks}
+    rows = [(task, named(primary(found[0])), *map(score, found), found[0]["n"]) for task, found in held.items()]
+    table = grid(("task", "metric", *scores, "rows"), rows)
+    return f"\n\nThe score is the mean over tasks of each one's metric, its standard error sqrt(sum of se^2) / tasks:\n\n{table}"
 
 
 def choice(config: Config, evaluation: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> str:

@@ -145,6 +145,8 @@ class Reporter:
             mark = "  <- used" if name == used else ""
             loss = figure(found.get("loss"))
             self.line(f"  {name:<{width}}  {score(found):<15}  loss {loss:<7}  n {found.get('n', '-')}{mark}")
+        for text in by_task(results):
+            self.line(f"  {text}")
         if summary.get("run") is not None:
             spent = f"{summary.get('steps', '?')} steps, {duration(summary.get('seconds'))} of training"
             self.line(f"{spent}; everything is in {summary['run']} (README.md, curves.png, eval.json)")
@@ -161,6 +163,21 @@ def scored(result: Mapping[str, Any], measure: str) -> str:
     """A result in a few words: its score and loss, or its loss alone."""
     loss = f"loss {figure(result.get(measure))}"
     return f"{score(result)} ({loss})" if primary(result) else loss
+
+
+def by_task(results: Mapping[str, Any]) -> list[str]:
+    """A line a task of a mixture: its score before and after; none for one task."""
+    tasks = dict.fromkeys(task for found in results.values() for task in found.get("tasks", {}))
+    width = max((len(task) for task in tasks), default=0)
+    return [
+        f"{task:<{width}}  " + "  ".join(f"{name} {said(found['tasks'][task])}" for name, found in results.items())
+        for task in tasks
+    ]
+
+
+def said(result: Mapping[str, Any]) -> str:
+    """A task's score, or its loss where it has none."""
+    return score(result) if primary(result) else f"loss {figure(result.get('loss'))}"
 
 
 def checkpoint(summary: Mapping[str, Any]) -> str:

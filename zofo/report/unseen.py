@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zofo.errors import BadInput
 from zofo.report.plots import GREY
-from zofo.report.words import named, number, spread
+from zofo.report.words import named, number, primary, spread
 from zofo.run.jsonfile import read_json
 
 if TYPE_CHECKING:
@@ -40,18 +40,41 @@ class Series:
     points: dict[str, Point]
 
 
-def read(path: Path) -> Series:
-    """The results that `adapt --json` or `eval --out` wrote over a mixture. Raises: BadInput where a file holds none."""
+def read(path: Path) -> list[Series]:
+    """The results over a mixture that `adapt --json` or `eval --out` wrote: one series, or (of `eval`) one an adapter.
+
+    Raises: BadInput where a file holds none.
+    """
     held = read_json(path)
-    if not isinstance(held, dict) or not isinstance(held.get("tasks"), dict) or not held["tasks"]:
-        raise BadInput(f"results {path}", "it holds no scores by task", "give files of zofo adapt --json")
     try:
-        points = {name: point(record) for name, record in held["tasks"].items()}
+        if isinstance(held, dict) and held.get("tasks"):
+            return [of_draws(path.stem, held)]
+        found = {name: r for name, r in held.get("results", {}).items() if "tasks" in r}
+        if found:
+            several = len(found) > 1
+            return [of_scores(f"{path.stem} {name}" if several else path.stem, r) for name, r in found.items()]
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"results {path}", f"a task lacks {error}", "write the file anew") from None
+    raise BadInput(f"results {path}", "it holds no scores by task", "give files of zofo adapt --json, or eval --out")
+
+
+def of_draws(name: str, held: Mapping[str, Any]) -> Series:
+    """Results over draws, before and after."""
+    points = {task: point(record) for task, record in held["tasks"].items()}
     if (mean := held.get("mean")) is not None:
         points[MEAN] = Point("score", number(mean["before"]), mean["after"])
-    return Series(path.stem, points)
+    return Series(name, points)
+
+
+def of_scores(name: str, result: Mapping[str, Any]) -> Series:
+    """Scores as they are, without draws."""
+    points = {}
+    for task, held in result["tasks"].items():
+        metric = primary(held) or "loss"
+        points[task] = Point(metric, None, {"mean": held[metric]})
+    if "score" in result:
+        points[MEAN] = Point("score", None, {"mean": result["score"]})
+    return Series(name, points)
 
 
 def point(record: Mapping[str, Any]) -> Point:
@@ -76,7 +99,7 @@ def rows(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
         held = [one.points.get(task, Point(failed="-")) for one in series]
         metric = next((p.metric for p in held if p.metric), "")
         cells = [cell for p in held for cell in words(p)]
-        found.append([task, named(metric) if metric != "score" else "score", *cells])
+        found.append([task, named(metric), *cells])
     return columns, found
 
 

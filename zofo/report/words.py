@@ -25,7 +25,7 @@ def figure(value: Any) -> str:
     return "-" if found is None else f"{found:.4g}"
 
 
-NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1a": "F1a", "f1": "F1", "em": "EM"}
+NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1a": "F1a", "f1": "F1", "em": "EM", "score": "score"}
 """Metrics as people write them."""
 
 LOSSES = ("loss", "choice_loss")
@@ -69,8 +69,8 @@ def spread(held: Mapping[str, Any], metric: str = "") -> str:
 
 
 def rows_of(config: Any) -> str:
-    """What a run is trained on: its task, or the name of its own file."""
-    return str(config.data.task or Path(config.data.train).name)
+    """What a run is trained on: its mixture, its task, or the name of its own file."""
+    return str(config.data.mixture or config.data.task or Path(config.data.train).name)
 
 
 def duration(seconds: Any) -> str:

@@ -12,6 +12,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -160,3 +161,29 @@ def summarise(
     for name, (value, error) in values.items():
         found |= {name: value, f"{name}_se": error}
     return found
+
+
+def over_tasks(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Results of several tasks as one: `score`, the mean over tasks of each one's first metric; mean losses; `n`, all rows; `tasks`.
+
+    The standard error of a mean over m tasks is sqrt(sum of se_i^2) / m: that of the tasks' rows, the tasks taken as given.
+    A task without a metric (free answers that were not written) is left out of `score`, and `scored` says how many are in it.
+    Raises: ValueError without tasks.
+    """
+    if not results:
+        raise ValueError("no tasks")
+    firsts = {name: next((m for m in result if m in METRICS), None) for name, result in results.items()}
+    pairs = {
+        "score": [(float(results[n][m]), float(results[n][f"{m}_se"])) for n, m in firsts.items() if m is not None]
+    }
+    for loss in ("loss", "choice_loss"):
+        if all(loss in result for result in results.values()):
+            pairs[loss] = [(float(r[loss]), float(r[f"{loss}_se"])) for r in results.values()]
+    found: dict[str, Any] = {"n": sum(int(result["n"]) for result in results.values())}
+    for name, values in pairs.items():
+        if values:
+            found[name] = math.fsum(value for value, _ in values) / len(values)
+            found[f"{name}_se"] = math.sqrt(math.fsum(error**2 for _, error in values)) / len(values)
+    if 0 < len(pairs["score"]) < len(results):
+        found["scored"] = len(pairs["score"])
+    return found | {"tasks": {name: dict(result) for name, result in results.items()}}

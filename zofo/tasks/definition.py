@@ -160,16 +160,16 @@ def find(name_or_path: str | Path) -> Task:
 
 def _members(family: Path) -> list[str]:
     """The names of a family's tasks, `family/member`."""
-    tree = _tree(family, f"task family {family.stem}")
-    return [f"{family.stem}/{name}" for kind in tree["kinds"].values() for name in kind["members"]]
+    held = tree(family, f"task family {family.stem}")
+    return [f"{family.stem}/{name}" for kind in held["kinds"].values() for name in kind["members"]]
 
 
 def _member(family: Path, name: str) -> Task:
     """One task of a family: what all share, what its kind has, and a folder of the same name."""
-    tree = _tree(family, f"--task {name}")
-    kind = next(kind for kind in tree["kinds"].values() if name.partition("/")[2] in kind["members"])
+    held = tree(family, f"--task {name}")
+    kind = next(kind for kind in held["kinds"].values() if name.partition("/")[2] in kind["members"])
     own = {key: value for key, value in kind.items() if key != "members"}
-    return _validated(tree["all"] | own | {"name": name, "folder": name}, f"--task {name}")
+    return validated(held["all"] | own | {"name": name, "folder": name}, f"--task {name}")
 
 
 def _with_files(task: Task, folder: Path) -> Task:
@@ -185,21 +185,22 @@ def _with_files(task: Task, folder: Path) -> Task:
 
 def read(path: Path, asked: str) -> Task:
     """Read a task's YAML file. Raises: BadInput when it is missing, large, broken, or has a wrong key or value."""
-    return _validated(_tree(path, asked), asked)
+    return validated(tree(path, asked), asked)
 
 
-def _tree(path: Path, asked: str) -> dict[str, Any]:
+def tree(path: Path, asked: str) -> dict[str, Any]:
+    """A small YAML mapping. Raises: BadInput when it is missing, large or none."""
     if not path.is_file():
         raise BadInput(asked, "no such file", "check the path")
     if path.stat().st_size > MAX_FILE:
         raise BadInput(asked, f"the file is larger than {MAX_FILE} bytes", "a task is a short YAML file")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise BadInput(asked, f"not readable as YAML ({' '.join(str(error).split())[:160]})", "mend the file") from None
-    if not isinstance(tree, dict):
+    if not isinstance(found, dict):
         raise BadInput(asked, "the file is not a mapping of keys to values", "see zofo/tasks/definitions for examples")
-    return tree
+    return found
 
 
 def dump(task: Task) -> str:
@@ -212,9 +213,10 @@ def metrics() -> tuple[str, ...]:
     return get_args(Metric)
 
 
-def _validated(tree: dict[str, Any], asked: str) -> Task:
+def validated(held: dict[str, Any], asked: str) -> Task:
+    """A mapping as a task. Raises: BadInput naming the first wrong key."""
     try:
-        return Task.model_validate(tree)
+        return Task.model_validate(held)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

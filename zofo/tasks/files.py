@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ Splits = tuple[str | None, str | None, str | None]
 class Source:
     """A task's rows as published, and where from (`name`; `files`: what errors call each part).
 
-    `validation` and `test` are None where the set has no file for them.
+    `validation` and `test` are None where the set has no file for them; `lent`: validation rows are those of the test file.
     """
 
     name: str
@@ -34,6 +34,14 @@ class Source:
     validation: list[Row] | None
     test: list[Row] | None
     files: dict[str, str]
+    lent: bool = False
+
+    def without_test(self) -> Source:
+        """The same for a task that is never tested: without a validation file its test rows serve to validate, and none are left to test."""
+        if self.validation is not None or self.test is None:
+            return replace(self, test=[])
+        files = {**self.files, "validation": self.files["test"]}
+        return replace(self, validation=self.test, test=[], files=files, lent=True)
 
 
 def load(task: Task) -> Source:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zofo.config import DataConfig
+from zofo.config import COLUMNS, DataConfig
 from zofo.errors import BadInput, nearest
 from zofo.tasks import definition, own
 from zofo.tasks.definition import YAML, Task
@@ -77,6 +77,37 @@ def find(name_or_path: str | Path, asked: str = "") -> Mixture:
     return Mixture(name, listing.about, tuple(made["train"]), tuple(made["test"]), listing.kind)
 
 
+def asked_for(data: DataConfig) -> Task | Mixture:
+    """The task, or the mixture of tasks, that a configuration asks for. Raises: BadInput as `find` and `own.resolve`, or for both at once."""
+    if not data.mixture:
+        return own.resolve(data)
+    for key in ("task", "train", "validation", "test", *COLUMNS):
+        if value := getattr(data, key):
+            raise BadInput(
+                f"--data.{key} {value}", f"--mixture {data.mixture} brings tasks of its own", "give one of the two"
+            )
+    return find(data.mixture)
+
+
+def dump(mixture: Mixture) -> str:
+    """The mixture with its tasks as YAML text, every key spelled out: what `reread` reads."""
+    tree: dict[str, object] = {"name": mixture.name, "about": mixture.about, "kind": mixture.kind}
+    tree |= {side: [task.model_dump(mode="json") for task in getattr(mixture, side)] for side in SIDES}
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def reread(path: Path, asked: str) -> Task | Mixture:
+    """A run's own task, or mixture of tasks, from the file that it was written to. Raises: BadInput where it is damaged."""
+    tree = definition.tree(path, asked)
+    if "train" not in tree:
+        return definition.validated(tree, asked)
+    try:
+        made = {side: tuple(definition.validated(held, asked) for held in tree[side]) for side in SIDES}
+        return Mixture(str(tree["name"]), str(tree["about"]), made["train"], made["test"], tree["kind"])
+    except (KeyError, TypeError) as error:
+        raise BadInput(asked, f"{path.name} is damaged ({error!r})", "bring the file back") from None
+
+
 def listed(text: str, asked: str) -> tuple[str, Path, Listing]:
     """A mixture's name, the folder of its relative paths, and what it lists, no task looked up. Raises: BadInput for what is no mixture."""
     path = Path(text)
@@ -100,6 +131,15 @@ def read(path: Path, asked: str) -> Listing:
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise BadInput(asked, f"not readable as YAML ({' '.join(str(error).split())[:160]})", "mend the file") from None
     return validated({"train": tree} if isinstance(tree, list) else tree, path, asked)
+
+
+def is_one(path: Path) -> bool:
+    """Whether a path is a mixture's: a YAML file that lists tasks, or a folder of folders with training files."""
+    if path.suffix in YAML and path.is_file() and path.stat().st_size <= definition.MAX_FILE:
+        with suppress(yaml.YAMLError, ValueError, RecursionError, OSError):
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return isinstance(tree, list) or (isinstance(tree, dict) and bool({"train", "test"} & set(tree)))
+    return path.is_dir() and any(any(held.glob("train.*")) for held in path.iterdir() if held.is_dir())
 
 
 def validated(tree: object, path: Path, asked: str) -> Listing:

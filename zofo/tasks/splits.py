@@ -69,7 +69,7 @@ def _sample(indices: Sequence[int], size: int, seed: int, stream: str) -> list[i
     return [indices[k] for k in sorted(chosen.tolist())]
 
 
-def _digest(rows: Sequence[Row]) -> str:
+def digest(rows: Sequence[Row]) -> str:
     """SHA-256 of the rows as JSON lines with sorted keys."""
     lines = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) + "\n" for row in rows)
     return hashlib.sha256(lines.encode()).hexdigest()
@@ -87,15 +87,16 @@ class _Notes(list[str]):
             self.append(f"{part}: {count} rows left out ({why})")
 
 
-def split(task: Task, config: DataConfig, seed: int) -> Splits:
+def split(task: Task, config: DataConfig, seed: int, source: Source | None = None) -> Splits:
     """Choose the rows of D_f, D_p, validation and test.
 
     Args: task; config, how many rows of each (train_rows, validation_rows, test_rows) and D_f's share of
     the training rows (upper_share); seed, the run's. The same arguments give the same rows on any machine;
-    another size of training, validation or test leaves the rows of the others where the data suffices.
+    another size of training, validation or test leaves the rows of the others where the data suffices;
+    source, the task's rows (read anew without).
     Raises: BadInput where the data is missing, broken, or too small for its parts. Cost: reads the data once.
     """
-    source = load(task)
+    source = source or load(task)
     notes = _Notes()
     chosen = _choose(task, source, config, seed, notes)
     own = {"validation": source.validation, "test": source.test}
@@ -105,8 +106,9 @@ def split(task: Task, config: DataConfig, seed: int) -> Splits:
     _assert_apart(task, parts)
     record: dict[str, Any] = {"task": task.name, "source": source.name, "seed": seed, "notes": list(notes), "parts": {}}
     for part, rows in parts.items():
+        file = "test" if source.lent and of[part] == "validation" else of[part]
         record["parts"][part] = {
-            "rows": len(rows), "of": of[part], "sha256": _digest(rows), "indices": chosen[part],
+            "rows": len(rows), "of": file, "sha256": digest(rows), "indices": chosen[part],
         }  # fmt: skip
     named = {part: [f"{source.files[of[part]]}, row {k + 1}" for k in chosen[part]] for part in chosen}
     return Splits(**parts, notes=list(notes), record=record, named=named)
@@ -140,7 +142,8 @@ def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _N
         test, order = _carve_test(task, source.train, order, config, notes)
     else:
         test = _sample(range(len(tests)), config.test_rows, seed, f"{stream}:test")
-        notes.fewer("test", config.test_rows, len(test), "the test set has no more")
+        if tests:
+            notes.fewer("test", config.test_rows, len(test), "the test set has no more")
     if validation is None:
         validation, order = _carve(task, source.train, order, config, notes)
     return {**_levels(task, order, config, notes), "validation": validation, "test": test}

@@ -1,0 +1,118 @@
+"""A task's rows, encoded by a model's tokenizer: what a run, or an evaluation, needs beside the weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from zofo import models, objectives
+from zofo.config import Config
+from zofo.errors import BadInput
+from zofo.methods import table
+from zofo.scoring.batch import Encoded
+from zofo.sources import Source
+from zofo.tasks import definition, files, mixture, parts
+from zofo.tasks.definition import Task
+from zofo.tasks.mixture import SIDES, Mixture, Side
+from zofo.tasks.parts import PARTS
+from zofo.tasks.render import check_choices
+from zofo.tasks.splits import Splits, split
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task's rows, encoded by a model's tokenizer, and what the user should be told about them.
+
+    Of a mixture: its tasks' rows end to end, and each of its tasks in `members`, those of side "train" first.
+    """
+
+    task: Task
+    splits: Splits
+    tokenizer: Any
+    source: Source
+    encoded: dict[str, tuple[Encoded, ...]]  # by part: "f", "p", "validation", "test"
+    nulls: dict[str, tuple[Encoded, ...]]  # their task-only twins, where calibrated
+    notes: list[str]
+    members: tuple[Prepared, ...] = ()
+    side: Side | None = None  # of a member
+
+    def of(self, side: Side) -> tuple[Prepared, ...]:
+        """The members of a side."""
+        return tuple(member for member in self.members if member.side == side)
+
+
+def of_task(
+    config: Config,
+    task: Task,
+    source: Source,
+    tokenizer: Any = None,
+    wanted: Collection[str] = tuple(PARTS),
+    rows: files.Source | None = None,
+) -> Prepared:
+    """Choose a task's rows and encode those of the parts that are wanted.
+
+    Args: tokenizer, the model's (loaded without); rows, the task's as they were read (read anew without). Raises `BadInput`.
+    """
+    task = objectives.measured(config, task)
+    splits = split(task, config.data, config.run.seed, rows)
+    tokenizer = tokenizer or models.load_tokenizer(source)
+    check_choices(task, tokenizer)
+    made = parts.encode(task, splits, tokenizer, config.data, config.run.seed, room(config, task, source), wanted)
+    return Prepared(task, splits, tokenizer, source, made.encoded, made.nulls, [*splits.notes, *made.notes])
+
+
+def room(config: Config, task: Task, source: Source) -> int | None:
+    """Tokens that the model can read of a row, less what is generated and an adapter's virtual tokens (None: no limit known).
+
+    Raises: BadInput where nothing is left.
+    """
+    positions = models.positions(source)
+    if positions is None:
+        return None
+    left = positions - (task.max_new_tokens if task.kind == "text" and task.metrics else 0) - virtual(config)
+    if left < 8:
+        raise BadInput(f"--model {source.name}", f"it reads {positions} tokens, {left} of a row", "take another model")
+    return left
+
+
+def virtual(config: Config) -> int:
+    """Virtual tokens that a run's adapter puts before each row."""
+    if not table.METHODS[config.method.name].uses_adapter(config) or config.adapter.kind == "lora":
+        return 0
+    return config.adapter.tokens or {"prefix": 5, "prompt": 10}[config.adapter.kind]
+
+
+def recorded(prepared: Prepared) -> dict[str, Any]:
+    """What splits.json says: each part's rows and their SHA-256, as data and as tokens; of a mixture, of each member too."""
+    record = prepared.splits.record
+    made = {PARTS[key]: {"tokens": tokens(rows)} for key, rows in prepared.encoded.items()}
+    found = {**record, "parts": {part: held | made.get(part, {}) for part, held in record["parts"].items()}}
+    members = {member.task.name: {"side": member.side, **recorded(member)} for member in prepared.members}
+    return found | ({"members": members} if members else {})
+
+
+def tokens(rows: Collection[Encoded]) -> str:
+    """The SHA-256 of encoded rows."""
+    return hashlib.sha256(repr([(r.context, r.answers, r.rights, r.skip) for r in rows]).encode()).hexdigest()
+
+
+def same_rows(record: dict[str, Any], prepared: Prepared) -> None:
+    """Raise when a run's rows, or the tokens that they become, are no longer those that it was made on; of a mixture, naming the task."""
+    for member in prepared.members:
+        same_rows(record["members"][member.task.name], member)
+    now = recorded(prepared)["parts"]
+    for part, held in record["parts"].items():
+        for key, what in (("sha256", "rows"), ("tokens", "prompts and answers in tokens")):
+            if now[part].get(key) != held.get(key):
+                found = f"the {what} of {part} are not those of the run"
+                raise BadInput(f"task {record['task']}", found, "bring back the data, the task and the tokenizer")
+
+
+def written(prepared: Prepared) -> str:
+    """The task, or the mixture, as the YAML text that a run keeps (`mixture.reread` reads it)."""
+    if not prepared.members:
+        return definition.dump(prepared.task)
+    train, test = (tuple(member.task for member in prepared.of(side)) for side in SIDES)
+    return mixture.dump(Mixture(prepared.task.name, prepared.task.about, train, test))
