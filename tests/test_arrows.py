@@ -33,7 +33,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "named": {"run", "sources"},
     "adapting": {
         "adapters", "config", "core", "evaluate", "job", "methods", "models", "named", "problem", "run", "saved", "scoring",
-        "settled", "spread", "tasks",
+        "settled", "sources", "spread", "tasks",
     },
     "memory": {
         "adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "problem", "scoring", "tasks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ def of(values: Sequence[float]) -> Spread:
     return Spread(len(values), mean, sd, mean - half, mean + half)
 
 
+@functools.cache
 def quantile(freedom: int, level: float = LEVEL) -> float:
     """t with P(|T| <= t) = level, T of Student's law with so many degrees of freedom, by bisection to rounding."""
     low, high = 0.0, 1.0

@@ -57,7 +57,7 @@ def test_it_lends_the_adapter_that_it_uses_where_it_is_asked(trained: RunFolder)
 
 
 def test_an_adapter_of_another_shape_cannot_be_lent(trained: RunFolder) -> None:
-    with pytest.raises(BadInput, match="--adapter.r: the start is the run's own adapter, which has 3"):
+    with pytest.raises(BadInput, match=r"--adapter\.r: the start is the run's own adapter, which has 3"):
         opened(trained, {"adapter.r": 4}, start="run")
     assert opened(trained, {"adapter.r": 4}).config.adapter.r == 4
 

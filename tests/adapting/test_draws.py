@@ -70,7 +70,9 @@ def test_passes_are_those_that_are_counted(opened, shots_: int, batch: int, micr
     rows = draws.encoded(ready, base.config, found, shots.drawn(found, shots_, 0))
     passes: list[int] = []
     with base.adapted(0) as slots:
-        slots.model.register_forward_hook(lambda module, args, out: passes.append(len(out.logits)))
+        slots.model.register_forward_pre_hook(
+            lambda _, args, options: passes.append(len(options["input_ids"])), with_kwargs=True
+        )
         record = draws.trained(base, slots, plan, ready, base.config, rows, 0)
     assert record["forwards"] == record["backwards"] == len(passes) == 3 * micro
     assert sum(passes) == 3 * min(batch, 2 * shots_), "a step reads so many rows"
@@ -81,7 +83,7 @@ def test_rows_come_in_a_fresh_order_each_time_through(opened) -> None:
     base, ready = opened(plan)
     found = shots.pool(ready.task, ready.splits)
     rows = draws.encoded(ready, base.config, found, shots.drawn(found, 6, 0))
-    few = draws.Few({"all": rows}, 8, 0, 7, lambda examples, index, pad: [examples[k].context for k in index], 8)  # type: ignore[arg-type,return-value]
+    few = draws.Few({"all": rows}, 8, 0, 7, lambda examples, index, pad: [examples[k].context for k in index], take=8)  # type: ignore[arg-type,return-value]
     read = [context for step in range(3) for batch in few.batch("all", "train", step, 1) for context in batch]  # type: ignore[attr-defined]
     assert len(read) == 24 and {read.count(row.context) for row in rows} == {2}
     assert sorted(read[:12]) == sorted(row.context for row in rows) and read[:12] != read[12:]

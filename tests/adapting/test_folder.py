@@ -54,7 +54,7 @@ def test_another_base_is_refused(opened, tmp_path: Path, folder_: str) -> None:
     made = draws.on_task(base, PLAN, ready, base.config)
     folder.write(base, PLAN, made.record, made.tensors, tmp_path / "one")
     with torch.no_grad():
-        base.leaves[0].data.view(-1)[0] += 1
+        next(iter(base.leaves)).data.view(-1)[0] += 1
     base.model.save_pretrained(tmp_path / "other")
     models.load_tokenizer(named.find(folder_, "none").source).save_pretrained(tmp_path / "other")
     saved = folder.find(tmp_path / "one")

@@ -83,7 +83,7 @@ def test_another_base_is_refused_in_one_line(cli, adapted: str, trained: str) ->
     ],
 )
 def test_bad_input_is_one_line(cli, adapted: str, model: str, words: str, told: str) -> None:
-    status, out, err = cli(*words.format(model=model).split())
+    status, _, err = cli(*words.format(model=model).split())
     assert status == 2 and told in err and err.count("\n") == 1, err
 
 

@@ -120,7 +120,7 @@ def trained(
     config = seeded(config.model_copy(update={"method": method}), seed)
     objective, above = built(config, ready.task, ready.tokenizer)
     problem = joined(config, slots.model, base.leaves, slots, objective, above)
-    source = Few({"all": rows}, min(take, MICRO), pad_id(ready.tokenizer), seed, objective.cut, take)
+    source = Few({"all": rows}, min(take, MICRO), pad_id(ready.tokenizer), seed, objective.cut, take=take)
     learner = table.METHODS[config.method.name].load()
     state, reports = learner.init(problem), []
     for _ in range(plan.steps):
