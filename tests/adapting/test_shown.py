@@ -16,7 +16,7 @@ from zofo.tasks import parts
 
 def test_each_draw_is_what_eval_gives_with_its_demonstrations(opened) -> None:
     plan = Plan(shots=1, draws=2)
-    base, ready = opened(plan)
+    base, ready = opened(plan, data__max_length=24)
     record = shown.on_task(base, plan, ready, base.config)
     assert record["before"] == draws.measured(base.model, ready, base.config)
     assert record["drawn"] == "1 demonstrations" and record["after"]["n"] == 2

@@ -71,7 +71,7 @@ def test_another_base_is_refused_in_one_line(cli, adapted: str, trained: str) ->
         ("adapt {model} --task reviews --json no/a.json", "--json no/a.json: its folder does not exist"),
         ("adapt {model} --task reviews --data.batch 4", "no such option"),
         ("adapt {model} --task reviews --objective f1", "a metric has none"),
-        ("adapt nothing --task reviews", "no run in runs, and as a model"),
+        ("adapt ./nothing --task reviews", "no run in runs, and as a model"),
         ("eval {model} --adapter runs", "no adapter that `zofo adapt` saved"),
         ("eval {model} --adapter nowhere", "no such folder"),
         ("eval {model} --adapter made --split validation", "may have been trained on these rows"),
@@ -129,7 +129,7 @@ def test_a_mixture_is_a_line_a_task_and_a_failure_is_status_1(cli, model: str, h
     asked = ["--mixture", str(tmp_path / "m.yaml"), "--shots", "2"]
     status, out, err = cli("adapt", model, *asked, "--steps", "1", "--draws", "2", "--json", "mixed.json")
     assert (status, err) == (1, ""), err
-    assert "task 1 of 2: own/good" in out and "task 2 of 2: own/bad  failed: --shots 2: class 'down' of own/bad" in out
+    assert "task 1 of 2: own/good" in out and "task 2 of 2: own/bad: failed: --shots 2: class 'down' of own/bad" in out
     assert "mean over 1 of 2 tasks: " in out and not (home / "adapters" / "tiny-m").exists()
     (tmp_path / "m.yaml").write_text("test: [./good]\n", encoding="utf-8")
     status, out, err = cli("eval", model, *asked, "--draws", "2", "--out", "shown.json")

@@ -46,7 +46,7 @@ class Show:
         passed = time.perf_counter() - self.began
         left = f", about {duration(passed / number * (of - number))} left" if number < of else ""
         told = f"failed: {record['failed']}" if "failed" in record else f"{before(record)} -> {after(record)}"
-        line(plain(f"task {number} of {of}: {record['task']}  {told}  ({duration(passed)}{left})"))
+        line(plain(f"task {number} of {of}: {record['task']}: {told} ({duration(passed)}{left})"))
 
 
 def learned(record: Mapping[str, Any]) -> str:

@@ -46,8 +46,9 @@ def read(path: Path) -> list[Series]:
     Raises: BadInput where a file holds none.
     """
     held = read_json(path)
+    held = held if isinstance(held, dict) else {}
     try:
-        if isinstance(held, dict) and held.get("tasks"):
+        if held.get("tasks"):
             return [of_draws(path.stem, held)]
         found = {name: r for name, r in held.get("results", {}).items() if "tasks" in r}
         if found:
