@@ -123,6 +123,10 @@ def unseen_of(asked: Asked, name: str) -> Mixture:
     found = mixtures.find(name)
     if not found.test:
         raise BadInput(f"--mixture {name}", "it has no unseen tasks", "list some under `test:`, or give --task")
+    free = next((task.name for task in found.test if task.kind == "text"), None)
+    if found.kind == "classification" and free is not None:
+        told = "it has no options, and the mixture is of classification tasks"
+        raise BadInput(f"--mixture {name}, task {free}", told, "give its rows options, or leave the task out")
     return found
 
 
