@@ -163,3 +163,39 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(loop.plots, "curves", lambda *_: None)
     monkeypatch.setattr(loop.taken, "estimated", lambda *_: [Size("weights", 1, "before")])
+
+
+def rows_of_task(name: str, options: list[str], n: int) -> list[dict[str, Any]]:
+    """Rows in MetaICL's form whose answers go round the options (no options: free answers)."""
+    found = []
+    for k in range(n):
+        answer = options[k % len(options)] if options else f"no {k}"
+        found.append({"task": name, "input": f"{name} row {k}", "output": answer, "options": options})
+    return found
+
+
+TOY = {
+    "a": ["x", "y"],
+    "b": ["x", "y"],
+    "four": ["p", "q", "r", "s"],
+    "free": [],
+    "c": ["no", "yes"],
+    "d": ["1", "2", "3"],
+}
+"""Tasks of the toy mixture, and their options."""
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mixture of toy tasks as a YAML file: a, b, four and free to train on, c and d unseen; their folders stand beside it."""
+    import json
+
+    place = tmp_path_factory.mktemp("mixed")
+    for name, options in TOY.items():
+        (place / name).mkdir()
+        rows = rows_of_task(name, options, 20)
+        for part, held in (("train", rows[:12]), ("test", rows[12:])):
+            text = "".join(json.dumps(row) + "\n" for row in held)
+            (place / name / f"{part}.jsonl").write_text(text, encoding="utf-8")
+    (place / "toy.yaml").write_text("about: Toy tasks.\ntrain: [a, b, four, free]\ntest: [c, d]\n", encoding="utf-8")
+    return place / "toy.yaml"

@@ -38,6 +38,8 @@ COMMON = {
 THETA = {"method.lr_theta": 1e-4, "run.snapshot_every": 5}  # a full copy of theta at steps 6 and 12
 ALONE = THETA | {"method.stack": "off"}
 SKETCH = {"method.noise": "rademacher", "method.rank": 4}
+MIXTURE = "tasks.yaml"  # three tasks to train on and one that is not seen, written by `tasks`
+AMONG: dict[str, Any] = {"data.task": None, "data.mixture": MIXTURE, "method.tasks": 2}
 CASES: dict[str, dict[str, Any]] = {
     "bilevel": ALONE | {"method.T": 2, "method.noise": "rademacher"},
     "bilevel-outer": {
@@ -62,6 +64,13 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "two-stage": THETA | {"method.name": "two-stage", "method.stage_one": 4, "method.lr_p": 1e-2, "method.decay": 0.1},
     "addax": {"method.lr_theta": 1e-4, "method.stack": "off", "method.name": "addax", "method.alpha": 0.1, "method.short_tokens": 46},
+    "meta": ALONE | AMONG | {"method.name": "meta", "method.T": 1, "method.schedule": "linear", "adapter.dropout": 0.2},
+    "meta-sketch": SKETCH | AMONG | {
+        "method.name": "meta", "method.upper": "sketch", "method.rule": "momentum", "method.nu": 2, "method.coupling": "outer",
+        "method.T": 1, "method.lr_theta": 1e-2, "method.sampling": "size",
+    },
+    "meta-shared": ALONE | AMONG | {"method.name": "meta", "method.T": 1, "method.adapters": "shared"},
+    "reptile": AMONG | {"method.name": "reptile", "method.T": 2, "method.lr_p": 1e-2, "method.lr_outer": 0.5},
     "first-order": {"method.name": "first-order", "adapter.dropout": 0.2, "method.schedule": "cosine", "method.warmup": 3},
 }  # fmt: skip
 FEW = [
@@ -70,6 +79,23 @@ FEW = [
     ("step", 11),  # resumed from step 9: the full copy of step 6, and the journal since
     ("validation", 12),  # nothing is left to do but to test
 ]
+
+
+def tasks(folder: Path) -> None:
+    """Write a mixture of small tasks: is a word long or short, early or late in the alphabet, ..."""
+    words = [a + b * n for n in (1, 4) for a in "bdfgklmnprst" for b in ("a", "o")]
+    asks: dict[str, tuple[Callable[[str], bool], str, str]] = {
+        "length": (lambda w: len(w) > 3, "long", "short"), "order": (lambda w: w < "m", "early", "late"),
+        "sound": (lambda w: w[1] == "a", "open", "round"), "first": (lambda w: w[0] in "bdg", "soft", "hard"),
+    }  # fmt: skip
+    for name, (right, yes, no) in asks.items():
+        rows = [{"input": w, "output": yes if right(w) else no, "options": [yes, no]} for w in words]
+        own = rows if name != "first" else [row | {"input": f"{row['input']}!"} for row in rows]
+        (folder / name).mkdir(parents=True)
+        for part, held in (("train", own[::2]), ("test", own[1::2])):
+            text = "".join(json.dumps(row) + "\n" for row in held)
+            (folder / name / f"{part}.jsonl").write_text(text)
+    (folder / MIXTURE).write_text("train: [length, order, sound]\ntest: [first]\n")
 
 
 class Killer(Quiet):
@@ -142,7 +168,12 @@ def picture(run: RunFolder) -> dict[str, Any]:
 
 def check(model: str, work: Path, case: str, few: bool) -> dict[str, Any]:
     """Kill at every step, and after every validation (or at the `FEW` points); resume; compare."""
+    work.mkdir(parents=True)
     flags = COMMON | CASES[case] | {"model.name": model, "run.dir": str(work)}
+    if "data.mixture" in flags:
+        tasks(work / "data")
+        flags["data.mixture"] = str(work / "data" / MIXTURE)
+    flags = {key: value for key, value in flags.items() if value is not None}
 
     def started(name: str, show: Quiet) -> Callable[[], object]:
         return lambda: loop.start(*resolve(flags | {"run.name": name}), show)

@@ -12,7 +12,7 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "zofo"
 FILES = {path: ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts) for path in sorted(HOUSE.rglob("*.py"))}
 MODULES = {name.removesuffix(".__init__"): path for path, name in FILES.items()}
-METHODS = {"bilevel", "mezo", "first-order", "two-stage", "alternating", "addax", "sketch", "meta"}
+METHODS = {"bilevel", "mezo", "first-order", "two-stage", "alternating", "addax", "sketch", "meta", "reptile"}
 
 ARROWS = {  # what each room may import, beside itself and zofo.errors
     "core": set(),
@@ -36,8 +36,11 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
         "settled", "sources", "spread", "tasks",
     },
     "memory": {
-        "adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "problem", "scoring", "tasks",
+        "adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "prepared", "problem", "scoring", "tasks",
     },
+    "prepared": {"config", "methods", "models", "objectives", "scoring", "sources", "tasks"},
+    "mixed": {"config", "models", "objectives", "prepared", "sources", "tasks"},
+    "scorer": {"evaluate", "prepared", "scoring"},
     "experiment": {
         "bench", "config", "core", "evaluate", "job", "loop", "memory", "methods", "models", "report", "run", "saved", "scoring", "settled", "tasks",
     },

@@ -53,8 +53,8 @@ def test_a_run_killed_at_every_step_and_resumed_has_the_bits_of_one_never_stoppe
 
 
 def test_the_same_for_other_methods_and_for_half_precision_weights(folder: str, tmp_path: Path) -> None:
-    """At a few points of each way to restore: theta replayed, rounded stochastically, held with a sketch's moments, or with Adam's. All methods at every point: slow."""
-    cases = ["bilevel", "bilevel-half", "bilevel-sketch", "first-order-full"]
+    """At a few points of each way to restore: theta replayed, rounded stochastically, held with a sketch's moments, or with Adam's; adapters of many tasks. All methods at every point: slow."""
+    cases = ["bilevel", "bilevel-half", "bilevel-sketch", "first-order-full", "meta"]
     cases = [f"{case}/few" for case in cases]
     assert killed(folder, tmp_path, *cases) == dict.fromkeys(cases, 4)
 
@@ -75,6 +75,10 @@ def test_the_same_for_other_methods_and_for_half_precision_weights(folder: str, 
         "first-order-full",
         "two-stage",
         "addax",
+        "meta",
+        "meta-sketch",
+        "meta-shared",
+        "reptile",
     ],
 )
 def test_the_same_at_every_step_and_for_other_rules_adapters_and_starts(folder: str, tmp_path: Path, case: str) -> None:
@@ -257,14 +261,19 @@ def test_a_changed_environment_is_told(run: RunFolder, told: Any) -> None:
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_losses_that_are_not_finite_stop_the_run_with_a_clear_error(folder: str, home: Path, method: str) -> None:
+def test_losses_that_are_not_finite_stop_the_run_with_a_clear_error(
+    folder: str, home: Path, method: str, mixed: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(folder, home / "broken")
     tensors = load_file(home / "broken" / "model.safetensors")
     tensors["model.norm.weight"][0] = float("nan")
     save_file(tensors, home / "broken" / "model.safetensors", metadata={"format": "pt"})
-    flags = {"method.name": method, "run.steps": 9, "method.T": 1 if method == "bilevel" else None}
+    levels = "T" in METHODS[method].options(resolve({})[0])
+    flags: dict[str, Any] = {"method.name": method, "run.steps": 9, "method.T": 1 if levels else None}
+    if METHODS[method].several:
+        flags |= {"data.task": None, "data.mixture": str(mixed)}
     with pytest.raises(NotFinite, match=r"5 times in a row.*lower the learning rates"):
         started(str(home / "broken"), home, **flags)
     rows = read_metrics(home / "runs" / "run" / "metrics.jsonl")  # the NaN is in the log, nothing is repaired
@@ -368,3 +377,113 @@ def test_a_run_without_a_name_gets_one_that_is_free(tmp_path: Path) -> None:
     fixed = settings.model_copy(update={"run": settings.run.model_copy(update={"name": first})})
     assert loop.named(fixed, ("run.name",)).run.name == first  # what the user named is refused later, not renamed
     assert loop.named(fixed, ()).run.name == f"{first}-3"  # what a preset named is not the user's word
+
+
+MIXED: dict[str, Any] = {
+    "data.batch": 4, "data.max_length": 48, "run.steps": 4, "run.eval_every": 2, "run.save_every": 2, "run.threads": 1, "run.keep": 1,
+    "model.dtype": "fp32", "method.stack": "off",
+}  # fmt: skip
+
+
+def on_mixture(folder: str, home: Path, mixed: Path, name: str, show: Any = None, **flags: Any) -> RunFolder:
+    """Train on the toy mixture."""
+    options = MIXED | {
+        "model.name": folder,
+        "data.mixture": str(mixed),
+        "run.dir": str(home / "runs"),
+        "run.name": name,
+    }
+    loop.start(*resolve(options | {key.replace("__", "."): value for key, value in flags.items()}), show)
+    return RunFolder(home / "runs" / name)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_trains_on_a_mixture_and_is_tested_on_its_unseen_tasks(
+    folder: str, home: Path, mixed: Path, bare: None, method: str
+) -> None:
+    options = {"run__steps": 2, "run__eval_every": 2} | (
+        {"method__T": 1} if "T" in METHODS[method].options(resolve({})[0]) else {}
+    )
+    run = on_mixture(folder, home, mixed, "run", method__name=method, **options)
+    found = json.loads(run.eval.read_text())
+    assert found["task"] == "toy"
+    for result in found["results"].values():
+        assert list(result["tasks"]) == ["own/c", "own/d"] and 0 <= result["score"] <= 1 and result["n"] == 16
+    (check,) = (row for row in read_metrics(run.metrics) if row["kind"] == "validation")
+    assert list(check[check["used"]]["tasks"]) == ["own/a", "own/b", "own/four", "own/free"]
+    card = run.card.read_text()
+    assert "4 training and 2 unseen tasks" in card and "| own/d | macro-F1 |" in card and "| `own/c` | unseen |" in card
+
+
+def test_a_run_on_a_mixture_resumed_equals_one_never_stopped(folder: str, home: Path, mixed: Path, bare: None) -> None:
+    class Signal(Quiet):
+        def step(self, row: Mapping[str, Any], of: int) -> None:
+            if row["step"] == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    from zofo.run.signals import Interrupted
+
+    whole = on_mixture(folder, home, mixed, "whole", method__T=2, method__lr_theta=1e-4)
+    with pytest.raises(Interrupted):
+        on_mixture(folder, home, mixed, "cut", Signal(), method__T=2, method__lr_theta=1e-4)
+    cut = RunFolder(home / "runs" / "cut")
+    loop.resume(cut, Quiet())
+    assert whole.journal.read_bytes() == cut.journal.read_bytes()
+    first, second = (json.loads(r.eval.read_text()) for r in (whole, cut))
+    first.pop("memory"), second.pop("memory")
+    assert first == second
+    assert json.loads(whole.splits.read_text()) == json.loads(cut.splits.read_text())
+
+
+def test_rows_of_a_mixture_that_changed_stop_a_resume_and_name_the_task(
+    folder: str, home: Path, mixed: Path, tmp_path: Path, bare: None
+) -> None:
+    place = tmp_path / "mixed"
+    shutil.copytree(mixed.parent, place)
+    run = on_mixture(folder, home, place / "toy.yaml", "run", run__steps=1)
+    held = (place / "d" / "test.jsonl").read_text(encoding="utf-8")
+    (place / "d" / "test.jsonl").write_text(held.replace("row 13", "row x"), encoding="utf-8")
+    with pytest.raises(BadInput, match="task own/d: the rows of test are not those of the run"):
+        loop.resume(run, Quiet())
+
+
+def test_meta_training_scores_training_tasks_by_their_own_adapters_and_unseen_ones_by_theta(
+    folder: str, home: Path, mixed: Path, bare: None
+) -> None:
+    """Rates that move the adapters far: what was trained is better with them; the run is opened without."""
+    from zofo.saved import open_run
+
+    flags = {"method__name": "meta", "method__T": 4, "method__lr_p": 3e-2, "method__lr_s": 3e-2, "method__tasks": 4}
+    run = on_mixture(folder, home, mixed, "run", method__lr_theta=0.0, run__steps=3, run__eval_every=1, **flags)
+    checks = [row for row in read_metrics(run.metrics) if row["kind"] == "validation"]
+    assert checks[-1]["p"]["loss"] < checks[0]["p"]["loss"] and {"p", "s"} <= set(checks[-1])
+    results = json.loads(run.eval.read_text())
+    assert results["used"] == "theta" and set(results["results"]) == {"zero-shot", "theta"}
+    before, after = (results["results"][name] for name in ("zero-shot", "theta"))
+    assert before == after, "theta stands, and no training task's adapter was at work"
+    held = files.read(run.checkpoints / files.BEST)
+    assert {name for name in held.names if name.startswith("task-")} == {f"task-000{i}" for i in range(4)}
+    assert not any(name.startswith("adapter-") for name in held.names)
+    saved = open_run(run)
+    assert saved.slots is None and saved.used == "theta"
+    steps = [row for row in read_metrics(run.metrics) if row["kind"] == "step"]
+    assert all(row["tasks"] == 4 for row in steps) and steps[0]["forwards"] == 4 * (2 * 4 + 6)
+
+
+@pytest.mark.parametrize("preset", ["meta-lora", "meta-sketch-lora", "reptile-lora"])
+def test_methods_over_several_tasks_refuse_one(folder: str, home: Path, preset: str) -> None:
+    settings, given = resolve({"model.name": folder, "data.task": "reviews", "run.dir": str(home)}, preset)
+    with pytest.raises(BadInput, match=r"learns from several tasks, and reviews is one.*name a --mixture"):
+        loop.start(settings, given, Quiet())
+
+
+def test_a_mixture_without_unseen_tasks_is_trained_on_and_not_tested(
+    folder: str, home: Path, mixed: Path, told: Any, bare: None
+) -> None:
+    place = mixed.parent / "seen.yaml"
+    place.write_text("[a, four]", encoding="utf-8")
+    run = on_mixture(folder, home, place, "run", told, run__steps=1, method__name="mezo")
+    assert "the mixture has no unseen tasks: nothing is tested" in told.notes
+    assert json.loads(run.eval.read_text())["results"] == {}
+    loop.resume(run, told)
+    assert "this run is finished" in told.notes

@@ -1,6 +1,7 @@
 """A job's checkpoints: what they hold, and how exactly the same bits come back.
 
-A checkpoint holds the adapters, the learners' moments and the counts. theta comes back from the
+A checkpoint holds the adapters, the learners' moments and the counts (where tasks have their own: a file for each that
+was used). theta comes back from the
 newest full copy at or before it (or the base) and the journal's steps since; a full copy is made
 every `run.snapshot_every` steps, and at every one when a step is more than keys and scalars (Adam, sketches). The best
 checkpoint holds theta whole. The journal's length and SHA-256 stand in the checkpoint.
@@ -8,8 +9,9 @@ checkpoint holds theta whole. The journal's length and SHA-256 stand in the chec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from zofo.run.errors import Corrupt
 from zofo.run.folder import RunFolder
 from zofo.run.journal import Journal
 from zofo.run.metrics import Metrics, cut_metrics
+
+PIECE = 1 << 20  # bytes of a file read at a time
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,19 @@ def contents(job: Job, state: State, progress: Progress) -> tuple[dict[str, file
     """The tensor groups and JSON state that every checkpoint holds."""
     numbers, moments = to_checkpoint(state, copy=False)
     groups: dict[str, files.Group] = {"optimizer": moments} if moments else {}
-    if job.slots is not None:
+    if job.problem.bank is not None:
+        rested = job.problem.bank.groups()
+        groups |= {name: seam.Parts(path.stat().st_size, partial(parts_of, path)) for name, path in rested.items()}
+    elif job.slots is not None:
         groups |= {f"adapter-{slot}": job.slots.tensors(slot) for slot in job.slots.params}
     return groups, {"method": numbers, "progress": vars(progress)}
+
+
+def parts_of(path: Path) -> Iterator[bytes]:
+    """A file's bytes, a piece at a time."""
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
 
 
 def save(job: Job, run: RunFolder, state: State, progress: Progress, journal: Journal, metrics: Metrics) -> Progress:
@@ -126,6 +140,8 @@ def cut_back(run: RunFolder, found: Checkpoint | None, say: Callable[[str], None
 def restore(job: Job, run: RunFolder, found: Checkpoint) -> tuple[State, Progress]:
     """Bring a job to a checkpoint: adapters, theta and learners, to the bit. Cost: see `weights`."""
     weights(job, run, found)
+    if job.problem.bank is not None:
+        job.problem.bank.restore({name: found.file(name) for name in found.names})
     held = found.state["progress"]
     progress = Progress(**{**held, "snapshots": tuple(held["snapshots"])})
     moments = found.load("optimizer") if "optimizer" in found.names else {}
@@ -142,7 +158,7 @@ def weights(held: Loaded, run: RunFolder, found: Checkpoint) -> None:
         raise BadInput(
             f"checkpoint {found.path}", told, "write `tune: adapter` there (earlier versions took it as said)"
         )
-    if held.slots is not None:
+    if held.slots is not None and not table.apart(held.config):
         for slot in held.slots.params:
             held.slots.load(slot, found.load(f"adapter-{slot}"))
     if held.moves_theta:
@@ -179,7 +195,7 @@ def load_for_use(held: Loaded, run: RunFolder, which: str, say: Callable[[str], 
     """Bring a model to a run's best (or last) checkpoint; returns its step, which it was, and the adapter chosen.
 
     The choice is that of the best validation; before any, s where it is trained, for it has had more steps.
-    Where there is no best checkpoint, the last is taken, and it is said.
+    Where there is no best checkpoint, the last is taken, and it is said. Where tasks have their own, the model has none: "theta".
     """
     best = run.checkpoints / files.BEST
     found: Checkpoint | None = None
@@ -193,7 +209,8 @@ def load_for_use(held: Loaded, run: RunFolder, which: str, say: Callable[[str], 
         weights(held, run, found)
     chosen = found.state["progress"]["best"] if found is not None else None
     slots = list(held.slots.params) if held.slots is not None else ["theta"]
-    return (found.step if found else 0), which, chosen["used"] if chosen else slots[-1]
+    used = "theta" if table.apart(held.config) else chosen["used"] if chosen else slots[-1]
+    return (found.step if found else 0), which, used
 
 
 def exists(path: Path) -> bool:

@@ -116,7 +116,7 @@ class AdapterConfig(Section):
 class MethodConfig(Section):
     """The training method. Which of these a method reads stands in `methods/table.py`."""
 
-    name: Literal["bilevel", "mezo", "first-order", "sketch", "two-stage", "addax"] = Field(
+    name: Literal["bilevel", "mezo", "first-order", "sketch", "two-stage", "addax", "meta", "reptile"] = Field(
         "bilevel", description="the method"
     )
     objective: Literal["auto", "lm", "classification", "accuracy", "f1"] = Field(
@@ -197,6 +197,14 @@ class MethodConfig(Section):
         "(0: both take from all rows)",
     )  # fmt: skip
     stage_one: int = Field(0, ge=0, description="two-stage: first-order steps before the zeroth-order ones (0: half)")
+    tasks: int = Field(5, ge=1, description="meta, reptile: tasks an outer iteration (at most all)")
+    sampling: Literal["uniform", "size"] = Field(
+        "uniform", description="meta, reptile: tasks drawn all alike, or in proportion to their rows"
+    )
+    adapters: Literal["own", "shared"] = Field(
+        "own", description="meta: every task has a p and an s of its own, or all share one"
+    )
+    lr_outer: float = Field(1.0, ge=0, description="reptile: how far p goes towards the mean of the tasks' adapters")
     accumulate_lower: int = Field(1, ge=1, description="micro-batches a lower-level (first-order) step")
     accumulate_upper: int = Field(1, ge=1, description="micro-batches a term at the upper level")
     inference_adapter: Literal["auto", "p", "s"] = Field(

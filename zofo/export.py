@@ -14,7 +14,7 @@ from zofo import config, models, streamed
 from zofo.adapters import stored
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
-from zofo.methods.table import METHODS
+from zofo.methods.table import lends
 from zofo.models import fingerprint
 from zofo.run import seam
 from zofo.run.folder import RunFolder
@@ -48,7 +48,7 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
         raise BadInput(f"--out {out}", "it exists", "name a new folder")
     settings = config.load(run.config)
     kind = settings.adapter.kind
-    if merge and kind != "lora" and METHODS[settings.method.name].uses_adapter(settings):
+    if merge and kind != "lora" and lends(settings):
         raise BadInput(
             "--merge", f"a {kind} cannot be merged into weights (it adds tokens, not weights)", "use --no-merge"
         )

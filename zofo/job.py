@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from zofo import cap, models, scorer, sources, streamed
+from zofo.adapters.bank import Bank
 from zofo.adapters.slots import Slots, attach
 from zofo.config import Config
 from zofo.core.probe.hooks import Hooks
@@ -20,7 +22,7 @@ from zofo.core.weights.leaves import Leaves
 from zofo.errors import BadInput
 from zofo.memory import heap
 from zofo.methods import table
-from zofo.methods.state import Problem, State
+from zofo.methods.state import Member, Problem, State
 from zofo.mixed import of_mixture
 from zofo.models import Base
 from zofo.objectives import Objective
@@ -96,13 +98,16 @@ def prepare(
     table.check(config, given)
     source = sources.find(config.model.name)
     asked = task or mixture.asked_for(config.data)
+    if table.several(config) and not isinstance(asked, Mixture) and set(TRAINED) & set(wanted):
+        found = f"it learns from several tasks, and {asked.name} is one"
+        raise BadInput(f"--method.name {config.method.name}", found, "name a --mixture (`zofo ls mixtures`)")
     if isinstance(asked, Mixture):
         return of_mixture(config, asked, source, wanted)
     return of_task(config, asked, source, wanted=wanted)
 
 
-def load(config: Config, source: Source) -> Loaded:
-    """Load a run's model and put its adapters on it, without rows.
+def load(config: Config, source: Source, train: bool = False) -> Loaded:
+    """Load a run's model and put its adapters on it, without rows. Tasks' own adapters are for training (`train`) alone.
 
     Cost: the weights in memory, or on disk where `--memory-cap` wants it.
     """
@@ -113,7 +118,7 @@ def load(config: Config, source: Source) -> Loaded:
     digest = models.fingerprint(leaves)
     base = Base(source, model, leaves, digest)
     slots, names = None, method.slots(config.method)
-    if names:
+    if names and (train or not table.apart(config)):
         slots = attach(model, config.adapter, names, config.run.seed, config.method.init == "shared")
         model = slots.model
     return Loaded(config, source, model, leaves, base, digest, slots, table.moves_theta(config), hooks)
@@ -131,15 +136,33 @@ def weights(config: Config, source: Source) -> tuple[nn.Module, Leaves, Hooks | 
 
 def assemble(config: Config, prepared: Prepared) -> Job:
     """Load the model with its adapters, and join method, probe and batches. Cost: the weights in memory."""
-    held = load(config, prepared.source)
+    held = load(config, prepared.source, train=True)
     objective, above = built(config, prepared.task, prepared.tokenizer)
     problem = joined(config, held.model, held.leaves, held.slots, objective, above, held.hooks)
     batches, method = drawn(config, prepared, objective), table.METHODS[config.method.name].load()
-    marks = scorer.of(prepared, config.model.dtype)
+    if isinstance(batches, MixtureBatches) and table.several(config):
+        problem = among(config, problem, batches)
+    marks = scorer.of(prepared, config.model.dtype, partial(at_hand, problem) if problem.bank is not None else None)
     return Job(
         **vars(held), prepared=prepared, problem=problem, batches=batches, objective=objective, method=method,
         scorer=marks,
     )  # fmt: skip
+
+
+def among(config: Config, problem: Problem, batches: MixtureBatches) -> Problem:
+    """The problem of a method that learns from several tasks, each by itself; with a bank where each has its own adapters."""
+    own = batches.members.items()
+    members = tuple(Member(name, held, problem.loss, problem.upper, len(held.parts["all"])) for name, held in own)
+    if not table.apart(config) or problem.slots is None:
+        return replace(problem, members=members)
+    start = {slot: problem.slots.tensors(slot) for slot in problem.slots.params}
+    return replace(problem, members=members, bank=Bank(cap.workplace(), list(batches.members), start))
+
+
+def at_hand(problem: Problem, name: str) -> None:
+    """Put a training task's own adapters in place (an unseen task has none)."""
+    if problem.bank is not None and problem.slots is not None and name in problem.bank.names:
+        problem.bank.into(problem.slots, name)
 
 
 def drawn(config: Config, prepared: Prepared, objective: Objective) -> Batches | MixtureBatches:

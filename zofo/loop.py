@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -16,6 +16,7 @@ from zofo.checkpoints import Progress
 from zofo.config import Config
 from zofo.job import Job, Prepared, adapter_of, assemble, described, environment, prepare, recorded, same_rows, written
 from zofo.memory import resident, taken
+from zofo.methods import table
 from zofo.methods.state import Report, State
 from zofo.methods.table import METHODS
 from zofo.report import card, history, plots, words
@@ -118,19 +119,24 @@ def record(r: Running, state: State, report: Report, progress: Progress) -> None
     row |= {"time": {"train": progress.seconds}, "memory": {r.gauge.key: r.gauge.peak() / 1e6}}
     r.metrics.append(row)
     r.show.step(row, r.settings.steps)
+    for note in report.notes:
+        r.show.note(note)
 
 
-def contestants(job: Job) -> dict[str, str | None]:
-    """What is evaluated: the adapters by name, or theta alone."""
-    return {slot: slot for slot in job.slots.params} if job.slots is not None else {"theta": None}
+def contestants(job: Job, part: str) -> dict[str, str | None]:
+    """What is evaluated: the adapters by name, or theta alone (unseen tasks have none of the training tasks' own)."""
+    if job.slots is None or (part == "test" and table.apart(job.config)):
+        return {"theta": None}
+    return {slot: slot for slot in job.slots.params}
 
 
 def score(job: Job, part: str, slot: str | None) -> dict[str, Any]:
     """Evaluate one adapter (or theta alone) on a part of the rows: of the task, or of each task of the mixture."""
     if job.slots is not None and slot is not None:
         job.slots.use(slot)
+    alone = job.slots.off() if job.slots is not None and slot is None else nullcontext()
     write = part == "test" or job.objective.higher  # free answers cost a generation each: else their loss serves
-    with job.problem.standing_still():
+    with job.problem.standing_still(), alone:
         return job.scorer(job.model, part, write)
 
 
@@ -141,7 +147,7 @@ def validate(r: Running, state: State, progress: Progress) -> Progress:
     """
     r.gauge.start()
     began = time.perf_counter()
-    results = {name: score(r.job, "validation", slot) for name, slot in contestants(r.job).items()}
+    results = {name: score(r.job, "validation", slot) for name, slot in contestants(r.job, "validation").items()}
     used = choose(r.job, results)
     loss = r.job.objective.standing(results[used])
     better = math.isfinite(loss) and (progress.best is None or loss < progress.best["loss"])
@@ -192,7 +198,7 @@ def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
 def tested(r: Running) -> dict[str, Any]:
     """Scores on the test rows: the one before training, and what every adapter (or theta) scores now."""
     before = {"zero-shot": read_json(r.run.eval)["results"]["zero-shot"]}
-    return before | {name: score(r.job, "test", slot) for name, slot in contestants(r.job).items()}
+    return before | {name: score(r.job, "test", slot) for name, slot in contestants(r.job, "test").items()}
 
 
 def concluded(r: Running) -> bool:
@@ -230,11 +236,7 @@ def zero_shot(r: Running) -> None:
     if r.run.eval.exists() or not r.settings.test:
         return
     r.show.phase("scoring the model before training (test rows)")
-    if r.job.slots is None:
-        result = score(r.job, "test", None)
-    else:
-        with r.job.slots.off():
-            result = score(r.job, "test", None)
+    result = score(r.job, "test", None)
     write_json(
         r.run.eval, evaluation(r.job, {"zero-shot": result}) | {"checkpoint": "base", "step": 0, "used": "zero-shot"}
     )

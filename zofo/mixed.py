@@ -110,7 +110,7 @@ def joined(
     task, notes = standing(config, mixture, trained)
     encoded = {part: tuple(chain.from_iterable(m.encoded[part] for m in members)) for part in PARTS if part in wanted}
     nulls = {part: tuple(chain.from_iterable(m.nulls.get(part, ()) for m in members)) for part in wanted}
-    notes += [*alike(members), *without_metric(members)]
+    notes += [*alike(members), *(without_metric(members) if "validation" in wanted else [])]
     rows = splits(config, mixture, members, notes)
     return Prepared(
         task, rows, tokenizer, source, encoded, {k: v for k, v in nulls.items() if v}, notes, tuple(members)
@@ -142,12 +142,18 @@ def splits(config: Config, mixture: Mixture, members: Sequence[Prepared], notes:
             named[part] += m.splits.named[part]
     record = {
         "task": mixture.name,
-        "source": f"{sum(m.side == 'train' for m in members)} training and {sum(m.side == 'test' for m in members)} unseen tasks",
+        "source": counted(members),
         "seed": config.run.seed,
         "notes": list(notes),
         "parts": {part: {"rows": len(rows), "of": OWN, "sha256": digest(rows)} for part, rows in parts.items()},
     }
     return Splits(**parts, notes=list(notes), record=record, named=named)
+
+
+def counted(members: Sequence[Prepared]) -> str:
+    """How many tasks there are of each side that is used."""
+    train, test = (sum(m.side == side for m in members) for side in SERVES)
+    return f"{train} training and {test} unseen tasks" if train else f"{test} tasks"
 
 
 def alike(members: Sequence[Prepared]) -> list[str]:
@@ -162,4 +168,4 @@ def alike(members: Sequence[Prepared]) -> list[str]:
 def without_metric(members: Sequence[Prepared]) -> list[str]:
     """Say which training tasks have free answers: their answers are not written in validations, so their loss alone counts there."""
     free = [m.task.name for m in members if m.side == "train" and m.task.kind == "text"]
-    return [f"validation judges {', '.join(free)} by the loss alone (answers are free text)"] if free else []
+    return [f"validation: {', '.join(free)} judged by the loss alone (answers are free text)"] if free else []

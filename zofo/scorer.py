@@ -62,8 +62,8 @@ class ManyTasks:
         return over_tasks(found)
 
 
-def of(ready: Prepared, dtype: str = "fp32") -> OneTask | ManyTasks:
-    """The scorer of what was prepared."""
+def of(ready: Prepared, dtype: str = "fp32", before: Callable[[str], object] | None = None) -> OneTask | ManyTasks:
+    """The scorer of what was prepared; `before`, as `ManyTasks` has it."""
     if not ready.members:
         return OneTask(ready, dtype)
-    return ManyTasks(tuple(OneTask(member, dtype) for member in ready.members))
+    return ManyTasks(tuple(OneTask(member, dtype) for member in ready.members), before)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from zofo import models
+from zofo.adapters.bank import Bank
 from zofo.adapters.slots import attach
 from zofo.bench.kinds import Method, Same, batch
 from zofo.bench.peak import allocated
@@ -21,7 +25,8 @@ from zofo.core.weights import leaves as tree
 from zofo.memory import dry
 from zofo.memory.sizes import PASSES, UNKNOWN, WHEN, Size, estimate, total, whole
 from zofo.memory.work import Work, of_shape
-from zofo.methods.state import Problem
+from zofo.methods import table
+from zofo.methods.state import Member, Problem
 from zofo.methods.table import METHODS
 from zofo.problem import joined
 from zofo.settled import plain
@@ -160,7 +165,14 @@ def problem(config: Config, model: nn.Module, work: Work) -> Problem:
     models.halved(model.requires_grad_(False), config.model.weights)
     leaves, names = tree.find(model), METHODS[config.method.name].load().slots(config.method)
     slots = attach(model, config.adapter, names, 0) if names else None
-    return joined(config, slots.model if slots else model, leaves, slots, work.objective, work.above)
+    made = joined(config, slots.model if slots else model, leaves, slots, work.objective, work.above)
+    if not table.several(config):
+        return made
+    members = tuple(Member(f"t{i}", work, made.loss, made.upper, 4) for i in range(2))
+    assert slots is not None
+    start = {slot: slots.tensors(slot) for slot in slots.params}
+    bank = Bank(Path(tempfile.gettempdir()), [m.name for m in members], start) if table.apart(config) else None
+    return replace(made, members=members, bank=bank)
 
 
 SKETCH = {"method.rule": "normalised", "method.noise": "rademacher"}
@@ -191,6 +203,10 @@ STEPS: dict[str, dict[str, Any]] = {
     "addax": {"method.name": "addax"},
     "addax, bf16": {"method.name": "addax", "model.dtype": "bf16"},
     "bilevel, zeroth order below": {"method.T": 1, "method.lower": "zeroth-order"},
+    "meta": {"method.name": "meta", "method.T": 1},
+    "meta, shared": {"method.name": "meta", "method.T": 1, "method.adapters": "shared"},
+    "meta, sketch": SKETCH | {"method.name": "meta", "method.T": 1, "method.upper": "sketch"},
+    "reptile": {"method.name": "reptile", "method.T": 2},
 }
 SLOW = [
     "first-order, bf16",
@@ -203,6 +219,8 @@ SLOW = [
     "first-order, full, bf16",
     "two-stage, prompt",
     "addax, bf16",
+    "meta, shared",
+    "reptile",
 ]
 
 

@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def made(folder: str, **flags: Any) -> tuple[Work, dict[str, tuple[Encoded, ...]]]:
     config = build(SMALL | {"model.name": folder} | {key.replace("__", "."): value for key, value in flags.items()})
     ready = prepare(config)
-    return of_rows(config, ready.task, ready.encoded, ready.tokenizer), ready.encoded
+    return of_rows(config, ready), ready.encoded
 
 
 def test_the_micro_batch_is_of_the_longest_rows(folder: str) -> None:

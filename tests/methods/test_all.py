@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from zofo.adapters.bank import Bank
 from zofo.adapters.slots import attach
 from zofo.config import build
 from zofo.core.weights import leaves as tree
 from zofo.methods.losses import mean_loss
-from zofo.methods.state import Problem, Report, State, from_checkpoint, to_checkpoint
+from zofo.methods.state import Member, Problem, Report, State, from_checkpoint, to_checkpoint
 from zofo.methods.table import METHODS, check, effective
 from zofo.objectives import Objective
 from zofo.problem import joined
@@ -30,6 +33,14 @@ Tiny = Callable[..., nn.Module]
 LR = {"method.lr_p": 1e-2, "method.lr_theta": 1e-5, "method.noise": "rademacher"}
 ADAPTER = {"method.name": "mezo", "method.tune": "adapter", "method.noise": "rademacher"}
 FIRST = {"method.name": "first-order", "method.lr_p": 1e-2}
+META = {
+    "method.name": "meta",
+    "method.tasks": 2,
+    "method.T": 2,
+    "method.lr_p": 1e-2,
+    "method.lr_s": 1e-2,
+    "method.noise": "rademacher",
+}
 SKETCH = {"method.rule": "normalised", "method.noise": "rademacher"}
 
 # flags; steps to learn in; forward and backward passes of a step, as docs/methods.md has them (q = 1, T = 2)
@@ -68,6 +79,15 @@ CASES: dict[str, tuple[dict[str, Any], int, int, int]] = {
     "addax, by length": (
         {"method.name": "addax", "method.lr_theta": 0.02, "method.alpha": 1e-3, "method.short_tokens": 6}, 15, 2 + 1, 1,
     ),
+    "meta": (META | {"method.lr_theta": 1e-5}, 12, 2 * (2 * 2 + 6), 2 * 2 * 2),
+    "meta, outer": (META | {"method.coupling": "outer", "method.lr_theta": 1e-5}, 25, 2 * (2 + 2 + 6), 2 * (2 + 2)),
+    "meta, shared": (
+        META | {"method.adapters": "shared", "method.coupling": "outer", "method.sampling": "size"}, 15, 2 * (2 + 2 + 6), 2 * (2 + 2),
+    ),
+    "meta, sketch": (
+        META | SKETCH | {"method.upper": "sketch", "method.lr_theta": 0.05}, 12, 2 * (2 * 2 + 3), 2 * (2 * 2 + 3),
+    ),
+    "reptile": ({"method.name": "reptile", "method.tasks": 2, "method.T": 2, "method.lr_p": 1e-2}, 20, 2 * 2, 2 * 2),
     "sketch": (SKETCH | {"method.name": "sketch", "method.lr_theta": 0.2}, 15, 1, 1),
 }  # fmt: skip
 SLOW = {
@@ -104,7 +124,23 @@ def problem(tiny: Tiny, case: str, steps: int = STEPS, loss: Any = None) -> Prob
     leaves, names = tree.find(model), METHODS[config.method.name].load().slots(config.method)
     slots = attach(model, config.adapter, names, 3) if names else None
     objective = Objective("lm", loss or partial(row_losses, dtype="fp32"), None, lm_batch, "loss")
-    return joined(config, slots.model if slots else model, leaves, slots, objective, None)
+    return among(joined(config, slots.model if slots else model, leaves, slots, objective, None))
+
+
+def among(given: Problem) -> Problem:
+    """The problem of a method over several tasks, of five or six rows each, with a bank where each has its own adapters."""
+    held, members = rows(), list[Member]()
+    if given.config.name not in ("meta", "reptile"):
+        return given
+    for i, (a, b) in enumerate([(0, 6), (6, 11), (11, 16)]):
+        own = Batches({"all": held[a:b], "f": held[a : a + 2], "p": held[a + 2 : b]}, 4, 0, 3)
+        members.append(Member(f"set/{i}", own, given.loss, given.upper, b - a))
+    bank = None
+    if given.config.name == "meta" and given.config.adapters == "own":
+        assert given.slots is not None
+        start = {slot: given.slots.tensors(slot) for slot in given.slots.params}
+        bank = Bank(Path(tempfile.gettempdir()), [m.name for m in members], start)
+    return replace(given, members=tuple(members), bank=bank)
 
 
 def tensors(given: Problem) -> dict[str, Tensor]:
@@ -128,7 +164,14 @@ def walked(given: Problem, n: int, state: State | None = None) -> tuple[State, l
 def loss_of(given: Problem) -> float:
     slot = "p" if given.slots is not None else None
     with torch.no_grad():
-        return float(mean_loss(given, [lm_batch(rows(), range(16), 0)], slot, upper=False))
+        if given.bank is None or given.slots is None:
+            return float(mean_loss(given, [lm_batch(rows(), range(16), 0)], slot, upper=False))
+        total = 0.0  # of each task with its own adapter
+        for member in given.members:
+            given.bank.into(given.slots, member.name)
+            total += float(mean_loss(given, member.source.batch("all", "look", 0, 2), slot, upper=False))
+        given.bank.rest(given.slots)
+        return total / len(given.members)
 
 
 def test_every_method_has_a_case() -> None:

@@ -29,6 +29,7 @@ def test_every_option_of_methods_is_read_by_one_of_them() -> None:
     settings = [
         {}, {"lower": "zeroth-order"}, {"lam_schedule": "linear"}, {"noise": "low-rank"}, {"name": "mezo"},
         {"name": "first-order"}, {"name": "sketch", "rule": "adam"}, {"upper": "sketch"}, {"name": "addax"}, {"name": "two-stage"},
+        {"name": "meta"}, {"name": "reptile"},
     ]  # fmt: skip
     used = set().union(*(table.effective(build({f"method.{k}": v for k, v in s.items()})) for s in settings))
     assert {k for k in keys() if k.startswith("method.")} <= used
@@ -54,6 +55,9 @@ def test_every_option_of_methods_is_read_by_one_of_them() -> None:
         ({"method.name": "first-order", "method.tune": "full", "model.shadow": True}, "model.shadow"),
         ({"method.name": "addax", "method.rule": "adam"}, "method.rule"),
         ({"method.name": "two-stage", "method.stack": "on"}, "method.stack"),
+        ({"method.tasks": 3}, "method.tasks"),
+        ({"method.name": "meta", "method.lr_outer": 0.5}, "method.lr_outer"),
+        ({"method.name": "reptile", "method.adapters": "shared"}, "method.adapters"),
     ],
 )
 def test_an_option_without_effect_is_an_error(flags: dict, key: str) -> None:

@@ -25,6 +25,7 @@ from zofo.scoring.metrics import (
     macro_f1,
     mean,
     normalised,
+    over_tasks,
     summarise,
     token_f1,
 )
@@ -226,3 +227,30 @@ def test_nothing_to_measure_or_unlike_numbers_are_an_error(
 ) -> None:
     with pytest.raises(ValueError, match="losses and rows"):
         summarise(losses, rows, ["accuracy"])
+
+
+def test_results_of_tasks_become_their_mean_with_the_standard_error_of_a_mean() -> None:
+    one = {
+        "n": 10,
+        "loss": 1.0,
+        "loss_se": 0.3,
+        "macro_f1": 0.5,
+        "macro_f1_se": 0.03,
+        "accuracy": 0.9,
+        "accuracy_se": 0.1,
+    }
+    two = {"n": 30, "loss": 3.0, "loss_se": 0.4, "accuracy": 0.7, "accuracy_se": 0.04}
+    found = over_tasks({"a": one, "b": two})
+    assert found["n"] == 40 and found["score"] == pytest.approx(0.6) and found["score_se"] == pytest.approx(0.05 / 2)
+    assert found["loss"] == 2.0 and found["loss_se"] == pytest.approx(0.25)
+    assert found["tasks"] == {"a": one, "b": two} and "scored" not in found and "choice_loss" not in found
+
+
+def test_a_task_without_a_metric_is_left_out_of_the_score_and_counted() -> None:
+    one = {"n": 10, "loss": 1.0, "loss_se": 0.3, "accuracy": 0.5, "accuracy_se": 0.1}
+    two = {"n": 30, "loss": 3.0, "loss_se": 0.4}
+    found = over_tasks({"a": one, "b": two})
+    assert found["score"] == 0.5 and found["scored"] == 1 and found["loss"] == 2.0
+    assert "score" not in over_tasks({"b": two})
+    with pytest.raises(ValueError, match="no tasks"):
+        over_tasks({})

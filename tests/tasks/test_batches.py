@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from zofo.scoring.batch import Batch, Encoded, Rows, choice_batch
-from zofo.tasks.batches import Batches, order, walk
+from zofo.tasks.batches import Batches, MixtureBatches, order, walk
 
 SIZES = {"f": 7, "p": 14}
 SIGMAS = 5
@@ -166,3 +166,101 @@ def test_a_batch_holds_the_right_answers_only() -> None:
     (batch,) = make(rows=14).batch("p", "s", 0, 1)
     right = [6 + (tag - 101) % 2 for tag in tags([batch])]
     assert batch.token.tolist() == right and batch.count.tolist() == [1] * 14
+
+
+TASKS = {"one": (4, 8), "two": (3, 5), "three": (10, 20)}
+
+
+def several(sampling: str = "uniform", rows: int = 4, seed: int = 0) -> MixtureBatches:
+    """Batches over three tasks; the first token of a row says which task's it is (hundreds) and which row (D_p from 50)."""
+    members = {}
+    for k, (name, (f, p)) in enumerate(TASKS.items(), 1):
+        parts = {
+            "f": [Encoded((100 * k + i, 5), ((6,), (7,)), 0) for i in range(f)],
+            "p": [Encoded((100 * k + 50 + i, 5), ((6,), (7,)), 0) for i in range(p)],
+        }
+        members[name] = Batches(parts | {"all": [*parts["f"], *parts["p"]]}, rows, 0, seed, task=name)
+    return MixtureBatches(members, sampling)  # type: ignore[arg-type]
+
+
+def test_a_mixed_batch_holds_rows_of_several_tasks_each_alike_often() -> None:
+    made = several()
+    found = [tags(made.batch("p", "lower-s", step, 1)) for step in range(30)]
+    assert all(len({tag // 100 for tag in batch}) >= 2 for batch in found)
+    assert Counter(tag // 100 for batch in found for tag in batch) == {1: 40, 2: 40, 3: 40}
+    runs = [tag for batch in found for tag in batch]
+    assert all({tag // 100 for tag in runs[k : k + 3]} == {1, 2, 3} for k in range(0, 120, 3))
+
+
+def test_a_task_walks_through_its_own_rows_once_an_epoch() -> None:
+    made = several()
+    runs = [tag for step in range(30) for tag in tags(made.batch("f", "upper-f", step, 1))]
+    two = [tag for tag in runs if tag // 100 == 2]
+    assert all(sorted(two[k : k + 3]) == [200, 201, 202] for k in range(0, 39, 3))
+    assert len({tuple(two[k : k + 3]) for k in range(0, 39, 3)}) > 1
+
+
+def test_mixed_batches_are_functions_of_seed_stream_and_step() -> None:
+    made = several()
+    late = tags(made.batch("all", "train", 7, 2))
+    for step in range(7):
+        made.batch("all", "train", step, 2)
+    assert tags(made.batch("all", "train", 7, 2)) == late == tags(several().batch("all", "train", 7, 2))
+    others = [
+        several(seed=1).batch("all", "train", 7, 2),
+        made.batch("all", "other", 7, 2),
+        made.batch("all", "train", 8, 2),
+    ]
+    assert all(tags(other) != late for other in others)
+
+
+def test_by_size_the_rows_of_all_tasks_are_walked_through() -> None:
+    made = several("size", rows=5)
+    runs = [tag for step in range(10) for tag in tags(made.batch("all", "train", step, 1))]
+    assert len(runs) == 50 == len(set(runs))
+    assert Counter(tag // 100 for tag in runs) == {1: 12, 2: 8, 3: 30}
+
+
+@pytest.mark.parametrize(("sampling", "chances"), [("uniform", (1 / 3, 1 / 3, 1 / 3)), ("size", (0.24, 0.16, 0.6))])
+def test_rows_drawn_of_both_levels_keep_to_the_share_and_to_the_tasks(
+    sampling: str, chances: tuple[float, ...]
+) -> None:
+    made, n, share = several(sampling), 4000, 0.3
+    drawn = tags(made.mixed("lower-p", 0, n // 4, share))
+    assert len(drawn) == n and tags(made.mixed("lower-p", 0, n // 4, share)) == drawn
+    for k, chance in enumerate(chances, 1):
+        own = [tag for tag in drawn if tag // 100 == k]
+        assert abs(len(own) - n * chance) < SIGMAS * math.sqrt(n * chance * (1 - chance))
+        upper = sum(tag % 100 < 50 for tag in own)
+        assert abs(upper - share * len(own)) < SIGMAS * math.sqrt(len(own) * share * (1 - share))
+        assert len(set(own)) == sum(TASKS[list(TASKS)[k - 1]])  # every row comes
+
+
+def test_a_tasks_own_batches_hold_its_rows_alone_in_an_order_of_its_own() -> None:
+    made = several()
+    for k, name in enumerate(TASKS, 1):
+        assert {tag // 100 for tag in tags(made.of(name).batch("p", "lower-s", 0, 2))} == {k}
+    alone = make()
+    assert alone.stream("train") == "rows-train" and made.of("one").stream("train") == "rows-train-one"
+
+
+def test_a_part_that_a_task_lacks_comes_from_the_others() -> None:
+    held = several().members
+    short = {
+        name: replace(own, parts={**own.parts, "short": own.parts["f"] if name != "one" else []})
+        for name, own in held.items()
+    }
+    found = tags(MixtureBatches(short).batch("short", "train", 0, 2))
+    assert {tag // 100 for tag in found} == {2, 3}
+
+
+def test_choices_of_different_number_stand_in_one_batch() -> None:
+    """The classification loss takes rows of tasks with other numbers of options."""
+    two = [Encoded((1, 5), ((6,), (7,)), 0)]
+    four = [Encoded((2, 5), ((6,), (7,), (8,), (9,)), 3)]
+    members = {
+        name: Batches({"f": held, "p": held, "all": held}, 4, 0, 0, choice_batch, name)
+        for name, held in (("two", two), ("four", four))
+    }
+    (batch,) = MixtureBatches(members).batch("f", "upper-f", 0, 1)
+    assert sorted(batch.count.tolist()) == [2, 2, 4, 4]

@@ -33,7 +33,7 @@ from zofo.methods.state import Micro, State
 from zofo.run import checkpoint as files
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
-from zofo.tasks import definition
+from zofo.tasks import mixture
 
 GOAL = 0.05
 EPS = (3e-4, 1e-3, 3e-3, 1e-2)
@@ -135,7 +135,7 @@ def opened(run: RunFolder) -> Job:
     if not files.listing(run.checkpoints):
         raise BadInput(f"run {run.name}", "it has no checkpoint yet", "let it train first")
     settings = config.load(run.config)
-    prepared = job.prepare(settings, task=definition.read(run.task, f"run {run.name}"))
+    prepared = job.prepare(settings, task=mixture.reread(run.task, f"run {run.name}"))
     job.same_rows(read_json(run.splits), prepared)
     held = assembled(settings, prepared, f"run {run.name}")
     base = read_json(run.environment)["base"]

@@ -211,7 +211,9 @@ def tell(
     from zofo.run.jsonfile import write_json
 
     for note in ready.notes:
-        if note.partition(":")[0] not in OTHER_PARTS - {asked.split} or config.data.shots:
+        if (
+            not (OTHER_PARTS - {asked.split}) & {*note.split(": ")[:2]} or config.data.shots
+        ):  # tasks of a mixture stand first
             line(f"note: {plain(note)}")
     calibrated = f", calibrated ({config.data.calibration})" if ready.nulls else ""
     line(plain(f"{what}, {ready.task.name}, {asked.split} rows{calibrated}, {duration(seconds)}"))

@@ -22,15 +22,14 @@ WORDS: dict[Side, str] = {"train": "training", "test": "unseen"}
 def show(name: str) -> int:
     """A mixture: its tasks with side, metric and, where the data is here, rows; those that cannot be had are named."""
     _, folder, listing = listed(name, f"zofo show {name}")
-    line(f"mixture {name}: {plain(listing.about)}" + (" (all must have options)" if listing.kind != "any" else ""))
+    line(f"mixture {name}: {plain(listing.about)}" + (" All must have options." if listing.kind != "any" else ""))
     if all(here(entry, folder) for side in SIDES for entry in getattr(listing, side)):
         rows = [(task.name, WORDS[side], *about(task)) for side, task in find(name, f"zofo show {name}").sides()]
+        table(("task", "side", "metric", "training rows", "test rows"), rows)
     else:
-        rows = [
-            (entry, WORDS[side], *(("-", "", "") if here(entry, folder) else ("cannot be had here", "", "")))
-            for side in SIDES for entry in getattr(listing, side)
-        ]  # fmt: skip
-    table(("task", "side", "metric", "training rows", "test rows"), rows)
+        entries = [(side, entry) for side in SIDES for entry in getattr(listing, side)]
+        told = {True: "is here", False: "on the hub alone"}
+        table(("task", "side", "data"), [(entry, WORDS[side], told[here(entry, folder)]) for side, entry in entries])
     return 0
 
 

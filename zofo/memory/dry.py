@@ -241,8 +241,9 @@ def optimizing(made: Hollow) -> State:
 def sketching(made: Hollow) -> Parts:
     """A forward and a backward pass that leave a sketch, and, where p steps above, p's gradient."""
     with watched(made, SLOPES) as live, made.problem.standing_still():
+        total = sketch(made) if table.several(made.config) else None  # of the tasks before
         held = sketch(made)
-    del held
+    del held, total
     return dict(live.at_peak)
 
 

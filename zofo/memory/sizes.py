@@ -67,7 +67,7 @@ def standing(made: dry.Hollow, state: RuleState, begun: State) -> list[Size]:
     learners = row.learners(made.config)
     moments = 2 * adapters if learners and m.optimizer == "adam" else 0
     above = row.zeroth and not row.joint  # the others' first-order steps have copies after their passes
-    copies = adapters + moments if learners and above else 0
+    copies = adapters + (0 if row.apart(made.config) else moments) if learners and above else 0
     whole = [t for learner in begun.learners.values() for t in learner.to_checkpoint(copy=False)[1].values() if t.dim()]
     what, when = ("the sketch", "steps") if table.sketches(m) else ("what zeroth order moves", "before")
     scratch = dry.scratch_of(problem) if table.zeroth(m) else None
@@ -81,6 +81,7 @@ def standing(made: dry.Hollow, state: RuleState, begun: State) -> list[Size]:
         Size(f"optimizer of the adapters ({m.optimizer})", moments, "steps"),
         Size(f"optimizer of all weights ({m.optimizer})", dry.taken(whole), "steps"),
         Size("copies that a failed step goes back to", copies, "steps"),
+        Size("copies of the adapters for several tasks", row.spare(made.config) * adapters, "steps"),
         Size("half-precision shadow of the weights", dry.taken(twins), "steps"),
         Size("scratch for probing", dry.taken(pool), "steps"),
     ]

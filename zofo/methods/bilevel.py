@@ -23,100 +23,68 @@ from zofo.core.weights import move
 from zofo.methods import losses, theta
 from zofo.methods.learner import Learner
 from zofo.methods.losses import Slope
+from zofo.methods.plan import Plan as Plan
+from zofo.methods.plan import Term as Term
+from zofo.methods.plan import lam_at as lam_at
+from zofo.methods.plan import plan as plan
+from zofo.methods.plan import slots as slots
 from zofo.methods.state import Micro, Problem, Report, Source, State, tally
 from zofo.methods.undo import whole
-
-
-@dataclass(frozen=True)
-class Term:
-    """One term of G: its name, the slot and the rows it reads ("f" or "p"), and its weight in G."""
-
-    name: str
-    slot: str
-    rows: str
-    weight: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an iteration does: the slots trained below, whether p follows s or steps above, and the terms of G.
-
-    With `mixed`, p below takes the mixed batch of each pair, else (s off) the batch of D_p.
-    """
-
-    below: tuple[str, ...]
-    follow: bool
-    p_above: bool
-    terms: tuple[Term, ...]
-    mixed: bool = False
-
 
 Lower = Sequence[tuple[Micro, Micro | None]]
 """T pairs: the batch of D_p for s (for p, with s off), and p's mixed batch (coupling `both`)."""
 
-
-def lam_at(config: MethodConfig, k: int, steps: int) -> float:
-    """lambda of outer iteration k: constant, or from lam_start to lam over the run, linearly or geometrically."""
-    if config.lam_schedule == "constant" or config.lam == 0:
-        return config.lam
-    done = min(1.0, k / max(1, steps - 1))
-    if config.lam_schedule == "linear":
-        return config.lam_start + done * (config.lam - config.lam_start)
-    return config.lam_start * math.pow(config.lam / config.lam_start, done)
+Step = tuple[Problem, Micro, Micro | None]
+"""A step of the lower level: the problem that has its loss, and its pair of batches."""
 
 
-def plan(config: MethodConfig, lam: float) -> Plan:
-    """Read the table of DESIGN section 2: which slots learn below, and what theta sees."""
-    a = Term("A", "p", "f", 1.0)
-    if config.s == "off":
-        return Plan(("p",), False, False, (a,))
-    if config.coupling == "follow":
-        return Plan(("s",), True, False, (a,))
-    both = config.coupling == "both"
-    if lam == 0:
-        return Plan(("p",) if both else (), False, not both, (a,), mixed=both)
-    scale = 1 / (1 + lam) if config.weighting == "normalised" else 1.0
-    terms = (replace(a, weight=scale), Term("B", "p", "p", lam * scale), Term("C", "s", "p", -lam * scale))
-    return Plan(("s", "p") if both else ("s",), False, not both, terms, mixed=both)
+@dataclass(frozen=True)
+class Sight:
+    """What the upper level saw at theta_k, before it moves: G's estimate in theta, p's gradient (None: p stands), numbers."""
 
-
-def slots(config: MethodConfig) -> tuple[str, ...]:
-    """The adapters that a configuration needs."""
-    alone = config.s == "off" or (config.lam == 0 and config.coupling != "follow")
-    return ("p",) if alone else ("p", "s")
+    estimate: Estimate[Any]
+    slope: Slope | None
+    numbers: dict[str, float]
+    finite: bool
 
 
 def init(problem: Problem) -> State:
     """The state before the first iteration. Memory: the rule's (Adam: two copies of theta), the learners' moments."""
-    config, learners = problem.config, {}
-    assert problem.slots is not None and problem.leaves is not None
-    trained = plan(config, lam_at(config, problem.steps, problem.steps))
-    for slot in slots(config):
-        per_iteration = config.T if slot in trained.below else 1
-        learners[slot] = Learner(
-            problem.slots.list(slot),
-            config.optimizer,
-            config.lr_s if slot == "s" else config.lr_p,
-            config.schedule,
-            config.warmup,
-            problem.steps * per_iteration,
-            config.clip,
-        )
-    return State(rule=theta.init(problem), learners=learners)
+    return State(rule=theta.init(problem), learners=learners(problem))
+
+
+def learners(problem: Problem, tasks: int = 1) -> dict[str, Learner]:
+    """A learner a slot, whose rates go by the steps of the run: `a_step` an iteration, of each of `tasks`."""
+    c, made = problem.config, {}
+    assert problem.slots is not None
+    for slot in slots(c):
+        lr, total = c.lr_s if slot == "s" else c.lr_p, problem.steps * a_step(problem, slot, tasks)
+        made[slot] = Learner(problem.slots.list(slot), c.optimizer, lr, c.schedule, c.warmup, total, c.clip)
+    return made
+
+
+def a_step(problem: Problem, slot: str, tasks: int = 1) -> int:
+    """How many steps a slot's learner takes an iteration: T below for each of `tasks`, or one above."""
+    todo = plan(problem.config, lam_at(problem.config, problem.steps, problem.steps))
+    return problem.config.T * tasks if slot in todo.below else 1
 
 
 def draw(problem: Problem, state: State, source: Source) -> tuple[Lower, tuple[Micro, Micro]]:
     """Take an iteration's batches from the source; every stream is a function of (seed, its name, step)."""
-    config, k = problem.config, state.k
-    lam = lam_at(config, k, problem.steps)
+    return drawn(problem, state.k, source, state.k)
+
+
+def drawn(problem: Problem, k: int, source: Source, use: int) -> tuple[Lower, tuple[Micro, Micro]]:
+    """The batches of iteration k, from where the source's streams stand after `use` iterations on it."""
+    config, lam = problem.config, lam_at(problem.config, k, problem.steps)
     todo = plan(config, lam)
     lower: list[tuple[Micro, Micro | None]] = []
     for t in range(config.T if todo.below else 0):
-        at, n = k * config.T + t, config.accumulate_lower
+        at, n = use * config.T + t, config.accumulate_lower
         first = source.batch("p", "lower", at, n)
         lower.append((first, source.mixed("mixed", at, n, 1 / (1 + lam)) if todo.mixed else None))
     n = config.accumulate_upper
-    return lower, (source.batch("f", "upper-f", k, n), source.batch("p", "upper-p", k, n))
+    return lower, (source.batch("f", "upper-f", use, n), source.batch("p", "upper-p", use, n))
 
 
 def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]:
@@ -139,41 +107,73 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
     with `outer` two more forward and backward passes; upper `sketch`: three forward and backward passes above in all.
     Memory: the larger of a probe's and an adapter's backward pass. Reference: arXiv 2502.03604, algorithm 2 and equations 5 to 9.
     """
-    config = problem.config
-    assert problem.slots is not None and problem.leaves is not None
-    lam = lam_at(config, state.k, problem.steps)
-    todo = plan(config, lam)
-    numbers: dict[str, float] = {"lam": lam}
+    todo = plan(problem.config, lam_at(problem.config, state.k, problem.steps))
+    moved, lr_theta = None, theta.rate(problem, state.k)
     with whole(problem, state):
-        if "s" in todo.below and config.s_start == "from-p":
-            problem.slots.copy("p", "s")
-            state.learners["s"].restart()
-        with problem.standing_still():
-            for t, (batch_s, batch_p) in enumerate(lower):
-                for slot in todo.below:
-                    batch = batch_p if slot == "p" and todo.mixed else batch_s
-                    assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
-                    numbers[f"lr_{slot}"] = state.learners[slot].rate
-                    state, slope = descend(problem, state, slot, batch, t)
-                    numbers[f"loss_{slot}"] = slope.loss
-            if todo.follow:
-                problem.slots.copy("s", "p")
-            above, sketch = backwards(problem, state.k, todo, lam, upper)
-        estimate: Estimate[Any] = sketch or look(problem, state, todo, upper)
-        numbers |= told(problem, todo, estimate)
-        lr_theta = theta.rate(problem, state.k)
-        finite = estimate.finite and move.fits(estimate.grad, lr_theta)
-        finite = finite and (above is None or math.isfinite(above.loss))
-        moved = None
-        if finite and above is not None:
-            numbers |= {"loss_p": above.loss, "lr_p": state.learners["p"].rate}
-            finite = state.learners["p"].step(above.grads)
-        state = tally(problem, state, finite, "upper", "a loss or gradient of the upper level")
-        if finite:
-            state, moved = theta.move_by(problem, state, estimate.grad, lr_theta)
+        state, sight = explore(problem, state, todo, [(problem, *pair) for pair in lower], upper)
+        if sight.finite:
+            state, moved = theta.move_by(problem, state, sight.estimate.grad, lr_theta)
     state = replace(state, k=state.k + 1)
-    numbers |= {"lr_theta": lr_theta, "bad": state.bad}
-    return state, Report(numbers, moved, *passes(config, todo, len(lower), estimate))
+    numbers = sight.numbers | {"lr_theta": lr_theta, "bad": state.bad}
+    return state, Report(numbers, moved, *passes(problem.config, todo, len(lower), sight.estimate))
+
+
+def explore(
+    problem: Problem, state: State, todo: Plan, steps: Sequence[Step], upper: tuple[Micro, Micro]
+) -> tuple[State, Sight]:
+    """An iteration but for theta's move: learn below, look above, and take p's step there."""
+    lam = lam_at(problem.config, state.k, problem.steps)
+    with problem.standing_still():
+        state, said = below(problem, state, todo, steps)
+        parts = backwards(problem, state.k, todo, lam, upper)
+    state, sight = stepped(problem, state, sighted(problem, state, todo, upper, *parts))
+    numbers = {"lam": lam, **said.get(problem.task, {})}
+    return state, replace(sight, numbers=numbers | sight.numbers)
+
+
+def below(
+    problem: Problem, state: State, todo: Plan, steps: Sequence[Step]
+) -> tuple[State, dict[str, dict[str, float]]]:
+    """The lower level: a step of each slot that learns there on every pair; then, where p follows, p is s.
+
+    Returns the last rates and losses by task.
+    """
+    assert problem.slots is not None
+    said: dict[str, dict[str, float]] = {own.task: {} for own, *_ in steps}
+    if "s" in todo.below and problem.config.s_start == "from-p":
+        problem.slots.copy("p", "s")
+        state.learners["s"].restart()
+    for t, (own, batch_s, batch_p) in enumerate(steps):
+        for slot in todo.below:
+            batch = batch_p if slot == "p" and todo.mixed else batch_s
+            assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
+            rate = state.learners[slot].rate
+            state, slope = descend(own, state, slot, batch, t)
+            said[own.task] |= {f"lr_{slot}": rate, f"loss_{slot}": slope.loss}
+    if todo.follow:
+        problem.slots.copy("s", "p")
+    return state, said
+
+
+def sighted(
+    problem: Problem, state: State, todo: Plan, upper: tuple[Micro, Micro],
+    slope: Slope | None, sketch: Estimate[SketchGrad] | None,
+) -> Sight:  # fmt: skip
+    """What is seen of G from theta_k: `slope` and `sketch` of backward passes (see `backwards`), else losses. Nothing moves."""
+    estimate: Estimate[Any] = sketch or look(problem, state, todo, upper)
+    finite = estimate.finite and move.fits(estimate.grad, theta.rate(problem, state.k))
+    finite = finite and (slope is None or math.isfinite(slope.loss))
+    return Sight(estimate, slope, told(problem, todo, estimate), finite)
+
+
+def stepped(problem: Problem, state: State, sight: Sight) -> tuple[State, Sight]:
+    """p's step above, where all is finite; what is not is counted. Raises: NotFinite as `tally`."""
+    finite, numbers = sight.finite, sight.numbers
+    if finite and sight.slope is not None:
+        numbers = numbers | {"loss_p": sight.slope.loss, "lr_p": state.learners["p"].rate}
+        finite = state.learners["p"].step(sight.slope.grads)
+    state = tally(problem, state, finite, "upper", "a loss or gradient of the upper level")
+    return state, replace(sight, numbers=numbers, finite=finite)
 
 
 def descend(problem: Problem, state: State, slot: str, batch: Micro, t: int) -> tuple[State, Slope]:

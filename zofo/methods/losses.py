@@ -125,7 +125,7 @@ def gradient(
     grads: list[Tensor] = []
     with learning(problem.model, dropout), wanting(own, learn), Wide():
         for i, micro in enumerate(batch):
-            with torch.enable_grad(), streams.seeded(problem.seed, "dropout", *step, i):
+            with torch.enable_grad(), streams.seeded(problem.seed, problem.stream("dropout"), *step, i):
                 rows = problem.loss(problem.model, micro).reshape(-1)
                 parts = torch.autograd.grad(rows.sum() * problem.scale, [*params, *anchor], materialize_grads=whole)
             parts = parts[: len(params)]
@@ -164,7 +164,7 @@ def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int, dr
     assert problem.slots is not None
     own = problem.slots.params[slot]
     leaves = tree.collect((name, param, ()) for name, param in own.items())
-    z = leaves.direction(law_of(problem.config), streams.key(problem.seed, f"noise-{slot}", *step))
+    z = leaves.direction(law_of(problem.config), streams.key(problem.seed, problem.stream(f"noise-{slot}"), *step))
     before = problem.slots.tensors(slot)
     try:
         estimate = central(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from zofo.adapters.bank import Bank
 from zofo.adapters.slots import Slots
 from zofo.config import MethodConfig
 from zofo.core import rules
@@ -38,6 +39,17 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Member:
+    """One training task of several: its name, its batches, its losses a row (as `Problem` has them), and how many rows it has."""
+
+    name: str
+    source: Source
+    loss: Callable[[nn.Module, Any], Tensor]
+    upper: Callable[[nn.Module, Any], Tensor] | None
+    rows: int
+
+
 EPS = 1e-3  # the probe size where nothing says otherwise, and everything is computed in fp32
 
 
@@ -62,11 +74,22 @@ class Problem:
     stacks: bool = False  # whether the upper loss is a loss a row of zofo's batches, which can be merged
     scale: float = 1.0  # of the loss in backward passes: fp16 gradients would underflow
     shadow: Shadow | None = None  # half-precision copies of the weights for passes at theta
+    members: tuple[Member, ...] = ()  # the training tasks, where there are several
+    bank: Bank | None = None  # of tasks' own adapters
+    task: str = ""  # the member that passes are for: what they draw and what they count is its own
 
     @property
     def loss_above(self) -> Callable[[nn.Module, Any], Tensor]:
         """What the zeroth-order level minimises, a row."""
         return self.upper or self.loss
+
+    def of(self, member: Member) -> Problem:
+        """The problem of one task: its losses, and streams and counts of its own; z and R are the same for all."""
+        return replace(self, loss=member.loss, upper=member.upper, task=member.name)
+
+    def stream(self, name: str) -> str:
+        """The name of a stream of random numbers, the task's own where passes are for one."""
+        return f"{name}/{self.task}" if self.task else name
 
     @property
     def eps(self) -> float:
@@ -89,33 +112,39 @@ class Problem:
 
 @dataclass(frozen=True)
 class State:
-    """Steps done, non-finite steps (all; and in a row, by who steps: "p", "s", "upper"), the rule's state, learners by slot ("theta": of all weights)."""
+    """Steps done, non-finite steps (all; and in a row, by who steps: "p", "s", "upper"), the rule's state, learners by slot ("theta": of all weights).
+
+    uses: how often each of several tasks was used.
+    """
 
     k: int = 0
     bad: int = 0
     in_a_row: Mapping[str, int] = field(default_factory=dict)
     rule: RuleState = field(default_factory=RuleState)
     learners: dict[str, Learner] = field(default_factory=dict)
+    uses: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a step says: numbers for the metrics, and the movement of theta as applied (for the journal)."""
+    """What a step says: numbers for the metrics, the movement of theta as applied (for the journal), and what to tell the user."""
 
     numbers: Mapping[str, float]
     moved: Moved | None = None
     forwards: int = 0
     backwards: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def tally(problem: Problem, state: State, finite: bool, who: str, what: str) -> State:
-    """Count the outcome of a step of p, s or the upper level. Raises `NotFinite` after `max_bad` bad ones of it in a row."""
+    """Count the outcome of a step of p, s or the upper level, of each task apart. Raises `NotFinite` after `max_bad` bad ones of it in a row."""
+    of, who = (f" of task {problem.task}", f"{problem.task}: {who}") if problem.task else ("", who)
     row = 0 if finite else state.in_a_row.get(who, 0) + 1
     state = replace(state, bad=state.bad + (not finite), in_a_row={**state.in_a_row, who: row})
     if row >= problem.config.max_bad:
         raise NotFinite(
             f"step {state.k + 1}",
-            f"{what} was not finite {row} times in a row (seed {problem.seed})",
+            f"{what}{of} was not finite {row} times in a row (seed {problem.seed})",
             "lower the learning rates, or lambda, or raise --method.max_bad",
         )
     return state
@@ -138,6 +167,7 @@ def to_checkpoint(state: State, copy: bool = True) -> tuple[dict[str, Any], dict
         "in_a_row": dict(state.in_a_row),
         "rule": numbers,
         "learners": learners,
+        "uses": dict(state.uses),
     }, held
 
 
@@ -152,4 +182,5 @@ def from_checkpoint(state: State, numbers: Mapping[str, Any], tensors: Mapping[s
     here = state.rule.moments  # on the device they belong to
     moments = {name: t.to(here[name].device) if name in here else t for name, t in part("rule.").items()}
     rule = rules.from_dict(numbers["rule"], moments)
-    return replace(state, k=numbers["k"], bad=numbers["bad"], in_a_row=numbers["in_a_row"], rule=rule)
+    counts = {"in_a_row": dict(numbers["in_a_row"]), "uses": dict(numbers.get("uses", {}))}  # older runs have no uses
+    return replace(state, k=numbers["k"], bad=numbers["bad"], rule=rule, **counts)

@@ -41,6 +41,8 @@ class Method:
     Functions of the configuration: options; uses_adapter; moves, whether theta moves; learners, whether adapters have
     optimizers of their own; exact, whether theta's whole gradient is formed. zeroth: whether it has a zeroth-order
     level; full: whether `tune auto` means all weights; joint: whether zeroth order moves the adapter with theta.
+    several: whether it learns from several tasks; apart, whether each has adapters of its own; spare, copies of the
+    adapters that stand beside them.
     """
 
     module: str
@@ -54,6 +56,9 @@ class Method:
     exact: Callable[[Config], bool] = lambda config: False
     full: bool = False
     joint: bool = False
+    several: bool = False
+    apart: Callable[[Config], bool] = lambda config: False
+    spare: Callable[[Config], int] = lambda config: 0
 
     def load(self) -> Any:
         """Import the method's module (`slots`, `init`, `step`)."""
@@ -79,6 +84,21 @@ def bilevel_options(config: Config) -> set[str]:
         return used - {"inference_adapter"} - ({"T", "accumulate_lower"} if m.coupling == "outer" else set())
     used |= {"lam_schedule", "weighting", "s_start", "init", "lr_s"}
     return used | ({"lam_start"} if m.lam_schedule != "constant" else set())
+
+
+def meta_options(config: Config) -> set[str]:
+    """The options that meta-training reads: the bilevel solver's, and which tasks. Own adapters are scored each by itself."""
+    return bilevel_options(config) | {"tasks", "sampling", "adapters"}
+
+
+def reptile_options(config: Config) -> set[str]:
+    """The options that Reptile reads; the schedule is that of lr_outer."""
+    return LEARNER | {"lr_p", "lr_outer", "T", "tasks", "sampling", "accumulate_lower"}
+
+
+def own(config: Config) -> bool:
+    """Whether every task has adapters of its own, where that is to be chosen."""
+    return config.method.adapters == "own"
 
 
 def mezo_options(config: Config) -> set[str]:
@@ -187,7 +207,35 @@ METHODS: dict[str, Method] = {
         zeroth=True,
         exact=yes,
     ),
+    "meta": Method(
+        "zofo.methods.meta",
+        "Bilevel-ZOFO over many tasks: one theta, an adapter a task, made ready for new tasks",
+        "for each of `tasks` tasks T (both: 2 T) forward and backward passes, then 6 q forward passes",
+        meta_options,
+        uses_adapter=yes,
+        moves=yes,
+        learners=yes,
+        zeroth=True,
+        several=True,
+        apart=own,
+        spare=lambda config: int(own(config)),  # the start of a task that was never used
+    ),
+    "reptile": Method(
+        "zofo.methods.reptile",
+        "Reptile: an adapter's start from which a new task is a few steps away, the base frozen",
+        "for each of `tasks` tasks T forward and backward passes",
+        reptile_options,
+        uses_adapter=yes,
+        moves=no,
+        learners=yes,
+        zeroth=False,
+        several=True,
+        spare=lambda config: (
+            4
+        ),  # where tasks begin (twice, with what a failed step goes back to), their sum, and where p goes
+    ),
 }
+LEVELS = ("bilevel", "meta")  # those with the bilevel method's two levels
 
 
 def effective(config: Config) -> set[str]:
@@ -214,7 +262,7 @@ def effective(config: Config) -> set[str]:
     ):
         used -= {"model.shadow"}
     used |= {f"data.{key}" for key in type(config.data).model_fields}
-    if config.method.name != "bilevel":
+    if config.method.name not in LEVELS:
         used -= {"data.upper_share"}
     used |= {f"run.{key}" for key in type(config.run).model_fields}
     return used if replays(config) else used - {"run.snapshot_every"}
@@ -224,7 +272,7 @@ def learns_below(config: Config) -> bool:
     """Whether the lower level has backward passes: dropout acts in no others."""
     m = config.method
     alone = m.s == "on" and m.coupling == "outer" and m.lam == 0  # p steps above only, in eval mode
-    if m.name == "bilevel":
+    if m.name in LEVELS:
         return m.lower == "first-order" and not alone
     return METHODS[m.name].learners(config)
 
@@ -246,7 +294,7 @@ def full(m: MethodConfig) -> bool:
 
 def sketches(m: MethodConfig) -> bool:
     """Whether theta goes by a sketch of its gradient, so by backward passes."""
-    return m.name == "sketch" or (m.name == "bilevel" and m.upper == "sketch")
+    return m.name == "sketch" or (m.name in LEVELS and m.upper == "sketch")
 
 
 def zeroth(m: MethodConfig) -> bool:
@@ -259,6 +307,21 @@ def replays(config: Config) -> bool:
     m = config.method
     apart = METHODS[m.name].joint and m.noise == "sphere"  # its scale goes by theta and p; theta alone is replayed
     return moves_theta(config) and not (m.rule == "adam" or sketches(m) or exact(config) or apart)
+
+
+def several(config: Config) -> bool:
+    """Whether the method learns from several tasks, each by itself."""
+    return METHODS[config.method.name].several
+
+
+def apart(config: Config) -> bool:
+    """Whether every training task has adapters of its own, so that the model by itself has none."""
+    return METHODS[config.method.name].apart(config)
+
+
+def lends(config: Config) -> bool:
+    """Whether the trained model has an adapter."""
+    return METHODS[config.method.name].uses_adapter(config) and not apart(config)
 
 
 def joint(config: Config) -> bool:
@@ -300,7 +363,7 @@ def check(config: Config, given: Collection[str]) -> None:
             f"the rule {config.method.rule} is scale-free and undoes it",
             "leave it out",
         )
-    if config.method.inference_adapter == "s" and config.method.name == "bilevel" and config.method.s == "off":
+    if config.method.inference_adapter == "s" and config.method.name in LEVELS and config.method.s == "off":
         raise BadInput("--method.inference_adapter s", "s is off", "leave it out")
 
 
@@ -316,7 +379,7 @@ def refuse_sketches(config: Config) -> None:
     if m.noise not in ("gaussian", "rademacher"):
         found = "a sketch's R has independent entries"
         raise BadInput(f"--method.noise {m.noise}", found, "take rademacher or gaussian")
-    if m.name == "bilevel" and m.lower == "zeroth-order":
+    if m.name in LEVELS and m.lower == "zeroth-order":
         raise BadInput("--method.upper sketch", "it takes backward passes, and the lower level has none", "take lower first-order")  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from zofo.config import Config, flatten
-from zofo.methods.table import METHODS, effective, moves_theta, zeroth
+from zofo.methods.table import METHODS, apart, effective, lends, moves_theta, zeroth
 from zofo.report import history
 from zofo.report.words import LOSSES, duration, figure, measured, named, primary, rows_of, score, size
 
@@ -75,6 +75,21 @@ Addax (arXiv 2410.06441): all weights by two gradients at once, one along a rand
 F is the mean over rows of the loss that `method.objective` names (c z may go by minus the metric instead).
 In words: long rows (B0), which would need much memory for a backward pass, are seen by their losses alone, short
 rows (B1) by their gradient; without a split both batches are drawn from all rows.""",
+    "meta": """\
+Bilevel-ZOFO over many tasks (arXiv 2502.03604, section 4.2): one theta for all, and for each task i an adapter p_i and a
+second one s_i beside it (or, `method.adapters` shared, one pair for all):
+
+    min over theta   mean over i of   min over p_i, max over s_i of   G_i = A_i + lambda (B_i - C_i)
+    A_i = F(theta, p_i; D_f of task i)    B_i = F(theta, p_i; D_p of task i)    C_i = F(theta, s_i; D_p of task i)
+
+F is the mean over rows of the loss that `method.objective` names. In words: each step takes a few tasks, trains each
+one's adapters a little, and moves the weights to where all of them do better.""",
+    "reptile": """\
+Reptile (arXiv 1803.02999): a start for an adapter from which any of the tasks is a few steps away, on a frozen base:
+
+    p_i <- steps of the optimizer on task i, from p        p <- p + lr_outer * mean over i of ( p_i - p )
+
+In words: try a few tasks from where p is, and go towards where they led.""",
 }
 
 VERSIONS = ("zofo", "python", "torch", "transformers", "peft", "numpy", "numba")
@@ -124,8 +139,8 @@ def render(
 
 
 def adapted(config: Config) -> bool:
-    """Whether the run has an adapter."""
-    return METHODS[config.method.name].uses_adapter(config)
+    """Whether the trained model has an adapter."""
+    return lends(config)
 
 
 def front(config: Config) -> str:
@@ -269,6 +284,11 @@ def by_task(scores: Mapping[str, Any]) -> str:
 def choice(config: Config, evaluation: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> str:
     """Which adapter is used and why, by the validation losses."""
     best = history.best(metrics)
+    if apart(config):
+        return (
+            "Each training task had adapters of its own, which stay in the run's checkpoints. The trained weights are used "
+            "as they are; a new task gets an adapter of its own with `zofo adapt`."
+        )
     if not adapted(config):
         return "This run has no adapter: the trained weights are used as they are."
     if best is None:

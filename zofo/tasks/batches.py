@@ -15,7 +15,7 @@ from zofo.core import streams
 from zofo.scoring.batch import Batch, Encoded, lm_batch
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=256)
 def order(seed: int, stream: str, epoch: int, n: int) -> tuple[int, ...]:
     """The order of n rows in one epoch of a stream."""
     return tuple(streams.generator(seed, stream, epoch).permutation(n).tolist())

@@ -35,11 +35,12 @@ class _Frozen(BaseModel):
 
 
 class Hub(_Frozen):
-    """A data set on the model hub: id, configuration, splits, and its column for each of the task's fields."""
+    """A data set on the model hub: id, configuration, splits, and its column for each of the task's fields; `files`, its file for each split, where it has no splits of its own."""
 
     id: str
     config: str | None = None
     columns: dict[str, str] = {}
+    files: dict[str, str] = {}
     train: str = "train"
     validation: str | None = None
     test: str | None = "validation"

@@ -202,20 +202,29 @@ def _hub_rows(hub: Hub, split: str) -> list[Row]:
     import datasets
 
     columns = hub.columns.items()
-    found = datasets.load_dataset(hub.id, hub.config, split=split)
+    own = {"data_files": hub.files} if hub.files else {}
+    found = datasets.load_dataset(hub.id, hub.config, split=split, **own)
     return [{ours: row[theirs] for ours, theirs in columns} if columns else dict(row) for row in found]
+
+
+def reachable(id: str) -> bool:
+    """Whether the hub answers, and has a data set. Cost: a question, or WAIT seconds."""
+    import huggingface_hub
+
+    try:
+        huggingface_hub.HfApi().dataset_info(id, timeout=WAIT)
+    except Exception:
+        return False
+    return True
 
 
 @contextmanager
 def _offline_unless_reachable(id: str) -> Iterator[None]:
     """Ask the hub once; if it does not answer, use what is cached, without the client's many retries."""
     import datasets
-    import huggingface_hub
 
     before = datasets.config.HF_HUB_OFFLINE
-    try:
-        huggingface_hub.HfApi().dataset_info(id, timeout=WAIT)
-    except Exception:
+    if not reachable(id):
         datasets.config.HF_HUB_OFFLINE = True
     try:
         yield

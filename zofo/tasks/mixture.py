@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zofo.config import COLUMNS, DataConfig
 from zofo.errors import BadInput, nearest
-from zofo.tasks import definition, own
+from zofo.tasks import definition, metaicl, own
 from zofo.tasks.definition import YAML, Task
 from zofo.tasks.files import VARIABLE
 
@@ -62,15 +61,15 @@ def find(name_or_path: str | Path, asked: str = "") -> Mixture:
 
     Args: asked, what errors name (default: `--mixture NAME`).
     Raises: BadInput, with the nearest name for one that is not known; for a broken file, an entry that is no task,
-    two tasks of one name, or a task on both sides, naming the entry; for tasks that are not here, naming them all.
-    Cost: reads the training file of each entry that is a folder.
+    two tasks of one name, or a task on both sides, naming the entry; for tasks that cannot be had, naming them all.
+    Cost: reads the training file of each entry that is a folder; asks the hub once where some are there alone.
     """
     text = str(name_or_path)
     asked = asked or f"--mixture {text}"
     name, folder, listing = listed(text, asked)
     refuse_twice(listing, asked)
     missing = [entry for side in SIDES for entry in getattr(listing, side) if not here(entry, folder)]
-    if missing:
+    if missing and not (all(map(metaicl.on_hub, missing)) and metaicl.hub_answers()):
         raise BadInput(asked, *not_here(missing, len(listing.train) + len(listing.test)))
     made = {side: [task_of(e, folder, asked, side, k) for k, e in entries(listing, side)] for side in SIDES}
     refuse_one_name(made, listing, asked)
@@ -176,33 +175,31 @@ def entries(listing: Listing, side: Side) -> Iterator[tuple[int, str]]:
     return iter(enumerate(getattr(listing, side), 1))
 
 
-def metaicl_folder(entry: str) -> Path | None:
-    """Where $ZOFO_DATA holds a task in MetaICL's form that has no definition here (`crossfit/NAME`), or None."""
-    root = os.environ.get(VARIABLE)
-    there = Path(root) / entry if root and entry.startswith("crossfit/") else None
-    return there if there is not None and there.is_dir() else None
-
-
 def here(entry: str, folder: Path) -> bool:
-    """Whether an entry is a task that can be looked up, or a path; a bare name that is neither is not here."""
-    if entry in definition.names() or (folder / entry).exists() or entry.endswith(YAML) or entry.startswith((".", "/")):
-        return True
-    return not entry.startswith("crossfit/") or metaicl_folder(entry) is not None
+    """Whether an entry can be looked up without the hub; a path, or a name that no list of MetaICL's has, counts (it is an error of its own)."""
+    known = entry in definition.names() or (folder / entry).exists() or metaicl.folder(entry) is not None
+    return known or not entry.startswith(metaicl.PREFIX)
 
 
 def not_here(missing: Sequence[str], of: int) -> tuple[str, str]:
-    """What was found and what to do where tasks of a list are neither shipped nor under $ZOFO_DATA."""
-    shown = ", ".join(name.removeprefix("crossfit/") for name in missing)
-    found = f"{len(missing)} of its {of} tasks cannot be had here: {shown}"
-    do = f"put each under ${VARIABLE}/crossfit/NAME as train.jsonl and test.jsonl (MetaICL's form), or take a list that is here"
-    return found, f"{do} ({', '.join(n for n in names() if not n.endswith('-paper'))})"
+    """What was found and what to do where tasks of a list are neither shipped, nor under $ZOFO_DATA, nor on a hub that answers."""
+    shown = ", ".join(name.removeprefix(metaicl.PREFIX) for name in missing)
+    found = f"{len(missing)} of its {of} tasks cannot be had: {shown}"
+    own = ", ".join(n for n in names() if not n.endswith("-paper"))
+    form = f"${VARIABLE}/crossfit/NAME/train.jsonl and test.jsonl (MetaICL's form)"
+    return (
+        found,
+        f"go online (the hub does not answer, or has them not), put each at {form}, or take a list that is here: {own}",
+    )
 
 
 def task_of(entry: str, folder: Path, asked: str, side: Side, number: int) -> Task:
     """The task that an entry means. Raises: BadInput naming the mixture, the entry and its number."""
     if entry in definition.names():
         return definition.find(entry)
-    place, named = folder / entry, metaicl_folder(entry)
+    if not here(entry, folder):
+        return metaicl.from_hub(entry, side)
+    place, named = folder / entry, metaicl.folder(entry)
     with naming(f"{asked}, {side} task {number} ({entry})"):
         task = own.resolve(DataConfig(task=str(named or (place if place.exists() else entry))))
     return task.model_copy(update={"name": entry}) if named else task

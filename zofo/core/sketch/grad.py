@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from zofo.core.sketch import Projection
 from zofo.core.weights.leaves import Leaf, Leaves
 
+T = TypeVar("T")
 Rows = tuple[Tensor, Tensor]
 """Row numbers (U,), each once, and their gradients (U, H)."""
 
@@ -36,6 +38,17 @@ class SketchGrad:
             matrices={name: factor * Q for name, Q in self.matrices.items()},
             vectors={name: factor * v for name, v in self.vectors.items()},
             rows={name: (rows, factor * E) for name, (rows, E) in self.rows.items()},
+        )
+
+    def plus(self, other: SketchGrad) -> SketchGrad:
+        """Return the sum of this gradient and another with the same R. Raises: ValueError where that is another. Memory: a Q."""
+        if other.projection != self.projection:
+            raise ValueError("a sum of sketches by different R")
+        return replace(
+            self,
+            matrices=added(self.matrices, other.matrices, torch.add),
+            vectors=added(self.vectors, other.vectors, torch.add),
+            rows=added(self.rows, other.rows, together),
         )
 
     def add_to(self, leaf: Leaf, w: Tensor, a: float) -> None:
@@ -94,3 +107,15 @@ class SketchGrad:
         """Whether every number is finite."""
         held = [*self.matrices.values(), *self.vectors.values(), *(E for _, E in self.rows.values())]
         return all(bool(torch.isfinite(t).all()) for t in held)
+
+
+def added(one: Mapping[str, T], two: Mapping[str, T], add: Callable[[T, T], T]) -> dict[str, T]:
+    """The sum by name; what one of them has not (an expert that no token went through) counts as zero."""
+    return {**one, **{name: add(one[name], held) if name in one else held for name, held in two.items()}}
+
+
+def together(one: Rows, two: Rows) -> Rows:
+    """The rows of both, each once, those in both summed."""
+    rows, at = torch.cat([one[0], two[0]]).unique(return_inverse=True)
+    both = torch.cat([one[1], two[1]])
+    return rows, both.new_zeros(len(rows), *both.shape[1:]).index_add_(0, at, both)
