@@ -13,6 +13,7 @@ from zofo.adapting import base as bases
 from zofo.adapting.plan import Plan
 from zofo.config import load, resolve
 from zofo.errors import BadInput
+from zofo.methods import table
 from zofo.models import fingerprint
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
@@ -64,7 +65,7 @@ def test_an_adapter_of_another_shape_cannot_be_lent(trained: RunFolder) -> None:
 
 def test_who_lends(trained: RunFolder) -> None:
     own = load(trained.config)
-    assert bases.has_one(own) and not bases.lends(own), "one task: a fresh start unless asked"
+    assert table.lends(own) and not bases.lends(own), "one task: a fresh start unless asked"
     shared = own.model_copy(update={"data": own.data.model_copy(update={"mixture": "class-to-class"})})
     assert bases.lends(shared)
     bare = own.model_copy(update={"method": own.method.model_copy(update={"name": "mezo"})})

@@ -109,18 +109,12 @@ def trained_on(run: RunFolder | None) -> dict[str, int]:
 
 def lends(config: Config) -> bool:
     """Whether a run has one adapter that all tasks of its mixture share."""
-    return bool(getattr(config.data, "mixture", "")) and has_one(config)
-
-
-def has_one(config: Config) -> bool:
-    """Whether a run has an adapter, and not one a task."""
-    own = "method.adapters" in table.effective(config) and getattr(config.method, "adapters", "") == "own"
-    return table.METHODS[config.method.name].uses_adapter(config) and not own
+    return bool(config.data.mixture) and table.lends(config)
 
 
 def refuse_start(run: RunFolder, own: Config, made: Config, lent: bool) -> None:
     """Raise where a run has no adapter to lend, or one of another shape than was asked for."""
-    if lent and not has_one(own):
+    if lent and not table.lends(own):
         there = table.METHODS[own.method.name].uses_adapter(own)
         found = "each of its tasks has an adapter of its own" if there else "it has no adapter"
         raise BadInput("--start run", f"run {run.name}: {found}", "take --start fresh")

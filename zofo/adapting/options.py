@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from zofo.config import COLUMNS
+from zofo.config import COLUMNS, keys
 
-KEPT = ("data.hard_prompt", "data.max_length")
+KEPT = tuple(sorted({"data.hard_prompt", "data.max_length", "data.channel"} & set(keys())))
 """How a run read its rows: what is adapted from it reads its own in the same way."""
 NOT_OURS = {
     "data.shots", "data.batch", "data.train_rows", "data.validation_rows", "data.validation", "data.upper_share", "data.mixture",

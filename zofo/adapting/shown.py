@@ -21,6 +21,7 @@ from zofo.adapting.run import Asked, prepared, refuse_none, unseen_of
 from zofo.adapting.show import Show
 from zofo.config import Config
 from zofo.job import Prepared
+from zofo.methods import table
 from zofo.named import Found
 from zofo.tasks import own, parts
 from zofo.tasks.definition import Task
@@ -54,7 +55,7 @@ def over(asked: Asked, plan: Plan, name: str, show: Show) -> dict[str, Any]:
 
 def opened(found: Found, asked: Asked, plan: Plan, show: Show) -> Base:
     """The base with the adapter that its run uses, where it has one for all tasks."""
-    start = "run" if found.run is not None and bases.has_one(configs.load(found.run.config)) else "fresh"
+    start = "run" if found.run is not None and table.lends(configs.load(found.run.config)) else "fresh"
     return bases.opened(found, asked.flags, plan, asked.which, start, show.note)
 
 
