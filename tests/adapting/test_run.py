@@ -94,3 +94,17 @@ def test_rows_of_a_trained_task_are_parted_by_the_runs_seed(opened, monkeypatch:
     for trained in ({}, {"reviews": 7}, {"other": 7}):
         run.prepared(base.config, asked, ready.task, trained)
     assert seen == [0, 7, 0]
+
+
+def test_a_task_without_options_is_no_part_of_a_classification_mixture(folder: str, mixture: Path) -> None:
+    free = mixture.parent / "free"
+    free.mkdir()
+    for part in ("train", "test"):
+        rows = [{"input": f"{part} {k}", "output": f"answer {k}", "options": []} for k in range(6)]
+        (free / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    mixture.write_text("kind: classification\ntest: [./hot, ./free]\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="task own/free: it has no options, and the mixture is of classification tasks"):
+        zofo.adapt(folder, mixture=str(mixture))
+    mixture.write_text("train: [./hot]\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="it has no unseen tasks"):
+        zofo.adapt(folder, mixture=str(mixture))
