@@ -29,6 +29,12 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "tasks": {"core", "scoring", "config"},
     "evaluate": {"scoring", "tasks"},
     "objectives": {"config", "scoring", "tasks"},
+    "spread": set(),
+    "named": {"run", "sources"},
+    "adapting": {
+        "adapters", "config", "core", "evaluate", "job", "methods", "models", "named", "problem", "run", "saved", "scoring",
+        "settled", "sources", "spread", "tasks",
+    },
     "memory": {
         "adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "prepared", "problem", "scoring", "tasks",
     },

@@ -1,6 +1,6 @@
 """zofo: fine-tune all the weights of a language model with forward passes, an adapter beside it by backpropagation.
 
-`train` runs what `zofo train` runs; `ZO` is the zeroth-order optimizer for any PyTorch loop;
+`train` runs what `zofo train` runs, `adapt` what `zofo adapt` does; `ZO` is the zeroth-order optimizer for any PyTorch loop;
 `Bilevel` is the bilevel solver for anybody's loop. `zofo.core` holds the parts.
 """
 
@@ -10,17 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zofo.adapting.run import adapt
     from zofo.core.optim import ZO
     from zofo.errors import BadInput, NotFinite, ZofoError
     from zofo.loop import train
     from zofo.methods.solver import Bilevel
 
 __version__ = "0.1.0"
-__all__ = ["ZO", "BadInput", "Bilevel", "NotFinite", "ZofoError", "__version__", "train"]
+__all__ = ["ZO", "BadInput", "Bilevel", "NotFinite", "ZofoError", "__version__", "adapt", "train"]
 PLACES = {
     "ZO": "zofo.core.optim",
     "Bilevel": "zofo.methods.solver",
     "train": "zofo.loop",
+    "adapt": "zofo.adapting.run",
     "ZofoError": "zofo.errors",
     "BadInput": "zofo.errors",
     "NotFinite": "zofo.errors",

@@ -11,6 +11,7 @@ from typing import Any, cast
 from torch import nn
 
 from zofo import config, models, streamed
+from zofo.adapters import stored
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.methods.table import lends
@@ -79,19 +80,8 @@ def write(saved: Saved, out: Path, merge: bool) -> str:
     theta = {leaf.name: leaf.data for leaf in saved.held.leaves}
     base = fresh(saved, theta)
     plain(saved, base, out / "base")
-    peft.save_pretrained(out / "adapter", selected_adapters=[saved.used])
-    inner = out / "adapter" / saved.used
-    for path in inner.iterdir():
-        path.rename(out / "adapter" / path.name)
-    inner.rmdir()
-    unnamed(out / "adapter" / "adapter_config.json")
+    stored.write(saved.slots, saved.used, out / "adapter")
     return BESIDE
-
-
-def unnamed(path: Path) -> None:
-    """Take the base's name out of an adapter's configuration: peft would put the adapter on the untrained base by it."""
-    held = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(held | {"base_model_name_or_path": None}, indent=2), encoding="utf-8")
 
 
 def fresh(saved: Saved, theta: dict[str, Any]) -> nn.Module:

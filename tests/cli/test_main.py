@@ -19,7 +19,20 @@ LIGHT = [
     "show reviews",
     "show mezo",
 ]
-COMMANDS = ["train", "resume", "eval", "generate", "export", "compare", "ls", "show", "memory", "experiment", "bench"]
+COMMANDS = [
+    "train",
+    "resume",
+    "eval",
+    "adapt",
+    "generate",
+    "export",
+    "compare",
+    "ls",
+    "show",
+    "memory",
+    "experiment",
+    "bench",
+]
 
 
 def test_light_commands_import_nothing_heavy(process, tmp_path: Path) -> None:

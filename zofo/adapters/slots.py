@@ -150,6 +150,13 @@ def attach(
     return slots
 
 
+def detach(slots: Slots) -> nn.Module:
+    """Take the adapters off again and return the base, its weights those that it had. The slots are no more."""
+    peft = cast(Any, slots.model)
+    learned = any(config.is_prompt_learning for config in slots.model.peft_config.values())
+    return cast(nn.Module, peft.get_base_model() if learned else peft.unload())
+
+
 def refuse_others(slots: Slots, config: PeftConfig) -> None:
     """Raise when an adapter trains something that is not in its slot (other families, `modules_to_save`, a projection)."""
     held = {id(param) for own in slots.params.values() for param in own.values()}

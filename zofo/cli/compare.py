@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from zofo.cli.output import plain, table
+from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir
 from zofo.config import load
+from zofo.errors import BadInput
 from zofo.methods.table import METHODS
-from zofo.report import history
+from zofo.report import history, unseen
 from zofo.report.words import duration, figure, rows_of, score
 from zofo.run import folder
 from zofo.run.folder import RunFolder
@@ -25,15 +28,45 @@ COLUMNS = (
 
 
 def compare(
-    *runs: Annotated[str, Parameter(help="names of runs (folders in --dir), or their paths")],
+    *runs: Annotated[
+        str, Parameter(help="names of runs (folders in --dir), or their paths; or .json files of results")
+    ],
+    plot: Annotated[
+        str | None, Parameter(metavar="FILE", help="of results: draw every unseen task, before and after")
+    ] = None,
     dir: Dir = "runs",
 ) -> int:
-    """Compare runs: what they cost and what they score on the test rows, with standard errors."""
+    """Compare runs: what they cost and what they score on the test rows, with standard errors.
+
+    Given .json files that `adapt` or `eval` wrote over a mixture: their tasks side by side, before and after.
+    """
+    if results := [name for name in runs if name.endswith(".json")]:
+        return side_by_side(runs, results, plot)
+    if plot is not None:
+        raise BadInput(
+            f"--plot {plot}", "runs have curves of their own", "give .json files of results, or see curves.png"
+        )
     found = [folder.find(name, dir) for name in runs] or [folder.find(name, dir) for name in folder.names(dir)]
     if not found:
         folder.find("", dir)
     table(COLUMNS, [row(run) for run in found])
     warn_unequal(found)
+    return 0
+
+
+def side_by_side(words: Sequence[str], files: Sequence[str], plot: str | None) -> int:
+    """Files of results over a mixture, by task."""
+    if other := next((word for word in words if word not in files), None):
+        raise BadInput(f"zofo compare {other}", "runs and files of results do not stand in one table", "give one kind")
+    if plot is not None and not Path(plot).parent.is_dir():
+        raise BadInput(f"--plot {plot}", "its folder does not exist", "make it first")
+    series = [one for name in files for one in unseen.read(Path(name))]
+    table(*unseen.rows(series))
+    if other_rows := unseen.unequal(series):
+        complain(plain(f"not tested on the same rows, so their scores do not compare: {', '.join(other_rows)}"))
+    if plot is not None:
+        unseen.draw(series, Path(plot))
+        line(f"drawn in {plot}")
     return 0
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from zofo.cli import mixture
+from zofo.cli import adapted, demonstrated, mixture
+from zofo.cli.adapted import Adapter
 from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir, Target, find
@@ -55,8 +56,12 @@ def evaluate(
     *,
     which: Which = "best",
     slot: Slot = None,
+    adapter: Adapter = None,
     split: Annotated[Literal["test", "validation"], Parameter(help="which rows")] = "test",
     side: Annotated[Side, Parameter(help="of a mixture: its unseen tasks, or those it trains on")] = "test",
+    draws: Annotated[
+        int | None, Parameter(help="draws of the demonstrations (--shots): mean, spread and interval over them")
+    ] = None,
     out: Annotated[str | None, Parameter(metavar="FILE", help="write the results as JSON too")] = None,
     dir: Dir = "runs",
 ) -> int:
@@ -71,6 +76,12 @@ def evaluate(
         raise BadInput(
             "--side train", f"these tasks are scored on their test rows, not on {split} rows", "leave one out"
         )
+    if adapter is not None:
+        adapted.refuse(slot, split, flags)
+        return adapted.evaluate(found, flags, which, adapter, out)
+    if draws is not None:
+        demonstrated.refuse(slot, split, side)
+        return demonstrated.evaluate(target, flags, which, draws, out, dir)
     if found.run is not None:
         return of_run(found.run, flags, which, slot, asked)
     if not OTHER_ROWS & set(flags):

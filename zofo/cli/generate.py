@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from zofo.cli import adapted
+from zofo.cli.adapted import Adapter
 from zofo.cli.evaluate import Slot, Which
 from zofo.cli.output import line
 from zofo.cli.problems import complain
@@ -24,6 +26,7 @@ def generate(
     seed: Annotated[int, Parameter(help="seed, for a temperature above 0")] = 0,
     which: Which = "best",
     slot: Slot = None,
+    adapter: Adapter = None,
     dir: Dir = "runs",
 ) -> int:
     """Continue a text; the text itself is not printed again."""
@@ -31,7 +34,10 @@ def generate(
         raise BadInput(f"--max-new-tokens {max_new_tokens}", "not 1 or more", "give a number of tokens")
     if not 0 <= temperature < float("inf"):
         raise BadInput(f"--temperature {temperature}", "not 0 or more", "give 0, or 0.7, say")
-    model, tokenizer = loaded(find(target, dir), target, which, slot)
+    found = find(target, dir)
+    if adapter is not None:
+        adapted.refuse(slot)
+    model, tokenizer = adapted.model(found, which, adapter) if adapter else loaded(found, target, which, slot)
     from zofo.scoring.generation import generate as write
 
     line(write(model, tokenizer, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed))

@@ -9,7 +9,21 @@ from collections.abc import Callable, Sequence
 from cyclopts import App
 
 import zofo
-from zofo.cli import bench, compare, evaluate, experiment, export, flags, generate, ls, memory, resume, show, train
+from zofo.cli import (
+    adapt,
+    bench,
+    compare,
+    evaluate,
+    experiment,
+    export,
+    flags,
+    generate,
+    ls,
+    memory,
+    resume,
+    show,
+    train,
+)
 from zofo.cli.problems import guarded
 from zofo.memory import heap
 
@@ -20,6 +34,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": flags.with_flags(train.train),
     "resume": resume.resume,
     "eval": flags.with_flags(evaluate.evaluate, evaluate.key_is_read),
+    "adapt": flags.with_flags(adapt.adapt, adapt.key_is_read),
     "generate": generate.generate,
     "export": export.export,
     "compare": compare.compare,

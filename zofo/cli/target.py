@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from zofo.errors import BadInput, nearest
-from zofo.run import folder
-from zofo.run.folder import RunFolder
+from zofo.named import Found, find
+
+__all__ = ["Dir", "Found", "Run", "Target", "find"]
 
 Run = Annotated[str, Parameter(name="RUN", help="name of a run (a folder in --dir), or its path")]
 Target = Annotated[str, Parameter(name="RUN|MODEL", help="a run (name or path), or a model (as --model takes it)")]
 Dir = Annotated[str, Parameter(name="--dir", metavar="FOLDER", help="folder that holds runs")]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A run, or else a model's source."""
-
-    run: RunFolder | None
-    source: Any = None
-
-
-def find(text: str, dir: str) -> Found:
-    """Say whether a word names a run or a model. Raises `BadInput`, before any weights are read, when it is neither."""
-    try:
-        return Found(folder.find(text, dir))
-    except BadInput as error:
-        if Path(text).is_symlink() or (Path(dir) / text).is_symlink():
-            raise error
-    from zofo import sources
-
-    try:
-        return Found(None, sources.find(text))
-    except BadInput as error:
-        known = [*folder.names(dir), *sources.known()]
-        do = nearest(text, known) if text else error.do
-        raise BadInput(f"RUN|MODEL {text!r}", f"no run in {dir}, and as a model: {error.found}", do) from None

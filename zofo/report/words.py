@@ -57,6 +57,17 @@ def score(result: Mapping[str, Any] | None, metric: str | None = None) -> str:
     return f"{100 * value:.1f} %" + (f" +- {100 * error:.1f}" if error is not None else "")
 
 
+def spread(held: Mapping[str, Any], metric: str = "") -> str:
+    """Several measurements: `85.2 % [83.1, 87.3], sd 1.7` (the mean and its 95 % interval); a loss without percent."""
+    scale, unit, digits = (1, "", 4) if metric == "loss" else (100, " %", 1)
+    mean, sd, low, high = (number(held.get(key)) for key in ("mean", "sd", "low", "high"))
+    if mean is None:
+        return "-"
+    if sd is None or low is None or high is None:
+        return f"{scale * mean:.{digits}f}{unit}"
+    return f"{scale * mean:.{digits}f}{unit} [{scale * low:.{digits}f}, {scale * high:.{digits}f}], sd {scale * sd:.{digits}f}"
+
+
 def rows_of(config: Any) -> str:
     """What a run is trained on: its mixture, its task, or the name of its own file."""
     return str(config.data.mixture or config.data.task or Path(config.data.train).name)

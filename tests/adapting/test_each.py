@@ -1,0 +1,66 @@
+"""Several tasks: one that fails stays with its reason and loses nobody else; the mean goes by draws."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from zofo import spread
+from zofo.adapting import each
+from zofo.adapting.show import Quiet
+from zofo.errors import BadInput
+from zofo.tasks.definition import find
+from zofo.tasks.mixture import Mixture
+
+
+def unseen(*names: str) -> Mixture:
+    task = find("reviews")
+    return Mixture("m", "", (), tuple(task.model_copy(update={"name": name}) for name in names))
+
+
+def record(before: float, *after: float, metric: str = "accuracy") -> dict[str, Any]:
+    draws = [{"result": {metric: value}} for value in after]
+    return {"metric": metric, "before": {metric: before}, "draws": draws, "after": asdict(spread.of(after))}
+
+
+def test_a_task_that_fails_keeps_its_place_and_its_reason() -> None:
+    told: list[tuple[str, int, int]] = []
+
+    class Listening(Quiet):
+        def task(self, record: Any, number: int, of: int) -> None:
+            told.append((record["task"], number, of))
+
+    def work(task: Any) -> dict[str, Any]:
+        if task.name == "b":
+            raise BadInput("--shots 4", "class 'x' of b has 1 training rows", "ask for fewer")
+        if task.name == "c":
+            raise RuntimeError("no\nmemory")
+        return record(0.1, 0.2)
+
+    found = each.each(unseen("a", "b", "c", "d"), work, Listening())
+    assert list(found) == ["a", "b", "c", "d"] and told == [(n, k, 4) for k, n in enumerate("abcd", 1)]
+    assert found["b"]["failed"] == "--shots 4: class 'x' of b has 1 training rows; ask for fewer"
+    assert found["c"]["failed"] == "RuntimeError: no memory" and "failed" not in found["d"]
+
+
+def test_an_interruption_is_no_failure_of_a_task() -> None:
+    def work(task: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        each.each(unseen("a"), work, Quiet())
+
+
+def test_the_mean_over_tasks_has_its_interval_over_draws() -> None:
+    records = {
+        "a": record(0.1, 0.2, 0.4, 0.3),
+        "b": record(0.3, 0.6, 0.6, 0.9, metric="macro_f1"),
+        "c": {"failed": "no"},
+        "d": record(3.0, 2.0, 1.0, 1.0, metric="loss"),
+    }
+    found = each.mean(records)
+    assert found is not None and (found["tasks"], found["of"], found["before"]) == (2, 4, pytest.approx(0.2))
+    assert found["after"] == asdict(spread.of([(0.2 + 0.6) / 2, (0.4 + 0.6) / 2, (0.3 + 0.9) / 2]))
+    assert each.mean({"c": {"failed": "no"}}) is None

@@ -1,0 +1,110 @@
+"""`zofo.adapt` on a model, a run and a mixture; what cannot be done is said before the weights are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import zofo
+from zofo.adapting import base as bases
+from zofo.adapting import run
+from zofo.adapting.base import Base
+from zofo.adapting.plan import Plan
+from zofo.errors import BadInput
+
+QUICK: dict[str, Any] = {"shots": 1, "steps": 1, "draws": 2}
+
+
+def task(folder: Path, name: str, counts: dict[str, int]) -> Path:
+    place = folder / name
+    place.mkdir(parents=True)
+    for part, n in (("train", 1), ("test", 0)):
+        rows = [
+            {"input": f"{part} {c} {k}", "output": c, "options": list(counts)}
+            for c, most in counts.items() for k in range(most if n else 2)
+        ]  # fmt: skip
+        (place / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return place
+
+
+@pytest.fixture
+def mixture(tmp_path: Path) -> Path:
+    """Three unseen tasks; the second has a class of one row."""
+    names = {"hot": {"yes": 5, "no": 5}, "few": {"up": 5, "down": 2}, "cold": {"red": 4, "blue": 4, "green": 4}}
+    for name, counts in names.items():
+        task(tmp_path / "tasks", name, counts)
+    file = tmp_path / "tasks" / "m.yaml"
+    file.write_text("test: [./hot, ./few, ./cold]\n", encoding="utf-8")
+    return file
+
+
+@pytest.mark.usefixtures("cache")
+def test_every_unseen_task_and_one_that_fails(folder: str, mixture: Path, tmp_path: Path) -> None:
+    found = zofo.adapt(folder, mixture=str(mixture), out=str(tmp_path / "out"), shots=3, steps=2, draws=2, adapter__r=2)
+    assert list(found["tasks"]) == ["own/hot", "own/few", "own/cold"]
+    assert "class 'down' of own/few has 2 training rows" in found["tasks"]["own/few"]["failed"]
+    assert (found["mean"]["tasks"], found["mean"]["of"], found["mean"]["after"]["n"]) == (2, 3, 2)
+    cold = found["tasks"]["own/cold"]
+    assert all(len(draw["rows"]) == 9 for draw in cold["draws"]) and cold["metric"] == "macro_f1"
+    assert {path.name for path in (tmp_path / "out" / "own").iterdir()} == {"hot", "cold"}
+    assert found["adapter"]["r"] == 2 and found["plan"]["lr"] > 0 and found["kind"] == "adapt"
+    json.dumps(found)
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({}, "no task was named for it; add --task NAME"),
+        ({"task": "revews"}, "--task revews: no such task; did you mean 'reviews'?"),
+        ({"task": "reviews", "shots": 0}, "--shots 0: not 1 or more"),
+        ({"task": "reviews", "steps": 0}, "--steps 0: not 1 or more"),
+        ({"task": "reviews", "shots": 100000}, "class 'terrible' of reviews has .* training rows, a draw takes 100000"),
+        ({"task": "reviews", "mixture": "class-to-class"}, "a mixture names its tasks itself"),
+        ({"mixture": "class-to-clas"}, "no such mixture"),
+        ({"task": "reviews", "out": "."}, "it exists; name a new folder"),
+        ({"task": "reviews", "start": "run"}, "is a model, it has no adapter"),
+        ({"task": "reviews", "adapter__kind": "prefix", "adapter__r": 4}, "--adapter.r: it has no effect"),
+    ],
+)
+def test_bad_input_is_said_before_the_weights_are_read(
+    folder: str, options: dict[str, Any], match: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases.models, "load", lambda *_: pytest.fail("the weights were read"))
+    with pytest.raises(BadInput, match=match):
+        zofo.adapt(folder, **{"draws": 1, "data__test_rows": 4} | options)
+
+
+def test_an_adapter_is_saved_only_where_asked(opened, folder: str, tmp_path: Path) -> None:
+    found = zofo.adapt(folder, "reviews", data__test_rows=4, data__max_length=48, **QUICK)
+    assert found["bytes"] is None and list(found["tasks"]) == ["reviews"]
+    found = zofo.adapt(folder, "reviews", data__test_rows=4, data__max_length=48, out=str(tmp_path / "a"), **QUICK)
+    assert found["bytes"] > 0 and (tmp_path / "a" / "zofo.json").is_file()
+
+
+def test_rows_of_a_trained_task_are_parted_by_the_runs_seed(opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    base, ready = opened(Plan())
+    assert isinstance(base, Base) and ready.task.name == "reviews"
+    monkeypatch.setattr(run.draws, "prepare", lambda config, *_: seen.append(config.run.seed))
+    asked = run.Asked("x", options={})
+    for trained in ({}, {"reviews": 7}, {"other": 7}):
+        run.prepared(base.config, asked, ready.task, trained)
+    assert seen == [0, 7, 0]
+
+
+def test_a_task_without_options_is_no_part_of_a_classification_mixture(folder: str, mixture: Path) -> None:
+    free = mixture.parent / "free"
+    free.mkdir()
+    for part in ("train", "test"):
+        rows = [{"input": f"{part} {k}", "output": f"answer {k}", "options": []} for k in range(6)]
+        (free / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    mixture.write_text("kind: classification\ntest: [./hot, ./free]\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="task own/free: it has no options, and the mixture is of classification tasks"):
+        zofo.adapt(folder, mixture=str(mixture))
+    mixture.write_text("train: [./hot]\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="it has no unseen tasks"):
+        zofo.adapt(folder, mixture=str(mixture))

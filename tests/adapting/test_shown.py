@@ -1,0 +1,36 @@
+"""In-context learning over draws: other demonstrations in each, the same test rows, nothing trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from zofo import job
+from zofo.adapting import draws, shown
+from zofo.adapting.plan import Plan
+from zofo.errors import BadInput
+from zofo.models import fingerprint
+from zofo.tasks import parts
+
+
+def test_each_draw_is_what_eval_gives_with_its_demonstrations(opened) -> None:
+    plan = Plan(shots=1, draws=2)
+    base, ready = opened(plan, data__max_length=24)
+    record = shown.on_task(base, plan, ready, base.config)
+    assert record["before"] == draws.measured(base.model, ready, base.config)
+    assert record["drawn"] == "1 demonstrations" and record["after"]["n"] == 2
+    for draw in record["draws"]:
+        data = base.config.data.model_copy(update={"shots": 1})
+        room = job.room(base.config, ready.task, ready.source)
+        made = parts.encode(ready.task, ready.splits, ready.tokenizer, data, draw["seed"], room, ("test",))
+        assert draw["result"] == draws.measured(base.model, replace(ready, encoded=made.encoded), base.config)
+    assert record["draws"][0]["result"]["loss"] != record["draws"][1]["result"]["loss"] != record["before"]["loss"]
+    assert fingerprint(base.leaves) == base.sha256
+
+
+def test_more_demonstrations_than_rows_are_refused(opened) -> None:
+    plan = Plan(shots=10**6)
+    base, ready = opened(plan)
+    with pytest.raises(BadInput, match=r"--data.shots 1000000: D_p has .* training rows"):
+        shown.on_task(base, plan, ready, base.config)

@@ -1,0 +1,109 @@
+"""A saved adapter: peft's files, and `zofo.json`, which says what base it fits and how it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zofo import models
+from zofo.adapters import stored
+from zofo.adapters.slots import Slots, attach
+from zofo.adapting.base import Base
+from zofo.adapting.options import NOT_OURS
+from zofo.adapting.plan import Plan
+from zofo.config import AdapterConfig, DataConfig, build
+from zofo.errors import BadInput, ZofoError
+from zofo.run import seam
+from zofo.run.jsonfile import read_json, write_json
+
+ABOUT = "zofo.json"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An adapter's folder, its shape, and the SHA-256 and name of the base it fits."""
+
+    path: Path
+    adapter: AdapterConfig
+    sha256: str
+    base: str
+    about: dict[str, Any]
+
+
+def refuse_taken(out: Path) -> None:
+    """Raise where a folder to be written is there already."""
+    if out.exists() or out.is_symlink():
+        raise BadInput(f"--out {out}", "it exists", "name a new folder")
+
+
+def write(base: Base, plan: Plan, record: Mapping[str, Any], tensors: Mapping[str, Tensor], out: Path) -> int:
+    """Write a task's adapter to a new folder, whole or not at all; returns its bytes. Raises: BadInput where it exists."""
+    refuse_taken(out)
+    seam.make_folder(out.parent)
+    work = seam.beside(out)
+    seam.discard(work)
+    try:
+        with base.adapted(plan.seed) as slots, models.quiet():
+            slots.load("p", tensors)
+            stored.write(slots, "p", work)
+        write_json(work / ABOUT, about(base, plan, record))
+        seam.disk.rename(work, out)
+        seam.disk.fsync_dir(out.parent)
+    except BaseException:
+        seam.discard(work)
+        raise
+    return stored.size(out)
+
+
+def about(base: Base, plan: Plan, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What zofo.json says."""
+    first = record["draws"][0]
+    return {
+        "base": base.name,
+        "theta_sha256": base.sha256,
+        "adapter": base.config.adapter.model_dump(mode="json"),
+        "task": record["task"],
+        "data": rows_of(base.config.data, record["task"]),
+        **asdict(plan),
+        "lr": base.config.method.lr_p,
+        "drawn": record["drawn"],
+        "draw": first["draw"],
+        "before": record["before"],
+        "after": first["result"],
+    }
+
+
+def rows_of(data: DataConfig, task: str) -> dict[str, Any]:
+    """The options that say which rows these are and how they are read, without the defaults; of a mixture's task, its name."""
+    changed = data.model_dump(exclude_defaults=True)
+    held = {f"data.{key}": value for key, value in changed.items() if f"data.{key}" not in NOT_OURS}
+    return held if {"data.task", "data.train"} & set(held) else {**held, "data.task": task}
+
+
+def find(folder: str | Path) -> Saved:
+    """A saved adapter. Raises: BadInput where a folder is none."""
+    path, asked = Path(folder), f"--adapter {folder}"
+    missing = [name for name in (ABOUT, stored.CONFIG, stored.TENSORS) if not (path / name).is_file()]
+    if missing:
+        found = f"no adapter that `zofo adapt` saved: {missing[0]} is not there" if path.is_dir() else "no such folder"
+        raise BadInput(asked, found, "name the folder that `zofo adapt` wrote")
+    try:
+        held = read_json(path / ABOUT)
+        shape = build({f"adapter.{key}": value for key, value in held["adapter"].items()}).adapter
+        return Saved(path, shape, str(held["theta_sha256"]), str(held["base"]), held)
+    except (ZofoError, KeyError, TypeError, AttributeError):
+        raise BadInput(asked, f"{ABOUT} does not say what it should", "adapt again, or bring the file back") from None
+
+
+def onto(saved: Saved, base: Base) -> Slots:
+    """Put a saved adapter on its base, and on no other. Raises: BadInput."""
+    if base.sha256 != saved.sha256:
+        told = f"it fits {saved.base} (SHA-256 {saved.sha256[:12]}), and {base.name} has {base.sha256[:12]}"
+        raise BadInput(f"--adapter {saved.path}", told, "put it on the base it was made on, or make one: `zofo adapt`")
+    slots = attach(base.model, saved.adapter, ("p",), 0)
+    stored.read(slots, "p", saved.path)
+    return slots

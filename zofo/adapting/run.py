@@ -1,0 +1,143 @@
+"""`zofo.adapt`: a task, or every unseen task of a mixture, each from a few examples on one frozen base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zofo import named
+from zofo.adapting import base as bases
+from zofo.adapting import draws, folder
+from zofo.adapting.base import Base
+from zofo.adapting.each import each, header, mean
+from zofo.adapting.plan import Plan, seeded
+from zofo.adapting.show import Quiet, Show
+from zofo.config import Config
+from zofo.errors import BadInput
+from zofo.job import Prepared
+from zofo.tasks import mixture as mixtures
+from zofo.tasks import own
+from zofo.tasks import shots as few
+from zofo.tasks.definition import Task
+from zofo.tasks.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run or model, the checkpoint of a run, where its adapter comes from, where runs are, and options by dotted key."""
+
+    target: str
+    which: str = "best"
+    start: str | None = None
+    dir: str = "runs"
+    options: Mapping[str, Any] | None = None
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """The options that were given."""
+        return dict(self.options or {})
+
+
+def adapt(
+    target: str,
+    task: str | None = None,
+    *,
+    mixture: str | None = None,
+    shots: int = 4,
+    steps: int = 10,
+    draws: int = 5,
+    batch: int = 8,
+    lr: float = 0.0,
+    seed: int = 0,
+    which: str = "best",
+    start: str | None = None,
+    out: str | None = None,
+    dir: str = "runs",
+    show: Show | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Adapt a run or a model, as `zofo adapt` does; returns the record of a task, or of a mixture's unseen tasks.
+
+    Args: target, a run or a model; shots, examples a class; lr, 0 for the default of the adapter's kind; start, "run" or
+    "fresh"; out, a new folder for the first draw's adapter (None: not saved; a mixture: a folder a task in it); options, by
+    dotted key with `__` for the dot (`adapter__r=4`). Raises: BadInput; NotFinite. Cost: see `adapting.draws.on_task`.
+    """
+    plan = Plan(shots, steps, draws, batch, lr, seed)
+    flags = {key.replace("__", "."): value for key, value in options.items()}
+    asked = Asked(target, which, start, dir, flags | ({"data.task": task} if task else {}))
+    if mixture is not None:
+        return over(asked, plan, mixture, Path(out) if out else None, show or Quiet())
+    return alone(asked, plan, Path(out) if out else None, show or Quiet())
+
+
+def alone(asked: Asked, plan: Plan, out: Path | None, show: Show) -> dict[str, Any]:
+    """One task. Raises: BadInput, before any weights are read where that can be seen; NotFinite."""
+    if out is not None:
+        folder.refuse_taken(out)
+    refuse_none(asked)
+    found = named.find(asked.target, asked.dir)
+    config = bases.configured(found, asked.flags, plan)
+    ready = prepared(config, asked, own.resolve(config.data), bases.trained_on(found.run))
+    few.refuse_few(few.pool(ready.task, ready.splits), plan.shots)
+    base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
+    record, tensors = on_one(base, plan, ready, show)
+    size = folder.write(base, plan, record, tensors, out) if out is not None else None
+    return header("adapt", base, plan) | {"tasks": {record["task"]: record}, "bytes": size}
+
+
+def refuse_none(asked: Asked) -> None:
+    """Raise BadInput where no rows were named."""
+    if not {"data.task", "data.train"} & set(asked.flags):
+        do = "add --task NAME, --mixture NAME, or --data.train FILE"
+        raise BadInput(f"RUN|MODEL {asked.target}", "no task was named for it", do)
+
+
+def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show) -> dict[str, Any]:
+    """Every unseen task of a mixture; one that fails stays in the record with its reason (`failed`). Raises: BadInput."""
+    unseen = unseen_of(asked, name)
+    if out is not None:
+        folder.refuse_taken(out)
+    found = named.find(asked.target, asked.dir)
+    base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
+    trained = bases.trained_on(found.run)
+
+    def work(task: Task) -> dict[str, Any]:
+        record, tensors = on_one(base, plan, prepared(base.config, asked, task, trained), show)
+        size = folder.write(base, plan, record, tensors, out / task.name) if out is not None else None
+        return record | {"bytes": size}
+
+    records = each(unseen, work, show)
+    return header("adapt", base, plan) | {"mixture": unseen.name, "tasks": records, "mean": mean(records)}
+
+
+def unseen_of(asked: Asked, name: str) -> Mixture:
+    """A mixture that has unseen tasks. Raises: BadInput."""
+    if clash := next((key for key in ("data.task", "data.train") if key in asked.flags), None):
+        raise BadInput(
+            f"--{clash} {asked.flags[clash]}", "a mixture names its tasks itself", "leave one of the two out"
+        )
+    found = mixtures.find(name)
+    if not found.test:
+        raise BadInput(f"--mixture {name}", "it has no unseen tasks", "list some under `test:`, or give --task")
+    free = next((task.name for task in found.test if task.kind == "text"), None)
+    if found.kind == "classification" and free is not None:
+        told = "it has no options, and the mixture is of classification tasks"
+        raise BadInput(f"--mixture {name}, task {free}", told, "give its rows options, or leave the task out")
+    return found
+
+
+def prepared(config: Config, asked: Asked, task: Task, trained: Mapping[str, int]) -> Prepared:
+    """A task's rows. Rows that no file parts are parted by the seed of the run that was trained on them, else by 0."""
+    return draws.prepare(seeded(config, trained.get(task.name, 0)), list(asked.flags), task)
+
+
+def on_one(base: Base, plan: Plan, ready: Prepared, show: Show) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """Adapt to one task: its record, and the adapter of its first draw."""
+    show.begin(base, plan, ready)
+    metric = draws.metric_of(ready.task)
+    made = draws.on_task(base, plan, ready, base.config, lambda record: show.draw(record, metric, plan.draws))
+    return made.record, made.tensors

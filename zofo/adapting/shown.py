@@ -1,0 +1,84 @@
+"""In-context learning over draws: the same scores with other demonstrations in front, nothing trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from zofo import config as configs
+from zofo import job, named
+from zofo.adapting import base as bases
+from zofo.adapting import draws
+from zofo.adapting.base import Base
+from zofo.adapting.draws import Told, measured
+from zofo.adapting.each import each, header, mean
+from zofo.adapting.plan import Plan
+from zofo.adapting.run import Asked, prepared, refuse_none, unseen_of
+from zofo.adapting.show import Show
+from zofo.config import Config
+from zofo.job import Prepared
+from zofo.methods import table
+from zofo.named import Found
+from zofo.tasks import own, parts
+from zofo.tasks.definition import Task
+
+
+def alone(asked: Asked, plan: Plan, show: Show) -> dict[str, Any]:
+    """One task, `plan.shots` demonstrations, each draw of them. Raises: BadInput. Cost: (draws + 1) evaluations."""
+    refuse_none(asked)
+    found = named.find(asked.target, asked.dir)
+    config = bases.configured(found, asked.flags, plan)
+    ready = prepared(config, asked, own.resolve(config.data), bases.trained_on(found.run))
+    base = opened(found, asked, plan, show)
+    show.begin(base, plan, ready)
+    record = on_task(
+        base, plan, ready, base.config, lambda held: show.draw(held, draws.metric_of(ready.task), plan.draws)
+    )
+    return header("demonstrations", base, plan) | {"tasks": {ready.task.name: record}}
+
+
+def over(asked: Asked, plan: Plan, name: str, show: Show) -> dict[str, Any]:
+    """Every unseen task of a mixture. Raises: BadInput. Cost: (draws + 1) evaluations a task."""
+    unseen, found = unseen_of(asked, name), named.find(asked.target, asked.dir)
+    base, trained = opened(found, asked, plan, show), bases.trained_on(found.run)
+
+    def work(task: Task) -> dict[str, Any]:
+        return on_task(base, plan, prepared(base.config, asked, task, trained), base.config)
+
+    records = each(unseen, work, show)
+    return header("demonstrations", base, plan) | {"mixture": unseen.name, "tasks": records, "mean": mean(records)}
+
+
+def opened(found: Found, asked: Asked, plan: Plan, show: Show) -> Base:
+    """The base with the adapter that its run uses, where it has one for all tasks."""
+    start = "run" if found.run is not None and table.lends(configs.load(found.run.config)) else "fresh"
+    return bases.opened(found, asked.flags, plan, asked.which, start, show.note)
+
+
+def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told | None = None) -> dict[str, Any]:
+    """A task's record: the score without demonstrations, and with those of each draw."""
+    records = []
+    with base.lent() as model:
+        before = measured(model, ready, config)
+        for draw in range(plan.draws):
+            records.append(one(model, plan, ready, config, draw))
+            if told is not None:
+                told(records[-1])
+    return draws.summary(ready, f"{plan.shots} demonstrations", before, records)
+
+
+def one(model: nn.Module, plan: Plan, ready: Prepared, config: Config, draw: int) -> Mapping[str, Any]:
+    """The score with one draw of demonstrations: the same ones before every test row."""
+    seed, room = plan.seed_of(draw), job.room(config, ready.task, ready.source)
+    data = config.data.model_copy(update={"shots": plan.shots})
+    made = parts.encode(ready.task, ready.splits, ready.tokenizer, data, seed, room, ("test",))
+    began = time.perf_counter()
+    result = measured(model, replace(ready, encoded=made.encoded, nulls=made.nulls), config)
+    fewer = sum(row.left_out > 0 for row in made.encoded["test"])
+    return {
+        "draw": draw + 1, "seed": seed, "fewer": fewer, "seconds": time.perf_counter() - began, "result": result,
+    }  # fmt: skip

@@ -1,0 +1,66 @@
+"""A saved adapter on the command line: `--adapter FOLDER` of `zofo eval` and `zofo generate`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from zofo.cli.output import line, plain, table
+from zofo.cli.problems import complain
+from zofo.cli.target import Found
+from zofo.errors import BadInput
+from zofo.report.words import duration, figure, measured, named, score
+
+Adapter = Annotated[
+    str | None,
+    Parameter(name="--adapter", metavar="FOLDER", help="an adapter that `zofo adapt` saved, on the base it fits"),
+]
+
+
+def refuse(slot: str | None, split: str = "test", flags: Mapping[str, Any] | None = None) -> None:
+    """Raise where an option does not go with a saved adapter."""
+    if slot is not None:
+        raise BadInput(f"--slot {slot}", "--adapter names another one", "leave one of the two out")
+    if split != "test":
+        raise BadInput(f"--split {split}", "a saved adapter may have been trained on these rows", "leave it out")
+    if "run.seed" in (flags or {}):
+        found = "the test rows of a saved adapter are those that `zofo adapt` takes"
+        raise BadInput(f"--seed {(flags or {})['run.seed']}", found, "leave it out")
+
+
+def evaluate(found: Found, flags: Mapping[str, Any], which: str, adapter: str, out: str | None) -> int:
+    """Score a saved adapter; without other rows, on the task it was made for."""
+    from zofo.adapting import draws, folder, use
+    from zofo.job import described
+    from zofo.run.jsonfile import write_json
+
+    saved = folder.find(adapter)
+    chosen = use.options(saved, flags)
+    config, ready = use.prepared(found, saved, chosen)
+    used = use.opened(found, saved, chosen, which, complain)
+    began = time.perf_counter()
+    result = draws.measured(used.slots.model, ready, config)
+    seconds = time.perf_counter() - began
+    for note in ready.notes:
+        line(f"note: {plain(note)}")
+    what = f"{used.base.name} with {adapter}"
+    line(plain(f"{what}, {ready.task.name}, test rows, {duration(seconds)}"))
+    metrics = measured(result)
+    row = ("adapter", *(score(result, m) for m in metrics), figure(result["loss"]), result["n"])
+    table(("what", *map(named, metrics), "loss", "rows"), [row])
+    if out is not None:
+        held = described(config, ready, "test", saved.adapter.kind) | {"what": what, "used": "adapter"}
+        write_json(Path(out), held | {"notes": ready.notes, "seconds": seconds, "results": {"adapter": result}})
+    return 0
+
+
+def model(found: Found, which: str, adapter: str) -> tuple[Any, Any]:
+    """The base with a saved adapter on it, and its tokenizer."""
+    from zofo.adapting import folder, use
+
+    used = use.opened(found, folder.find(adapter), {}, which, complain)
+    return used.slots.model, used.tokenizer

@@ -1,0 +1,114 @@
+"""Results over draws, as they come and in the end: of adapting, and of in-context learning."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from zofo.cli.output import line, plain, table
+from zofo.report.words import duration, figure, named, score, spread
+
+
+class Show:
+    """Says how it goes, a line a draw (one task) or a task (a mixture)."""
+
+    def __init__(self, alone: bool) -> None:
+        self.alone, self.began = alone, time.perf_counter()
+
+    def note(self, text: str) -> None:
+        """Say something worth knowing."""
+        line(f"note: {plain(text)}")
+
+    def begin(self, base: Any, plan: Any, ready: Any) -> None:
+        """Say what is adapted to what."""
+        if not self.alone:
+            return
+        for note in ready.notes:
+            self.note(note)
+        line(plain(f"{base.name}, {ready.task.name}: {self.what(base, plan)}"))
+
+    def what(self, base: Any, plan: Any) -> str:
+        """What is done to the base, in words."""
+        start = "the run's adapter" if base.start is not None else f"a fresh {base.config.adapter.kind}"
+        return f"{start}, {plan.steps} steps on {plan.batch} rows at most, lr {base.config.method.lr_p:g}"
+
+    def draw(self, record: Mapping[str, Any], metric: str, of: int) -> None:
+        """Say how a draw went."""
+        if self.alone:
+            told = score(record["result"], metric) if metric != "loss" else figure(record["result"]["loss"])
+            line(
+                f"draw {record['draw']} of {of}: {named(metric)} {told}{learned(record)}, {duration(record['seconds'])}"
+            )
+
+    def task(self, record: Mapping[str, Any], number: int, of: int) -> None:
+        """Say how a task went, and when all will be done."""
+        passed = time.perf_counter() - self.began
+        left = f", about {duration(passed / number * (of - number))} left" if number < of else ""
+        told = f"failed: {record['failed']}" if "failed" in record else f"{before(record)} -> {after(record)}"
+        line(plain(f"task {number} of {of}: {record['task']}: {told} ({duration(passed)}{left})"))
+
+
+def learned(record: Mapping[str, Any]) -> str:
+    """What a draw's steps did to the loss of their rows, and which could not be taken; which rows lost demonstrations."""
+    if "losses" not in record:
+        return (
+            f" ({record['fewer']} rows with fewer demonstrations: the model reads no more)" if record["fewer"] else ""
+        )
+    bad = f", {record['skipped']} steps skipped (not finite)" if record["skipped"] else ""
+    first, last = (figure(record["losses"][k]) for k in (0, -1))
+    return f"; loss of the drawn rows {first} -> {last}{bad}"
+
+
+def before(record: Mapping[str, Any]) -> str:
+    """A task's score before, with its standard error over rows."""
+    metric = record["metric"]
+    return score(record["before"], metric) if metric != "loss" else figure(record["before"]["loss"])
+
+
+def after(record: Mapping[str, Any]) -> str:
+    """A task's mean score over the draws, with its interval."""
+    return spread(record["after"], record["metric"])
+
+
+def start(found: Mapping[str, Any]) -> str:
+    """What the score before is of: the base alone, or with the adapter that its run lends."""
+    return "zero-shot" if found["start"] == "fresh" else "before"
+
+
+def task(found: Mapping[str, Any]) -> None:
+    """Print a task's results: before, each draw, and over the draws."""
+    ((name, record),) = found["tasks"].items()
+    line()
+    line(plain(f"{name}: {record['drawn']}; {record['test']['rows']} test rows"))
+    metric = record["metric"]
+    held = [(start(found), record["before"]), *((f"draw {draw['draw']}", draw["result"]) for draw in record["draws"])]
+    rows = [(what, score(r, metric), figure(r["loss"]), r["n"]) for what, r in held]
+    table(("what", named(metric), "loss", "rows"), rows)
+    line(f"mean over {record['after']['n']} draws: {after(record)}")
+
+
+def mixture(found: Mapping[str, Any]) -> None:
+    """Print a mixture's results: a line a task, failed ones with their reason, and the mean over tasks."""
+    columns = ("task", "metric", start(found), f"mean over {found['plan']['draws']} draws", "rows", "a draw")
+    line()
+    table(columns, [row(record) for record in found["tasks"].values()])
+    if (mean := found["mean"]) is not None:
+        several = f"mean over {mean['tasks']} of {mean['of']} tasks"
+        line(f"{several}: {100 * mean['before']:.1f} % -> {spread(mean['after'])}")
+
+
+def row(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """A task's line."""
+    if "failed" in record:
+        return (record["task"], "-", "failed", record["failed"], "-", "-")
+    rows = str(record["test"]["rows"])
+    return (record["task"], named(record["metric"]), before(record), after(record), rows, duration(record["seconds"]))
+
+
+class Demonstrations(Show):
+    """The same for demonstrations in the prompt."""
+
+    def what(self, base: Any, plan: Any) -> str:
+        """What is done to the base, in words."""
+        return f"{plan.shots} demonstrations in the prompt, nothing trained"

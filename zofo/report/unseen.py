@@ -1,0 +1,183 @@
+"""Results over a mixture side by side: each unseen task before and after, by method; as a table and as a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zofo.errors import BadInput
+from zofo.report.plots import GREY
+from zofo.report.words import named, number, primary, spread
+from zofo.run.jsonfile import read_json
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MEAN = "mean over tasks"
+COLOURS = ("#2166ac", "#b2182b", "#1b7837", "#762a83", "#b35806", "#35978f", "#c51b7d", "#4d4d4d")
+SLOT = 0.2  # inches a method takes in a task's row
+
+
+@dataclass(frozen=True)
+class Point:
+    """A task's score: before (None where it was not measured), and after with the interval's ends; or why there is none."""
+
+    metric: str = ""
+    before: float | None = None
+    after: Mapping[str, Any] | None = None
+    rows: str = ""  # the SHA-256 of its test rows
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One file of results: what it is called, and its tasks' points, the mean among them."""
+
+    name: str
+    points: dict[str, Point]
+
+
+def read(path: Path) -> list[Series]:
+    """The results over a mixture that `adapt --json` or `eval --out` wrote: one series, or (of `eval`) one an adapter.
+
+    Raises: BadInput where a file holds none.
+    """
+    held = read_json(path)
+    held = held if isinstance(held, dict) else {}
+    try:
+        if held.get("tasks"):
+            return [of_draws(path.stem, held)]
+        found = {name: r for name, r in held.get("results", {}).items() if "tasks" in r}
+        if found:
+            several = len(found) > 1
+            return [of_scores(f"{path.stem} {name}" if several else path.stem, r) for name, r in found.items()]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"results {path}", f"a task lacks {error}", "write the file anew") from None
+    raise BadInput(f"results {path}", "it holds no scores by task", "give files of zofo adapt --json, or eval --out")
+
+
+def of_draws(name: str, held: Mapping[str, Any]) -> Series:
+    """Results over draws, before and after."""
+    points = {task: point(record) for task, record in held["tasks"].items()}
+    if (mean := held.get("mean")) is not None:
+        points[MEAN] = Point("score", number(mean["before"]), mean["after"])
+    return Series(name, points)
+
+
+def of_scores(name: str, result: Mapping[str, Any]) -> Series:
+    """Scores as they are, without draws."""
+    points = {}
+    for task, held in result["tasks"].items():
+        metric = primary(held) or "loss"
+        points[task] = Point(metric, None, {"mean": held[metric]})
+    if "score" in result:
+        points[MEAN] = Point("score", None, {"mean": result["score"]})
+    return Series(name, points)
+
+
+def point(record: Mapping[str, Any]) -> Point:
+    """A task's record as a point."""
+    if "failed" in record:
+        return Point(failed=str(record["failed"]))
+    metric = record["metric"]
+    return Point(metric, number(record["before"][metric]), record["after"], record["test"]["sha256"])
+
+
+def tasks(series: Sequence[Series]) -> list[str]:
+    """The tasks of all files, in order, the mean last."""
+    names = dict.fromkeys(name for one in series for name in one.points if name != MEAN)
+    return [*names, *([MEAN] if any(MEAN in one.points for one in series) else [])]
+
+
+def rows(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
+    """The table: a line a task, and for each file the score before and after."""
+    columns = ["task", "metric"] + [f"{one.name}, {when}" for one in series for when in ("before", "after")]
+    found = []
+    for task in tasks(series):
+        held = [one.points.get(task, Point(failed="-")) for one in series]
+        metric = next((p.metric for p in held if p.metric), "")
+        cells = [cell for p in held for cell in words(p)]
+        found.append([task, named(metric), *cells])
+    return columns, found
+
+
+def words(p: Point) -> tuple[str, str]:
+    """A point in words: before, after."""
+    if p.after is None:
+        return "-", p.failed if p.failed == "-" else f"failed: {p.failed}"
+    scale, unit = (1, "") if p.metric == "loss" else (100, " %")
+    before = "-" if p.before is None else f"{scale * p.before:.1f}{unit}"
+    return before, spread(p.after, p.metric)
+
+
+def unequal(series: Sequence[Series]) -> list[str]:
+    """Tasks whose test rows are not the same in all files."""
+    held = {task: {one.points[task].rows for one in series if task in one.points} for task in tasks(series)}
+    return [task for task, found in held.items() if len(found - {""}) > 1]
+
+
+def draw(series: Sequence[Series], path: Path) -> None:
+    """Write the picture, whole or not at all. Cost: a second; matplotlib is imported here."""
+    from zofo.run.seam import write_file
+
+    write_file(path, picture(series))
+
+
+def picture(series: Sequence[Series]) -> bytes:
+    """The PNG's bytes: a row a task, in it each method from before (hollow) to after (full, with its 95 % interval)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [name for name in tasks(series) if any(shown(one, name) for one in series)]
+    if not names:
+        raise BadInput("--plot", "no task has a score", "see the table")
+    high = len(names) * (SLOT * len(series) + 0.16) + 1.1 + 0.2 * -(-len(series) // 2)
+    figure = Figure(figsize=(8.0, max(3.0, high)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for rank, one in enumerate(series):
+        line(axes, names, one, rank, len(series))
+    dress(axes, names)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    held = io.BytesIO()
+    figure.savefig(held, format="png")
+    return held.getvalue()
+
+
+def shown(one: Series, task: str) -> bool:
+    """Whether a task of a file can be drawn: losses stand on another scale."""
+    held = one.points.get(task)
+    return held is not None and held.after is not None and held.metric != "loss"
+
+
+def line(axes: Axes, names: Sequence[str], one: Series, rank: int, of: int) -> None:
+    """A method's points, a little apart from the others' in each task's row."""
+    colour, label = COLOURS[rank % len(COLOURS)], one.name
+    for at, task in enumerate(names):
+        held = one.points.get(task)
+        if held is None or held.after is None or not shown(one, task):
+            continue
+        y, after = at + 0.8 * ((rank + 0.5) / of - 0.5), 100 * float(held.after["mean"])
+        if held.before is not None:
+            axes.plot([100 * held.before, after], [y, y], color=colour, linewidth=1, alpha=0.45)
+            axes.plot(100 * held.before, y, "o", color=colour, markerfacecolor="white", markersize=4.5)
+        if held.after.get("low") is not None:
+            ends = [100 * float(held.after[key]) for key in ("low", "high")]
+            axes.plot(ends, [y, y], color=colour, linewidth=2.4, alpha=0.6, solid_capstyle="butt")
+        axes.plot(after, y, "o", color=colour, markersize=5, label=label)
+        label = "_nolegend_"
+
+
+def dress(axes: Axes, names: Sequence[str]) -> None:
+    """Names, lines between tasks, and what the signs mean."""
+    axes.set_yticks(range(len(names)), [name.removeprefix("crossfit/") for name in names], fontsize=9)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    for at in range(1, len(names)):
+        last = names[at] == MEAN
+        axes.axhline(at - 0.5, color=GREY, linewidth=1.2 if last else 0.4, alpha=1 if last else 0.5)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_xlabel("score of the unseen task (%): macro-F1, accuracy or F1")
+    axes.set_title("before (hollow) and after (full; bar: 95 % interval over draws)", fontsize=11)
