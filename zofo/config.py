@@ -75,6 +75,18 @@ class DataConfig(Section):
     completion_column: str = Field("", description="instruction data: column with the answer (none: completion)")
     messages_column: str = Field("", description="chat data: column with the messages (none: messages)")
     shots: int = Field(0, ge=0, description="demonstrations in each prompt, drawn from the training rows")
+    shot_length: int = Field(
+        0,
+        ge=0,
+        description="tokens a demonstration at most (0: whole); longer ones are cut where the task says, and counted",
+    )
+    redraw: bool = Field(
+        False,
+        description="draw a training row's demonstrations anew at every step (false: once a row, before training)",
+    )
+    channel: bool = Field(
+        False, description="noisy channel: score the input after each choice, P(input | choice), instead of the choice"
+    )
     calibration: Literal["none", "sfc", "icl-sfc"] = Field(
         "none", description="scores less those after the task-only prompt (icl-sfc: after the demonstrations too)"
     )

@@ -32,6 +32,7 @@ from zofo.tasks import own, parts
 from zofo.tasks.batches import Batches
 from zofo.tasks.definition import Task
 from zofo.tasks.parts import PARTS
+from zofo.tasks.redraw import Redraw
 from zofo.tasks.render import check_choices
 from zofo.tasks.splits import Splits, split
 
@@ -49,6 +50,7 @@ class Prepared:
     encoded: dict[str, tuple[Encoded, ...]]  # by part: "f", "p", "validation", "test"
     nulls: dict[str, tuple[Encoded, ...]]  # their task-only twins, where calibrated
     notes: list[str]
+    redraw: Redraw | None = None  # encodes training rows with demonstrations of a step's own
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def prepare(
     tokenizer = models.load_tokenizer(source)
     check_choices(task, tokenizer)
     made = parts.encode(task, splits, tokenizer, config.data, config.run.seed, room(config, task, source), wanted)
-    return Prepared(task, splits, tokenizer, source, made.encoded, made.nulls, [*splits.notes, *made.notes])
+    notes = [*splits.notes, *made.notes]
+    return Prepared(task, splits, tokenizer, source, made.encoded, made.nulls, notes, made.redraw)
 
 
 def room(config: Config, task: Task, source: Source) -> int | None:
@@ -188,7 +191,8 @@ def assemble(config: Config, prepared: Prepared) -> Job:
     rows = {key: prepared.encoded[key] for key in ("f", "p")}
     rows["all"] = rows["f"] + rows["p"]
     rows |= by_length(config.method.short_tokens, rows["all"])
-    batches = Batches(rows, config.data.batch, pad_id(prepared.tokenizer), config.run.seed, objective.cut)
+    anew = prepared.redraw.encoded if prepared.redraw is not None else None
+    batches = Batches(rows, config.data.batch, pad_id(prepared.tokenizer), config.run.seed, objective.cut, anew)
     method = table.METHODS[config.method.name].load()
     return Job(**vars(held), prepared=prepared, problem=problem, batches=batches, objective=objective, method=method)
 
@@ -233,6 +237,7 @@ def described(settings: Config, ready: Prepared, split: str, adapter: str | None
         "task": task.name,
         "template": task.template if data.hard_prompt else task.free,
         "shots": data.shots,
+        "channel": data.channel,
         "calibration": data.calibration,
         "split": split,
         "rows_sha256": ready.splits.record["parts"][split]["sha256"],

@@ -27,13 +27,17 @@ def walk(seed: int, stream: str, start: int, size: int, n: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Batches:
-    """Micro-batches of `rows` rows from the parts "f", "p" and "all" (both); the `Source` of `zofo.methods`."""
+    """Micro-batches of `rows` rows from the parts "f", "p" and "all" (both); the `Source` of `zofo.methods`.
+
+    `anew` encodes a row of a part for a stream's step and place (none: it stays as `parts` has it).
+    """
 
     parts: Mapping[str, Sequence[Encoded]]
     rows: int
     pad: int
     seed: int
     build: Callable[[Sequence[Encoded], Sequence[int], int], Batch] = lm_batch
+    anew: Callable[[str, int, str, int, int], Encoded] | None = None
 
     def cut(self, examples: Sequence[Encoded], index: Sequence[int]) -> list[Batch]:
         """Micro-batches of the rows named, made by `build`; several are cut by length, so that each is padded less."""
@@ -43,7 +47,8 @@ class Batches:
     def batch(self, part: str, stream: str, step: int, micro: int) -> list[Batch]:
         """`micro` micro-batches: the rows of a stream at a step."""
         examples, size = self.parts[part], self.rows * micro
-        return self.cut(examples, walk(self.seed, f"rows-{stream}", step * size, size, len(examples)))
+        index = walk(self.seed, f"rows-{stream}", step * size, size, len(examples))
+        return self.made(examples, index, part, stream, step)
 
     def mixed(self, stream: str, step: int, micro: int, share: float) -> list[Batch]:
         """Rows drawn with replacement, each from D_f with probability `share`, else from D_p."""
@@ -51,4 +56,12 @@ class Batches:
         size = self.rows * micro
         upper = draw.random(size) < share
         at_f, at_p = draw.integers(0, len(f), size), draw.integers(0, len(p), size)
-        return self.cut([*f, *p], [int(a) if u else len(f) + int(b) for u, a, b in zip(upper, at_f, at_p, strict=True)])
+        index = [int(a) if u else len(f) + int(b) for u, a, b in zip(upper, at_f, at_p, strict=True)]
+        return self.made([*f, *p], index, "all", stream, step)
+
+    def made(self, examples: Sequence[Encoded], index: Sequence[int], part: str, stream: str, step: int) -> list[Batch]:
+        """Micro-batches of the rows named of a part, as they are or encoded anew."""
+        if self.anew is None:
+            return self.cut(examples, index)
+        fresh = [self.anew(part, k, stream, step, place) for place, k in enumerate(index)]
+        return self.cut(fresh, range(len(fresh)))
