@@ -11,8 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from zofo import objectives
-from zofo.config import Config, DataConfig, build
-from zofo.core.streams import generator
+from zofo.config import DataConfig
 from zofo.errors import BadInput
 from zofo.evaluate import evaluate
 from zofo.scoring.batch import Encoded, choice_batch, lm_batch
@@ -227,76 +226,3 @@ def test_free_answers_and_calibration_are_refused(tokenizer: Any) -> None:
 def test_cut_rows_are_counted(tokenizer: Any) -> None:
     found = encode_parts(FIXED, ROWS, tokenizer, DataConfig(channel=True, max_length=20), 0)
     assert "D_f: 6 rows cut at the end of 'text' to 20 tokens" in found.notes
-
-
-# Demonstrations drawn anew
-
-
-def shown(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The numbers of the films in a text."""
-    text = str(tokenizer.decode(list(ids)))
-    return [piece[:2] for piece in text.split("film ")[1:]]
-
-
-def test_each_step_has_its_own_demonstrations_of_its_own_level(tokenizer: Any) -> None:
-    found = encode_parts(FIXED, ROWS, tokenizer, DataConfig(shots=3, redraw=True), 0).redraw
-    assert found is not None
-    seen = set()
-    for step in range(12):
-        for part, k, own, level in (
-            ("f", 2, "02", range(6)),
-            ("p", 1, "07", range(6, 14)),
-            ("all", 7, "07", range(6, 14)),
-        ):
-            row = found.encoded(part, k, "train", step, 0)
-            *shots, last = shown(tokenizer, row.context)
-            assert last == own and own not in shots and len(set(shots)) == 3
-            assert {int(shot) for shot in shots} <= set(level)
-            seen.add((part, *shots))
-    assert len(seen) > 30
-    assert found.encoded("f", 2, "train", 5, 0) == found.encoded("f", 2, "train", 5, 0)
-    assert found.encoded("f", 2, "train", 5, 0) != found.encoded("f", 2, "s", 5, 0)
-
-
-def test_without_redrawing_nothing_changes(tokenizer: Any) -> None:
-    before = encode_parts(FIXED, ROWS, tokenizer, DataConfig(shots=3), 0)
-    assert before.redraw is None
-    assert encode_parts(FIXED, ROWS, tokenizer, DataConfig(shots=3, redraw=True), 0).encoded == before.encoded
-    assert encode_parts(FIXED, ROWS, tokenizer, DataConfig(redraw=True), 0).redraw is None
-    assert encode_parts(FIXED, ROWS, tokenizer, DataConfig(shots=3, redraw=True), 0, wanted=("test",)).redraw is None
-    pool = [f"row {k}" for k in range(5)]
-    drawn = generator(0, "demonstrations-p", 2).choice(4, 3, replace=False)
-    from zofo.tasks.demonstrations import for_each
-
-    assert for_each(pool, 3, 0, "p")[2] == [pool[k + (k >= 2)] for k in drawn.tolist()]
-
-
-# Long demonstrations
-
-
-def test_demonstrations_are_cut_where_the_task_says_and_counted(tokenizer: Any) -> None:
-    rows = [{"text": f"film {k:02}" + "y" * (30 * (k == 7)), "label": k % 2} for k in range(24)]
-    found = encode_parts(FIXED, splits(rows), tokenizer, DataConfig(shots=7, shot_length=24), 0, wanted=("p",))
-    assert found.notes == ["D_p: 1 rows cut at the end of 'text' to 24 tokens where they are demonstrations"]
-    text = tokenizer.decode(found.encoded["p"][0].context)  # after all others of its level
-    assert max(map(len, text.split("\n\n")[:-1])) == 24
-    whole = encode_parts(FIXED.model_copy(update={"shorten": None}), splits(rows), tokenizer, DataConfig(shots=7, shot_length=24), 0, wanted=("p",))  # fmt: skip
-    assert whole.notes == ["D_p: 1 rows are longer than 24 tokens as demonstrations, with nothing that may be cut"]
-
-
-# Configuration
-
-
-def settings(**flat: Any) -> Config:
-    return build({key.replace("__", "."): value for key, value in flat.items()})
-
-
-def test_options_of_demonstrations_without_any_are_refused() -> None:
-    from zofo.methods import table
-
-    for key in ("data.redraw", "data.shot_length"):
-        with pytest.raises(BadInput, match=f"^--{key}: it has no effect"):
-            table.check(settings(), {key})
-        table.check(settings(data__shots=2), {key})
-    with pytest.raises(BadInput, match=r"^--method.short_tokens 9: rows go by their length"):
-        table.check(settings(method__name="addax", method__short_tokens=9, data__shots=2, data__redraw=True), set())
