@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zofo import job, models
+from zofo import job, models, sources
 from zofo.adapters.slots import attach
 from zofo.bench.peak import peak
 from zofo.bench.step import interleaved
@@ -177,7 +177,7 @@ def main(
         config = build({
             "model.name": model, "model.dtype": dtype, "data.task": task, "data.test_rows": rows, "data.channel": channel,
         })  # fmt: skip
-        source = job.sources.find(model)
+        source = sources.find(model)
         held = held or models.load(source, config.model)
         if lora and adapted is None:
             adapted = attach(models.load(source, config.model), AdapterConfig(), ("p",), 0).model
