@@ -290,7 +290,8 @@ def test_an_option_without_effect_is_refused_by_name(options: dict[str, Any], id
 )
 def test_other_options_without_effect(flags: dict[str, Any], idle: set[str]) -> None:
     config = build(flags)
-    assert {key for key in keys() if not key.startswith("method.")} - effective(config) == idle
+    unseen = {"data.redraw", "data.shot_length"}  # without demonstrations
+    assert {key for key in keys() if not key.startswith("method.")} - effective(config) == idle | unseen
     for key in idle:
         with pytest.raises(BadInput, match="it has no effect"):
             check(config, {key})
@@ -298,7 +299,9 @@ def test_other_options_without_effect(flags: dict[str, Any], idle: set[str]) -> 
 
 def test_every_option_has_an_effect_somewhere() -> None:
     used = set().union(
-        *(effective(made(**options)) for options, _ in CASES), effective(build({"adapter.kind": "prefix"}))
+        *(effective(made(**options)) for options, _ in CASES),
+        effective(build({"adapter.kind": "prefix"})),
+        effective(build({"data.shots": 1})),
     )
     assert used == set(keys())
 

@@ -81,6 +81,18 @@ class DataConfig(Section):
     completion_column: str = Field("", description="instruction data: column with the answer (none: completion)")
     messages_column: str = Field("", description="chat data: column with the messages (none: messages)")
     shots: int = Field(0, ge=0, description="demonstrations in each prompt, drawn from the training rows")
+    shot_length: int = Field(
+        0,
+        ge=0,
+        description="tokens a demonstration at most (0: whole); longer ones are cut where the task says, and counted",
+    )
+    redraw: bool = Field(
+        False,
+        description="draw a training row's demonstrations anew at every step (false: once a row, before training)",
+    )
+    channel: bool = Field(
+        False, description="noisy channel: score the input after each choice, P(input | choice), instead of the choice"
+    )
     calibration: Literal["none", "sfc", "icl-sfc"] = Field(
         "none", description="scores less those after the task-only prompt (icl-sfc: after the demonstrations too)"
     )
@@ -199,7 +211,7 @@ class MethodConfig(Section):
     stage_one: int = Field(0, ge=0, description="two-stage: first-order steps before the zeroth-order ones (0: half)")
     tasks: int = Field(5, ge=1, description="meta, reptile: tasks an outer iteration (at most all)")
     sampling: Literal["uniform", "size"] = Field(
-        "uniform", description="meta, reptile: tasks drawn all alike, or in proportion to their rows"
+        "uniform", description="of a mixture: tasks drawn all alike, or in proportion to their rows"
     )
     adapters: Literal["own", "shared"] = Field(
         "own", description="meta: every task has a p and an s of its own, or all share one"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zofo.scoring import generation
 from zofo.scoring.batch import Batch, Encoded, choice_batch, lm_batch, tokens
 from zofo.scoring.metrics import BY_ROW, Answered, by_row, summarise
-from zofo.scoring.objective import answer_logprobs, cross_entropy, evaluating, read_prefix
+from zofo.scoring.objective import answer_logprobs, compared, cross_entropy, evaluating, read_prefix
 from zofo.scoring.past import Past, can_share
 from zofo.scoring.tokens import common
 from zofo.tasks.definition import Task
@@ -34,7 +34,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows are read: model, computing dtype, padding id, what goes on from kept keys and values, and calls between batches."""
+    """How rows are read: model, computing dtype, padding id, what goes on from kept keys and values, and calls between batches.
+
+    `past`: a prefix of all rows that was read before (none: it is found and read with them).
+    """
 
     model: nn.Module
     dtype: str = "fp32"
@@ -42,6 +45,7 @@ class Reading:
     share: bool = True
     check: Callable[[], object] | None = None
     progress: Callable[[int, int], object] | None = None
+    past: Past | None = None
 
 
 def evaluate(
@@ -62,7 +66,8 @@ def evaluate(
 
     A row with choices is answered by the one with the highest mean log-probability a token (ties: the first);
     calibrated (`nulls`), by the highest score(choice | prompt) - score(choice | task-only prompt). A free answer
-    is generated. `loss` is the LM loss of the right answer, `choice_loss` the cross-entropy over the choices.
+    is generated. `loss` is the LM loss of the right answer, `choice_loss` the cross-entropy over the choices. In the
+    noisy channel scores are log P(input | choice), summed over the input, and `loss` is its mean after the right choice.
     Rows are batched by length; the result does not depend on their order but for rounding.
 
     Args: model, left in the modes it had; encoded, at least one row; batch_rows, examples a forward pass at
@@ -104,11 +109,12 @@ def among(reading: Reading, encoded: Sequence[Encoded], batch_rows: int) -> Foun
     found = Found([[] for _ in encoded], {name: [0.0] * len(encoded) for name in ("loss", "choice_loss")})
     for index, part, past in batches(reading, encoded, batch_rows):
         batch, scores = scored(reading, part, past)
-        crossed = cross_entropy(scores, batch).tolist()
-        values, ends = scores.tolist(), (batch.first + batch.count).tolist()
+        ranked = compared(scores, batch)
+        crossed, right = cross_entropy(ranked, batch).tolist(), scores[batch.gold].tolist()
+        values, ends = ranked.tolist(), (batch.first + batch.count).tolist()
         for at, k in enumerate(index):
             found.scores[k] = values[ends[at] - len(part[at].answers) : ends[at]]
-            found.losses["loss"][k] = -values[batch.gold[at]]
+            found.losses["loss"][k] = -right[at]
             found.losses["choice_loss"][k] = crossed[at]
     return found
 
@@ -188,7 +194,7 @@ def without(example: Encoded, size: int) -> Encoded:
 
 def shared(reading: Reading, encoded: Sequence[Encoded]) -> Past | None:
     """Keys and values of what all contexts have in common (one token is left to each), if it is worth it."""
-    if not reading.share or len(encoded) < 2:
-        return None
+    if reading.past is not None or not reading.share or len(encoded) < 2:
+        return reading.past
     size = min(common([e.context for e in encoded]), *(len(e.context) - 1 for e in encoded))
     return read_prefix(reading.model, encoded[0].context[:size], reading.dtype) if size >= WORTH else None

@@ -172,7 +172,8 @@ def drawn(config: Config, prepared: Prepared, objective: Objective) -> Batches |
     if not prepared.members:
         return batches_of(config, prepared, objective)
     trained = prepared.of("train")
-    return MixtureBatches({ready.task.name: batches_of(config, ready, objective, ready.task.name) for ready in trained})
+    members = {ready.task.name: batches_of(config, ready, objective, ready.task.name) for ready in trained}
+    return MixtureBatches(members, config.method.sampling)
 
 
 def batches_of(config: Config, ready: Prepared, objective: Objective, name: str = "") -> Batches:
@@ -180,7 +181,8 @@ def batches_of(config: Config, ready: Prepared, objective: Objective, name: str 
     rows = {key: ready.encoded[key] for key in TRAINED}
     rows["all"] = rows["f"] + rows["p"]
     rows |= parted(config.method.short_tokens, rows["all"])
-    return Batches(rows, config.data.batch, pad_id(ready.tokenizer), config.run.seed, objective.cut, name)
+    anew = ready.redraw.encoded if ready.redraw is not None else None
+    return Batches(rows, config.data.batch, pad_id(ready.tokenizer), config.run.seed, objective.cut, name, anew)
 
 
 def parted(limit: int, rows: tuple[Encoded, ...]) -> dict[str, tuple[Encoded, ...]]:
@@ -228,6 +230,7 @@ def described(settings: Config, ready: Prepared, split: str, adapter: str | None
         "task": task.name,
         "template": task.template if data.hard_prompt else task.free,
         "shots": data.shots,
+        "channel": data.channel,
         "calibration": data.calibration,
         "split": split,
         "rows_sha256": ready.splits.record["parts"][split]["sha256"],

@@ -372,11 +372,11 @@ def train(
     """Fine-tune a model on a task, as `zofo train` does; returns the results and the run's folder.
 
     Args: model, task, preset, config_file, as on the command line; options, by dotted key with `__` for
-    the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, objective, memory_cap, mixture.
+    the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, channel, objective, memory_cap, mixture.
     Raises: BadInput. Cost: see the method's docstring.
     """
     short = {"steps": "run.steps", "seed": "run.seed", "seconds": "run.seconds", "run": "run.name"}
-    short |= {"memory_cap": "run.memory_cap", "mixture": "data.mixture"}
+    short |= {"memory_cap": "run.memory_cap", "mixture": "data.mixture", "channel": "data.channel"}
     short |= {"batch": "data.batch", "dtype": "model.dtype", "shots": "data.shots", "objective": "method.objective"}
     flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
     flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}

@@ -113,7 +113,7 @@ def joined(
     notes += [*alike(members), *(without_metric(members) if "validation" in wanted else [])]
     rows = splits(config, mixture, members, notes)
     return Prepared(
-        task, rows, tokenizer, source, encoded, {k: v for k, v in nulls.items() if v}, notes, tuple(members)
+        task, rows, tokenizer, source, encoded, {k: v for k, v in nulls.items() if v}, notes, members=tuple(members)
     )
 
 

@@ -15,7 +15,7 @@ from zofo.errors import BadInput
 from zofo.scoring import generation
 from zofo.scoring.batch import Batch, Encoded, choice_batch, lm_batch
 from zofo.scoring.metrics import Answered, exact_match, macro_f1, token_f1
-from zofo.scoring.objective import answer_logprobs, by_example, choice_losses, row_losses
+from zofo.scoring.objective import answer_logprobs, by_example, choice_losses, compared, row_losses
 from zofo.tasks.definition import Metric, Task
 
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -106,7 +106,7 @@ def metric_of_choice(model: nn.Module, batch: Batch, metric: Metric, dtype: str)
     Cost: a forward pass. Its values are steps: most probes see no change, and then c is 0.
     """
     batch = batch.to(next(model.parameters()).device)
-    scores = by_example(answer_logprobs(model, batch, dtype), batch, -torch.inf)
+    scores = by_example(compared(answer_logprobs(model, batch, dtype), batch), batch, -torch.inf)
     rows = [answered(e, k) for e, k in zip(batch.examples, scores.argmax(1).tolist(), strict=True)]
     if metric == "accuracy":
         return -torch.tensor([float(row.choice in row.right) for row in rows])

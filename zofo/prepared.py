@@ -17,6 +17,7 @@ from zofo.tasks import definition, files, mixture, parts
 from zofo.tasks.definition import Task
 from zofo.tasks.mixture import SIDES, Mixture, Side
 from zofo.tasks.parts import PARTS
+from zofo.tasks.redraw import Redraw
 from zofo.tasks.render import check_choices
 from zofo.tasks.splits import Splits, split
 
@@ -35,6 +36,7 @@ class Prepared:
     encoded: dict[str, tuple[Encoded, ...]]  # by part: "f", "p", "validation", "test"
     nulls: dict[str, tuple[Encoded, ...]]  # their task-only twins, where calibrated
     notes: list[str]
+    redraw: Redraw | None = None  # encodes training rows with demonstrations of a step's own
     members: tuple[Prepared, ...] = ()
     side: Side | None = None  # of a member
 
@@ -60,7 +62,8 @@ def of_task(
     tokenizer = tokenizer or models.load_tokenizer(source)
     check_choices(task, tokenizer)
     made = parts.encode(task, splits, tokenizer, config.data, config.run.seed, room(config, task, source), wanted)
-    return Prepared(task, splits, tokenizer, source, made.encoded, made.nulls, [*splits.notes, *made.notes])
+    notes = [*splits.notes, *made.notes]
+    return Prepared(task, splits, tokenizer, source, made.encoded, made.nulls, notes, made.redraw)
 
 
 def room(config: Config, task: Task, source: Source) -> int | None:

@@ -40,14 +40,21 @@ def test_the_options_are_those_of_the_list() -> None:
 
 
 def test_every_key_is_a_flag_under_its_own_name() -> None:
-    switches = {"run.test", "data.hard_prompt", "model.activation_checkpointing", "model.shadow"}
+    switches = {
+        "run.test",
+        "data.hard_prompt",
+        "model.activation_checkpointing",
+        "model.shadow",
+        "data.channel",
+        "data.redraw",
+    }
     for key in keys():
         found = typed(f"--{key}") if key in switches else typed(f"--{key}", "1")
         assert set(found) == {key}
 
 
 def test_a_command_has_the_options_that_it_reads_and_no_others() -> None:
-    data = {key for key in keys() if key.startswith("data.")} - {"data.batch"}
+    data = {key for key in keys() if key.startswith("data.")} - {"data.batch", "data.redraw"}
     assert {key for key in keys() if key_is_read(key)} == data | {"model.dtype", "run.seed"}
     assert typed("--shots", "3", "--seed", "1", wanted=key_is_read) == {"data.shots": "3", "run.seed": "1"}
     for words in (["--method.T", "3"], ["--run.steps", "4"], ["--objective", "lm"], ["--model.name", "m"]):

@@ -180,7 +180,9 @@ def test_rows_that_lose_demonstrations_to_the_models_limit_are_counted(tokenizer
     found = made(tokenizer, held=held, shots=7, max_length=90, positions=100)
     lost = [example.left_out > 0 for example in found.encoded["p"]]
     assert sum(lost) > 0
-    assert f"D_p: {sum(lost)} rows with fewer than 7 demonstrations (the model reads no more)" in found.notes
+    fewest = 7 - max(example.left_out for example in found.encoded["p"])
+    told = f"D_p: {sum(lost)} rows with fewer than 7 demonstrations (the model reads no more; the fewest: {fewest})"
+    assert told in found.notes
     assert not [note for note in found.notes if note.startswith("D_f")]
     assert all(example.length + 1 <= 100 for part in found.encoded.values() for example in part)
 

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 
 from zofo import config
 from zofo.cli.flags import with_flags
+from zofo.cli.icl import icl
 from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir
@@ -63,6 +64,7 @@ def build(rank: int) -> App:
     app.command(step, name="step")
     app.command(with_flags(train, key_trains), name="train")
     app.command(evaluate, name="eval")
+    app.command(icl, name="icl")
     app.command(drift, name="drift")
     app.command(large, name="large")
     app.command(with_flags(estimate, key_is_read), name="estimate")

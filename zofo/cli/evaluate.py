@@ -31,6 +31,9 @@ FILES = OTHER_ROWS | {"data.validation", "data.test", *(f"data.{column}" for col
 FIXED = ("run.seed", "data.train_rows", "data.validation_rows", "data.upper_share", *(f"data.{c}" for c in COLUMNS))
 """Options that would choose a run's own rows anew: some that it was trained on could come to be tested."""
 
+TRAINING = ("data.batch", "data.redraw")
+"""Options of the data that act in training only."""
+
 OTHER_PARTS = {"train", "validation", "test"}
 """What a note about rows may begin with; those of rows that are not scored go unsaid."""
 
@@ -46,7 +49,7 @@ class Asked:
 
 def key_is_read(key: str) -> bool:
     """Whether an option of the configuration has an effect on evaluation."""
-    return (key.startswith("data.") and key != "data.batch") or key in ("model.dtype", "run.seed")
+    return (key.startswith("data.") and key not in TRAINING) or key in ("model.dtype", "run.seed")
 
 
 def evaluate(
@@ -107,8 +110,9 @@ def of_model(name: str, flags: Mapping[str, Any], asked: Asked) -> int:
 
 
 def word(config: Config) -> str:
-    """What a model's scores are called: zero-shot, or how many demonstrations it saw."""
-    return f"{config.data.shots}-shot" if config.data.shots else "zero-shot"
+    """What a model's scores are called: zero-shot, or how many demonstrations it saw; and the channel."""
+    shots = f"{config.data.shots}-shot" if config.data.shots else "zero-shot"
+    return f"{shots} channel" if config.data.channel else shots
 
 
 def of_run(

@@ -19,6 +19,7 @@ NAMES = {
     "data.mixture": ("--data.mixture", "--mixture"),
     "data.batch": ("--data.batch", "--batch"),
     "data.shots": ("--data.shots", "--shots"),
+    "data.channel": ("--data.channel", "--channel"),
     "data.calibration": ("--data.calibration", "--calibration"),
     "method.objective": ("--method.objective", "--objective"),
     "method.lam": ("--method.lam", "--method.lambda"),
@@ -100,10 +101,8 @@ def with_flags(command: Command, wanted: Callable[[str], bool] = every) -> Comma
 
 def joined(argv: list[str]) -> list[str]:
     """Let a truth value follow its flag after a space: `--x.flag false` becomes `--x.flag=false`."""
-    fields = [
-        (f"--{name}.{key}", field) for name, kind in sections().items() for key, field in kind.model_fields.items()
-    ]
-    switches = {flag for flag, field in fields if field.annotation is bool}
+    fields = [(f"{name}.{key}", field) for name, kind in sections().items() for key, field in kind.model_fields.items()]
+    switches = {flag for key, field in fields if field.annotation is bool for flag in NAMES.get(key, (f"--{key}",))}
     found: list[str] = []
     for word in argv:
         if found and found[-1].replace("-", "_").replace("__", "--", 1) in switches and word.lower() in WORDS:

@@ -60,7 +60,8 @@ def rehearse(config: Config, given: Collection[str]) -> int:
     carved(ready.splits.record)
     for note in ready.notes:
         line(f"note: {plain(note)}")
-    line(f"\n# {EXAMPLES} training examples, as the model reads them; the right answer stands in [[ ]]")
+    scored = "the input, after the right answer," if config.data.channel else "the right answer"
+    line(f"\n# {EXAMPLES} training examples, as the model reads them; {scored} stands in [[ ]]")
     for example in ready.encoded["p"][:EXAMPLES]:
         line(marked(example, ready.tokenizer))
     line("\n# memory (before it has run)")
@@ -83,7 +84,7 @@ def carved(record: Mapping[str, Any]) -> None:
 
 
 def marked(example: Any, tokenizer: Any) -> str:
-    """An encoded example as text, its right answer in double brackets, and a word where it was cut."""
+    """An encoded example as text, what is scored of its right answer in double brackets, and a word where it was cut."""
     skip = example.skip[example.label] if example.skip else 0
     answer = example.answers[example.label]
     context = tokenizer.decode(example.context + answer[:skip])

@@ -261,9 +261,13 @@ def effective(config: Config) -> set[str]:
         or config.model.dtype == "fp32"
     ):
         used -= {"model.shadow"}
-    used |= {f"data.{key}" for key in type(config.data).model_fields}
+    used |= {f"data.{key}" for key in type(config.data).model_fields} | (
+        {"method.sampling"} if config.data.mixture else set()
+    )
     if config.method.name not in LEVELS:
         used -= {"data.upper_share"}
+    if not config.data.shots:
+        used -= {"data.redraw", "data.shot_length"}
     used |= {f"run.{key}" for key in type(config.run).model_fields}
     return used if replays(config) else used - {"run.snapshot_every"}
 
@@ -363,6 +367,9 @@ def check(config: Config, given: Collection[str]) -> None:
             f"the rule {config.method.rule} is scale-free and undoes it",
             "leave it out",
         )
+    if "method.short_tokens" in used and config.method.short_tokens and config.data.redraw:
+        found = "rows go by their length, which demonstrations drawn anew change"
+        raise BadInput(f"--method.short_tokens {config.method.short_tokens}", found, "leave it out, or data.redraw")
     if config.method.inference_adapter == "s" and config.method.name in LEVELS and config.method.s == "off":
         raise BadInput("--method.inference_adapter s", "s is off", "leave it out")
 

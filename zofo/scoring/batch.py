@@ -29,7 +29,7 @@ class Encoded:
     `context` ids (BOS and demonstrations included), `answers` (ids of each, after the context), the `label`
     of the right one, or of the first that is `right`; `skip`, tokens at each answer's beginning that still
     belong to the prompt (none where empty); `texts`, the choices, or what is accepted of a free answer; was
-    the row `cut`; demonstrations `left_out`.
+    the row `cut`; demonstrations `left_out`; in the noisy `channel` an answer is a choice, skipped, and the input.
     """
 
     context: Ids
@@ -40,6 +40,7 @@ class Encoded:
     skip: tuple[int, ...] = ()
     texts: tuple[str, ...] = ()
     left_out: int = 0
+    channel: bool = False
 
     @property
     def length(self) -> int:
@@ -100,6 +101,11 @@ class Batch:
     def cut(self) -> int:
         """Examples that were cut to fit."""
         return sum(example.cut for example in self.examples)
+
+    @property
+    def channel(self) -> bool:
+        """Whether its answers are inputs after choices."""
+        return any(example.channel for example in self.examples)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device (itself when it is there already)."""

@@ -201,7 +201,8 @@ def row_losses(model: nn.Module, batch: Batch, dtype: str = "fp32") -> Tensor:
 def choice_losses(model: nn.Module, batch: Batch, dtype: str = "fp32") -> Tensor:
     """Classification loss of each example, -log sum_{right c} softmax(score)_c over its choices: shape (E,).
 
-    score_c is the mean log-probability of choice c's tokens (MeZO, appendix E.1). Arguments and type as for
+    score_c is the mean log-probability of choice c's tokens (MeZO, appendix E.1); in the channel (`compared`)
+    log P(input | c). Arguments and type as for
     `answer_logprobs`, on a `choice_batch`. Cost: one forward pass; where every choice is one token after the
     same context, the vocabulary's normaliser cancels, and a tied head computes the choices' words alone.
     """
@@ -213,7 +214,17 @@ def choice_losses(model: nn.Module, batch: Batch, dtype: str = "fp32") -> Tensor
         scores = logits.to(_kind(logits))[batch.at, place]
     else:
         scores = answer_logprobs(model, batch, dtype)
-    return cross_entropy(scores, batch)
+    return cross_entropy(compared(scores, batch), batch)
+
+
+def compared(scores: Tensor, batch: Batch) -> Tensor:
+    """What an example's choices are compared by, (N,): mean log-probabilities as they are; in the channel their sums.
+
+    All choices of a channel row score the same input, so sums and means choose alike; but the softmax of sums
+    is P(choice | input) under equal priors (Bayes), and that of means is flattened by the input's length.
+    Reference: Min et al. 2022, "Noisy channel language model prompting", section 3.
+    """
+    return scores * torch.bincount(batch.answer) if batch.channel else scores
 
 
 def one_word(batch: Batch) -> bool:

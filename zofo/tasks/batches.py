@@ -28,7 +28,10 @@ def walk(seed: int, stream: str, start: int, size: int, n: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Batches:
-    """Micro-batches of `rows` rows from the parts "f", "p" and "all" (both); the `Source` of `zofo.methods`."""
+    """Micro-batches of `rows` rows from the parts "f", "p" and "all" (both); the `Source` of `zofo.methods`.
+
+    `anew` encodes a row of a part for a stream's step and place (none: it stays as `parts` has it).
+    """
 
     parts: Mapping[str, Sequence[Encoded]]
     rows: int
@@ -36,6 +39,7 @@ class Batches:
     seed: int
     build: Callable[[Sequence[Encoded], Sequence[int], int], Batch] = lm_batch
     task: str = ""  # of several: each walks through its rows in an order of its own
+    anew: Callable[[str, int, str, int, int], Encoded] | None = None
 
     def cut(self, examples: Sequence[Encoded], index: Sequence[int]) -> list[Batch]:
         """Micro-batches of the rows named, made by `build`; several are cut by length, so that each is padded less."""
@@ -49,7 +53,8 @@ class Batches:
     def batch(self, part: str, stream: str, step: int, micro: int) -> list[Batch]:
         """`micro` micro-batches: the rows of a stream at a step."""
         examples, size = self.parts[part], self.rows * micro
-        return self.cut(examples, walk(self.seed, self.stream(stream), step * size, size, len(examples)))
+        index = walk(self.seed, self.stream(stream), step * size, size, len(examples))
+        return self.made(examples, index, part, stream, step)
 
     def mixed(self, stream: str, step: int, micro: int, share: float) -> list[Batch]:
         """Rows drawn with replacement, each from D_f with probability `share`, else from D_p."""
@@ -57,7 +62,18 @@ class Batches:
         size = self.rows * micro
         upper = draw.random(size) < share
         at_f, at_p = draw.integers(0, len(f), size), draw.integers(0, len(p), size)
-        return self.cut([*f, *p], [int(a) if u else len(f) + int(b) for u, a, b in zip(upper, at_f, at_p, strict=True)])
+        index = [int(a) if u else len(f) + int(b) for u, a, b in zip(upper, at_f, at_p, strict=True)]
+        return self.made([*f, *p], index, "all", stream, step)
+
+    def made(self, examples: Sequence[Encoded], index: Sequence[int], part: str, stream: str, step: int) -> list[Batch]:
+        """Micro-batches of the rows named of a part, as they are or encoded anew."""
+        if self.anew is None:
+            return self.cut(examples, index)
+        return self.cut([self.example(part, k, stream, step, at) for at, k in enumerate(index)], range(len(index)))
+
+    def example(self, part: str, k: int, stream: str, step: int, place: int) -> Encoded:
+        """Row k of a part, as it is or encoded anew for a stream's step and place in its batch."""
+        return self.parts[part][k] if self.anew is None else self.anew(part, k, stream, step, place)
 
 
 Place = tuple[str, int]
@@ -92,7 +108,8 @@ class MixtureBatches:
         """`micro` micro-batches: the rows of a stream at a step, of several tasks."""
         size = self.first.rows * micro
         places = self.evenly if self.sampling == "uniform" else self.by_size
-        return self.cut(part, places(part, stream, step * size, size))
+        found = [(name, part, k) for name, k in places(part, stream, step * size, size)]
+        return self.cut(found, stream, step)
 
     def evenly(self, part: str, stream: str, start: int, size: int) -> list[Place]:
         """Places number start..start+size of a stream that takes the tasks in turn."""
@@ -122,10 +139,10 @@ class MixtureBatches:
         parts = ["f" if u else "p" for u in upper]
         counts = [len(self.members[names[t]].parts[part]) for t, part in zip(tasks, parts, strict=True)]
         rows = draw.integers(0, counts)
-        found = [self.members[names[t]].parts[p][int(k)] for t, p, k in zip(tasks, parts, rows, strict=True)]
-        return self.first.cut(found, range(size))
+        found = [(names[t], part, int(k)) for t, part, k in zip(tasks, parts, rows, strict=True)]
+        return self.cut(found, stream, step)
 
-    def cut(self, part: str, places: Sequence[Place]) -> list[Batch]:
-        """Micro-batches of the rows at these places."""
-        found = [self.members[name].parts[part][k] for name, k in places]
+    def cut(self, rows: Sequence[tuple[str, str, int]], stream: str, step: int) -> list[Batch]:
+        """Micro-batches of rows (task, part, number), each as its task has it or encoded anew."""
+        found = [self.members[name].example(part, k, stream, step, at) for at, (name, part, k) in enumerate(rows)]
         return self.first.cut(found, range(len(found)))

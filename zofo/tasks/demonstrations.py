@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from numpy.random import Generator
+
 from zofo.core.streams import generator
 from zofo.errors import BadInput
 from zofo.tasks.definition import Task
@@ -31,8 +33,10 @@ def for_all(pool: Sequence[str], shots: int, seed: int) -> list[str]:
 
 def for_each(pool: Sequence[str], shots: int, seed: int, stream: str) -> list[list[str]]:
     """For each row of the pool, `shots` others of it, drawn for that row alone."""
-    found = []
-    for k in range(len(pool)):
-        drawn = generator(seed, f"demonstrations-{stream}", k).choice(len(pool) - 1, shots, replace=False)
-        found.append([pool[j + (j >= k)] for j in drawn.tolist()])
-    return found
+    return [others(pool, k, shots, generator(seed, f"demonstrations-{stream}", k)) for k in range(len(pool))]
+
+
+def others(pool: Sequence[str], own: int, shots: int, draw: Generator) -> list[str]:
+    """`shots` of the pool without the one numbered `own`, each once, all alike likely."""
+    drawn = draw.choice(len(pool) - 1, shots, replace=False)
+    return [pool[k + (k >= own)] for k in drawn.tolist()]

@@ -4,6 +4,9 @@ Demonstrations, prompt and answer are tokenised as one text, and the answer's to
 characters stand in it: no tokenizer has to turn the prompt alone into a prefix of the whole. The special
 tokens that the tokenizer puts before plain text stand in front (BOS only if it adds one), none behind. One
 space joins prompt and answer, unless the prompt ends or the answer begins in white space.
+
+In the noisy channel each answer stands first, a newline and the prompt follow, and the prompt's tokens are what is
+scored, all of them: a template's own words too, before or after the row's text. White space at its end is left out.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ from typing import Any
 
 from zofo.errors import BadInput
 from zofo.scoring.batch import Encoded
-from zofo.scoring.tokens import Ids, bare_ids, common, leading_ids, parted, starting_ids
+from zofo.scoring.tokens import bare_ids, common, leading_ids, parted, starting_ids
 from zofo.tasks.answers import Answers, answers
+from zofo.tasks.cutting import cut_behind, cut_on_the_left, shorter
 from zofo.tasks.definition import Task
+from zofo.tasks.scored import refuse_empty, refuse_equal
 from zofo.tasks.template import CHOICE, fill
 
 TRIES = 8  # times a passage is shortened before its row is given up
@@ -28,13 +33,16 @@ class Style:
     """How rows are rendered: with the hard prompt or without (or, `task_only`, with the prompt but no row in it).
 
     `max_length` is in tokens of prompt and answer together, demonstrations not counted; `positions` is what
-    the model can read in all (None: no limit).
+    the model can read in all (None: no limit). `channel`: answer first, then the prompt, which is scored.
+    `shot_length`: tokens of a demonstration at most (0: no limit), where the task has a field that may be cut.
     """
 
     hard_prompt: bool = True
     max_length: int = 512
     positions: int | None = None
     task_only: bool = False
+    channel: bool = False
+    shot_length: int = 0
 
 
 PLAIN = Style()
@@ -42,11 +50,20 @@ PLAIN = Style()
 
 @dataclass(frozen=True)
 class Written:
-    """A row as text: the prompt, and each answer with what joins it to the prompt; and what is right."""
+    """A row as text: the prompt, and each answer with what joins it to the prompt; and what is right.
+
+    `heads`, in the channel: each answer with what joins the prompt to it.
+    """
 
     prompt: str
     tails: tuple[str, ...]
     held: Answers
+    heads: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """For each answer, what stands first and what is scored after it."""
+        return [(head, self.prompt) for head in self.heads] or [(self.prompt, tail) for tail in self.tails]
 
 
 def written(task: Task, row: Row, tokenizer: Any, style: Style, asked: str) -> Written:
@@ -61,6 +78,8 @@ def written(task: Task, row: Row, tokenizer: Any, style: Style, asked: str) -> W
     texts = held.choices[:1] if task.kind == "text" else held.choices
     if task.answer != "{{ choice }}":
         texts = tuple(fill(task, task.answer, {**row, CHOICE: text}, asked) for text in texts)
+    if style.channel:
+        return Written(prompt.rstrip(), texts, held, tuple(text.strip() + "\n" for text in texts))
     gap = " " if prompt and not prompt[-1].isspace() else ""
     tails = tuple((gap if not text[:1].isspace() else "") + text + ending(task, tokenizer) for text in texts)
     return Written(prompt, tails, held)
@@ -94,12 +113,27 @@ def chat(task: Task, row: Row, tokenizer: Any, asked: str) -> Written:
 
 
 def demonstration(task: Task, row: Row, tokenizer: Any, style: Style, asked: str) -> str:
-    """A row with its right answer, as text: what stands before another row's prompt."""
+    """A row with its right answer, as text: what stands before another row's prompt, `style.shot_length` tokens at most.
+
+    It loses text from the end of the field that the task says; where there is none, or no more of it, it stays longer.
+    """
     if task.chat is not None:
         raise BadInput("--data.shots", "conversations cannot be demonstrations", "leave it out")
+    text, field = solved(task, row, tokenizer, style, asked), task.shorten or ""
+    for _ in range(TRIES if style.shot_length and isinstance(row.get(field), str) else 0):
+        over = len(bare_ids(tokenizer, text.removesuffix(task.separator))) - style.shot_length
+        if over <= 0 or not row[field]:
+            break
+        row = {**row, field: shorter(tokenizer, row[field], over)}
+        text = solved(task, row, tokenizer, style, asked)
+    return text
+
+
+def solved(task: Task, row: Row, tokenizer: Any, style: Style, asked: str) -> str:
+    """A row with its right answer and what stands between demonstrations."""
     text = written(task, row, tokenizer, style, asked)
-    tail = text.tails[text.held.right[0] if task.kind != "text" else 0]
-    return text.prompt + tail.removesuffix("\n") + task.separator
+    first, second = text.pairs[text.held.right[0] if task.kind != "text" else 0]
+    return first + second.removesuffix("\n") + task.separator
 
 
 def encode(
@@ -109,9 +143,9 @@ def encode(
 
     Args: row, a mapping with the task's fields and label; asked, what errors name (the file and the row);
     shots, demonstrations as text. A row longer than `style.max_length` loses text from the end of the field
-    that the task says, and only there; where the task says none, its prompt loses its beginning. Where the
-    model cannot read all, the first demonstrations are left out. Raises: BadInput where a field is missing, an
-    answer has no token or those of another, or nothing that may be cut makes the row fit.
+    that the task says, and only there; where the task says none, its prompt loses its beginning (in the channel
+    too: the choice stays). Where the model cannot read all, the first demonstrations are left out. Raises: BadInput
+    where a field is missing, an answer has no token or those of another, or nothing that may be cut makes it fit.
     """
     asked = asked or f"task {task.name}"
     text = written(task, row, tokenizer, style, asked)
@@ -128,7 +162,7 @@ def fitting(tokenizer: Any, shots: Sequence[str], style: Style, row: Written) ->
     """The last demonstrations that leave room for the row (cut to `max_length`), and how many are left out."""
     if not shots or style.positions is None:
         return shots, 0
-    own = max(len(bare_ids(tokenizer, row.prompt + tail)) for tail in row.tails)
+    own = max(len(bare_ids(tokenizer, first + second)) for first, second in row.pairs)
     room, kept = style.positions - min(own, style.max_length) - len(leading_ids(tokenizer)), 0
     for text in reversed(shots):
         room -= len(bare_ids(tokenizer, text)) + 1  # joined, they may take a token more
@@ -140,17 +174,15 @@ def fitting(tokenizer: Any, shots: Sequence[str], style: Style, row: Written) ->
 
 def joined(text: Written, tokenizer: Any, before: str, asked: str) -> Encoded:
     """Tokenise a written row: the context that its answers share, and each answer's tokens after it."""
-    prompt = before + text.prompt
-    found = parted(tokenizer, [(prompt, tail) for tail in text.tails])
-    if empty := [tail for tail, (ids, start) in zip(text.tails, found, strict=True) if start >= len(ids)]:
-        raise BadInput(
-            asked, f"answer '{empty[0].strip()}' becomes no token with this model's tokenizer", "use another word"
-        )
+    pairs = [(before + first, second) for first, second in text.pairs]
+    found = parted(tokenizer, pairs)
+    refuse_empty(text.tails, found, bool(text.heads), asked)
     size = min(common([ids for ids, _ in found]), *(start for _, start in found)) if len(found) > 1 else found[0][1]
-    lead = leading_ids(tokenizer) if size else starting_ids(tokenizer)
-    if size and prompt.startswith(getattr(tokenizer, "bos_token", None) or "\0"):
+    begun = bool(size) or (bool(text.heads) and all(start for _, start in found))  # by an answer that is not scored
+    lead = leading_ids(tokenizer) if begun else starting_ids(tokenizer)
+    if size and pairs[0][0].startswith(getattr(tokenizer, "bos_token", None) or "\0"):
         lead = ()  # a chat template has written it already
-    if not lead and not size:
+    if not lead and not begun:
         raise BadInput(asked, "the prompt has no token with this model's tokenizer", "drop or mend the row")
     tails = tuple(ids[size:] for ids, _ in found)
     skip = tuple(start - size for _, start in found)
@@ -163,17 +195,8 @@ def joined(text: Written, tokenizer: Any, before: str, asked: str) -> Encoded:
         right=right,
         skip=skip if any(skip) else (),
         texts=text.held.choices,
+        channel=bool(text.heads),
     )
-
-
-def refuse_equal(texts: Sequence[str], ids: Sequence[Ids], asked: str) -> None:
-    """Raise where two answers are the same tokens."""
-    seen: dict[Ids, str] = {}
-    for text, tokens in zip(texts, ids, strict=True):
-        if tokens in seen:
-            found = f"choices '{seen[tokens].strip()}' and '{text.strip()}' become the same tokens with this model's tokenizer"
-            raise BadInput(asked, found, "use words that it can tell apart")
-        seen[tokens] = text
 
 
 def shortened(
@@ -182,7 +205,8 @@ def shortened(
     """A row cut to `room` tokens, where the task allows it."""
     field, over = task.shorten, made.length + 1 - room
     if field is None or style.task_only or task.chat is not None or not isinstance(row.get(field), str):
-        return cut_on_the_left(made, tokenizer, over, style, asked, before)
+        named = f"--data.max_length {style.max_length}, {asked}"
+        return cut_behind(made, over, named) if made.channel else cut_on_the_left(made, tokenizer, over, named, before)
     text = str(row[field])
     for _ in range(TRIES):
         text = shorter(tokenizer, text, over)
@@ -194,25 +218,6 @@ def shortened(
             break
     found = f"no room for the rest of the row beside '{field}', which alone may be cut"
     raise BadInput(f"--data.max_length {style.max_length}, {asked}", found, "raise it")
-
-
-def shorter(tokenizer: Any, text: str, tokens: int) -> str:
-    """A text less about so many tokens at its end (at least one character less)."""
-    ids = bare_ids(tokenizer, text)
-    keep = str(tokenizer.decode(ids[: max(0, len(ids) - tokens)], skip_special_tokens=True))
-    size = len(keep) if text.startswith(keep) else int(len(text) * max(0, len(ids) - tokens) / max(1, len(ids)))
-    return text[: min(size, len(text) - 1)].rstrip() if text else ""
-
-
-def cut_on_the_left(made: Encoded, tokenizer: Any, over: int, style: Style, asked: str, before: str) -> Encoded:
-    """The example less `over` tokens of its own prompt, at the beginning; leading special tokens and demonstrations stay."""
-    lead = made.context[: len(leading_ids(tokenizer)) + len(bare_ids(tokenizer, before))]
-    kept = len(made.context) - len(lead) - over
-    if len(made.context) - over < 1:
-        found = "no room for a prompt beside the answer"
-        raise BadInput(f"--data.max_length {style.max_length}, {asked}", found, "raise it")
-    context = lead + made.context[len(made.context) - kept :] if kept >= 0 and lead else made.context[over:]
-    return replace(made, context=context, cut=True)
 
 
 def check_choices(task: Task, tokenizer: Any) -> None:
