@@ -11,7 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
-from zofo import cap, checkpoints, config, models, settled
+from zofo import cap, checkpoints, config, models, settled, tune
 from zofo.checkpoints import Progress
 from zofo.config import Config
 from zofo.evaluate import evaluate
@@ -267,9 +267,12 @@ def named(settings: Config, given: Collection[str]) -> Config:
     return settings.model_copy(update={"run": settings.run.model_copy(update={"name": name})})
 
 
-def start(settings: Config, given: Collection[str] = (), show: Show | None = None) -> dict[str, Any]:
+def start(
+    settings: Config, given: Collection[str] = (), show: Show | None = None, auto_lr: bool = False
+) -> dict[str, Any]:
     """Make a new run folder and train in it; returns the results and where they are.
 
+    Args: given, the keys that the user gave; auto_lr, choose rates and probe size that were not given by probing (`zofo.tune`).
     Raises: BadInput before anything is written for bad options, model, task or an existing folder.
     """
     show = show or Quiet()
@@ -282,6 +285,8 @@ def start(settings: Config, given: Collection[str] = (), show: Show | None = Non
     job, chosen = settled.stacked(assembled(settings, prepared, show))
     for note in chosen:
         show.note(note)
+    if auto_lr:
+        job = tune.choose(job, given, show)
     run = folder.create(settings.run.dir, settings.run.name)
     with lock(run):
         folder.refuse_begun(run)  # two starts may have raced to here
@@ -363,11 +368,12 @@ def train(
     *,
     config_file: str | None = None,
     show: Show | None = None,
+    auto_lr: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Fine-tune a model on a task, as `zofo train` does; returns the results and the run's folder.
 
-    Args: model, task, preset, config_file, as on the command line; options, by dotted key with `__` for
+    Args: model, task, preset, config_file, auto_lr, as on the command line; options, by dotted key with `__` for
     the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, objective, memory_cap.
     Raises: BadInput. Cost: see the method's docstring.
     """
@@ -376,4 +382,4 @@ def train(
     short |= {"batch": "data.batch", "dtype": "model.dtype", "shots": "data.shots", "objective": "method.objective"}
     flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
     flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}
-    return start(*config.resolve(flags, preset, config_file), show)
+    return start(*config.resolve(flags, preset, config_file), show, auto_lr)
