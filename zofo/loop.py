@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,8 @@ from zofo.job import Job, Prepared, adapter_of, assemble, described, environment
 from zofo.memory import resident, taken
 from zofo.methods.state import Report, State
 from zofo.methods.table import METHODS
-from zofo.report import card, history, plots, words
+from zofo.report import advice, card, history, plots, words
+from zofo.report.advice import Advice
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
 from zofo.run import folder, seam
@@ -48,7 +49,7 @@ class Show(Protocol):
 
 @dataclass
 class Running:
-    """A job with its open run folder: what the phases of the loop share. `standing`: bytes taken before training."""
+    """A job with its open run folder: what the phases of the loop share. `standing`: bytes taken before training; `said`: advice."""
 
     job: Job
     run: RunFolder
@@ -58,6 +59,7 @@ class Running:
     show: Show
     gauge: resident.Gauge
     standing: int = 0
+    said: set[str] = field(default_factory=set)
 
     @property
     def settings(self) -> config.RunConfig:
@@ -120,6 +122,17 @@ def record(r: Running, state: State, report: Report, progress: Progress) -> None
     row |= {"time": {"train": progress.seconds}, "memory": {r.gauge.key: r.gauge.peak() / 1e6}}
     r.metrics.append(row)
     r.show.step(row, r.settings.steps)
+    if advice.due(state.k):
+        advise(r, state.k, advice.of_steps(read_metrics(r.run.metrics), r.job.config))
+
+
+def advise(r: Running, k: int, found: Iterable[Advice]) -> None:
+    """Say what is wrong with the run, each thing once, and write it to the metrics."""
+    for one in found:
+        if one.about not in r.said:
+            r.said.add(one.about)
+            r.metrics.append({"kind": "advice", "step": k, **vars(one)})
+            r.show.note(one.text)
 
 
 def contestants(job: Job) -> dict[str, str | None]:
@@ -165,6 +178,7 @@ def validate(r: Running, state: State, progress: Progress) -> Progress:
     resident.settle()  # what scoring took is not a step's
     r.metrics.append(row)
     r.show.validation(row)
+    advise(r, state.k, advice.of_validation(row, r.job.config))
     return progress
 
 
@@ -338,6 +352,7 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
         stack.callback(rows.close)
         stack.callback(steps.close)
         r = Running(job, run, steps, rows, stop, show, resident.of(next(job.model.parameters()).device))
+        r.said = {row["about"] for row in history.advice(read_metrics(run.metrics))}
         zero_shot(r)
         if finished(r, state, progress) and concluded(r):
             show.note("this run is finished")
