@@ -29,14 +29,15 @@ def test_slope_and_bend_of_a_cubic() -> None:
 @pytest.mark.parametrize("eps", [1e-3, 1e-2, 0.1])
 def test_the_errors_are_those_that_were_put_in(eps: float, forward: bool) -> None:
     """Rounding 1e-4 a value, and a third (forward: second) derivative: both parts of the error are known."""
-    rounding, bend, cubic, n = 1e-4, 0.3, 6.0, 400
-    lines = [line(lambda a: 2 * a + bend * a * a + cubic * a**3, zeroth.sizes(eps), rounding, k) for k in range(n)]
-    for x, found in zeroth.errors(lines, zeroth.sizes(eps), forward).items():
-        c = bend * x + cubic * x * x if forward else cubic * x * x
+    rounding, bend, cubic = 1e-4, 0.3, 0.0 if forward else 6.0
+    three = zeroth.sizes(eps)
+    lines = [line(lambda a: 2 * a + bend * a * a + cubic * a**3, three, rounding, k) for k in range(400)]
+    for x, found in zeroth.errors(lines, three, forward).items():
+        c = bend * x if forward else cubic * x * x
         noise = rounding * math.sqrt(2) / x if forward else rounding / (math.sqrt(2) * x)
         true = (c * c + noise * noise) / 4
-        if true > 1e-5:
-            assert found == pytest.approx(true, rel=0.6)
+        if true > 3e-5:
+            assert true / 2 < found < true * 2, x
 
 
 def test_the_size_goes_where_rounding_and_bending_balance() -> None:

@@ -20,7 +20,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-HALF = 0.5  # of the rate that lowers the loss most, for a few directions say it
+HALF = (
+    0.5  # of the rate that lowers the loss most, for a few directions say it; of a difference, that an error explains
+)
 LEAST = 1 / 8  # of E[c^2] that E[c c'] is taken to be at least
 ENOUGH = 0.01  # of E[c^2]: an error of the configured size below that is no reason to leave it
 MUCH = 0.5  # of that error: a size that is to replace the configured one has less
@@ -89,13 +91,16 @@ def errors(lines: Sequence[Line], three: Sequence[float], forward: bool = False)
 
 
 def solved(rows: Sequence[tuple[float, float]], found: Sequence[float]) -> tuple[float, float]:
-    """A, B >= 0 with rows . (A, B) = found; where that has a negative one, it is 0 and the other as large as the equations allow."""
+    """A, B >= 0 with rows . (A, B) = found; one that explains less than half of the difference it is seen in best is taken as 0.
+
+    Of a few directions the smaller of two parts is mostly the sampling noise of the larger one.
+    """
     (a, b), (c, d) = rows
     determinant = a * d - b * c
     A, B = (found[0] * d - b * found[1]) / determinant, (a * found[1] - found[0] * c) / determinant
-    if A < 0:
-        return 0.0, max(found[0] / b, found[1] / d)
-    return (A, B) if B >= 0 else (max(found[0] / a, found[1] / c), 0.0)
+    if B * d < HALF * found[1]:
+        return found[0] / a, 0.0
+    return (A, B) if A * a >= HALF * found[0] else (0.0, found[1] / d)
 
 
 def better(found: Mapping[float, float], eps: float) -> float:
