@@ -69,12 +69,12 @@ def late(x: float) -> float:
 
 
 @pytest.mark.parametrize("law", [light, heavy])
-@pytest.mark.parametrize("noise", [0.02, 0.1, 0.25])
+@pytest.mark.parametrize("noise", [0.02, 0.2])
 @pytest.mark.parametrize(("config", "name", "n"), [(FIRST, "loss_p", 200), (BILEVEL, "loss_s", 60)])
 def test_noise_is_never_said_to_jump(
     config: Config, name: str, n: int, noise: float, law: Callable[..., float]
 ) -> None:
-    found = [said(config, name, values) for values in drawn(constant, noise, n, 25, law)]
+    found = [said(config, name, values) for values in drawn(constant, noise, n, 12, law)]
     assert sum(f"jumps {name}" in one for one in found) == 0
 
 
@@ -84,20 +84,20 @@ def test_a_falling_curve_is_neither_flat_nor_said_to_jump(curve: Curve) -> None:
         said(config, "loss_p", values)
         for config, n in ((FIRST, 200), (BILEVEL, 60))
         for noise, law in ((0.02, light), (0.1, heavy), (0.2, light))
-        for values in drawn(curve, noise, n, 12, law)
+        for values in drawn(curve, noise, n, 6, law)
     ]
-    assert sum(map(bool, found)) <= 1, [one for one in found if one]  # of 72
+    assert sum(map(bool, found)) <= 1, [one for one in found if one]  # of 36
 
 
 @pytest.mark.parametrize("curve", [falling, straight, late])
 def test_nor_a_falling_curve_of_zeroth_order(curve: Curve) -> None:
-    assert sum(bool(said(MEZO, "A", values)) for values in drawn(curve, 0.2, 1200, 6)) == 0
+    assert sum(bool(said(MEZO, "A", values)) for values in drawn(curve, 0.2, 1200, 3)) == 0
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1])
 def test_a_flat_loss_is_seen_and_the_rate_to_try_is_named(noise: float) -> None:
-    found = [said(FIRST, "loss_p", values) for values in drawn(constant, noise, 200, 20)]
-    assert sum("flat loss_p" in one for one in found) >= 15
+    found = [said(FIRST, "loss_p", values) for values in drawn(constant, noise, 200, 12)]
+    assert sum("flat loss_p" in one for one in found) >= 8
     text = next(one["flat loss_p"] for one in found if one)
     assert "the loss of p is flat" in text and "--method.lr_p 0.0015 (it is 0.0005)" in text and "--auto-lr" in text
 

@@ -46,6 +46,9 @@ CASES: dict[str, dict[str, Any]] = {
     "addax": {"method.name": "addax", "method.lr_theta": 1e-4},
     "sketch": SKETCH | {"method.name": "sketch"},
 }  # fmt: skip
+SLOW = {
+    "bilevel, follow", "bilevel, lambda 0", "bilevel, zeroth order below", "bilevel, prefix", "alternating", "mezo, accuracy", "mezo, in place",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +77,7 @@ def test_every_method_has_a_case() -> None:
     assert {config.build(flags).method.name for flags in CASES.values()} == set(METHODS)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES])
 def test_it_chooses_and_moves_nothing(small: dict[str, Any], folder: str, told: Any, case: str) -> None:
     job = made_job(small, folder, CASES[case])
     before, rng = bits(job), torch.get_rng_state()
@@ -138,7 +141,7 @@ def test_test_rows_are_not_read(small: dict[str, Any], folder: str, told: Any) -
     tune.choose(job, (), told)
 
 
-@pytest.mark.parametrize("method", ["bilevel", "first-order"])
+@pytest.mark.parametrize("method", ["bilevel", pytest.param("first-order", marks=pytest.mark.slow)])
 def test_a_run_with_it_is_the_run_given_what_it_chose(
     bare: None, small: dict[str, Any], folder: str, tmp_path: Path, method: str, told: Any
 ) -> None:
