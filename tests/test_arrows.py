@@ -44,6 +44,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "experiment": {
         "bench", "config", "core", "evaluate", "job", "loop", "memory", "methods", "models", "report", "run", "saved", "scoring", "settled", "tasks",
     },
+    "tune": {"config", "core", "job", "methods", "models"},
     "bench": {
         "adapters", "cap", "checkpoints", "config", "core", "evaluate", "job", "loop", "memory", "methods", "models",
         "objectives", "problem", "run", "scoring", "settled", "sources", "tasks", "tensorfile",

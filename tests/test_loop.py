@@ -192,6 +192,26 @@ def test_a_run_that_measures_losses_alone_tells_the_loss_before_training(folder:
     assert f"{result['loss']:.4g}" in note
 
 
+def test_advice_is_said_once_and_stands_in_the_metrics_and_the_card(
+    folder: str, home: Path, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = loop.advice.Advice("flat loss_p", "the loss of p is flat")
+    monkeypatch.setattr(loop.advice, "due", lambda k: k > 1)
+    monkeypatch.setattr(loop.advice, "of_steps", lambda rows, config: [flat] if len(rows) > 1 else [])
+    run = started(folder, home, "run", told)
+    given = [row for row in read_metrics(run.metrics) if row["kind"] == "advice"]
+    assert given == [{"kind": "advice", "step": 2, **vars(flat)}] and told.notes.count(flat.text) == 1
+    assert "- step 2: the loss of p is flat" in run.card.read_text()
+    shutil.rmtree(run.checkpoints / "step-000004")
+    run.eval.unlink()
+    before = run.metrics.read_text()
+    loop.resume(run, told)
+    assert told.notes.count(flat.text) == 1, "it was said before step 2 was saved"
+    assert [row["kind"] for row in read_metrics(run.metrics)] == [
+        json.loads(row)["kind"] for row in before.splitlines()
+    ]
+
+
 def test_resuming_a_finished_run_changes_nothing(run: RunFolder, told: Any) -> None:
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p != run.lock}
     loop.resume(run, told)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
-from zofo import cap, checkpoints, config, models, settled
+from zofo import cap, checkpoints, config, models, settled, tune
 from zofo.checkpoints import Progress
 from zofo.config import Config
 from zofo.job import Job, Prepared, adapter_of, assemble, described, environment, prepare, recorded, same_rows, written
@@ -19,7 +19,8 @@ from zofo.memory import resident, taken
 from zofo.methods import table
 from zofo.methods.state import Report, State
 from zofo.methods.table import METHODS
-from zofo.report import card, history, plots, words
+from zofo.report import advice, card, history, plots, words
+from zofo.report.advice import Advice
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
 from zofo.run import folder, seam
@@ -47,7 +48,7 @@ class Show(Protocol):
 
 @dataclass
 class Running:
-    """A job with its open run folder: what the phases of the loop share. `standing`: bytes taken before training."""
+    """A job with its open run folder: what the phases of the loop share. `standing`: bytes taken before training; `said`: advice."""
 
     job: Job
     run: RunFolder
@@ -57,6 +58,7 @@ class Running:
     show: Show
     gauge: resident.Gauge
     standing: int = 0
+    said: set[str] = field(default_factory=set)
 
     @property
     def settings(self) -> config.RunConfig:
@@ -121,6 +123,17 @@ def record(r: Running, state: State, report: Report, progress: Progress) -> None
     r.show.step(row, r.settings.steps)
     for note in report.notes:
         r.show.note(note)
+    if advice.due(state.k):
+        advise(r, state.k, advice.of_steps(read_metrics(r.run.metrics), r.job.config))
+
+
+def advise(r: Running, k: int, found: Iterable[Advice]) -> None:
+    """Say what is wrong with the run, each thing once, and write it to the metrics."""
+    for one in found:
+        if one.about not in r.said:
+            r.said.add(one.about)
+            r.metrics.append({"kind": "advice", "step": k, **vars(one)})
+            r.show.note(one.text)
 
 
 def contestants(job: Job, part: str) -> dict[str, str | None]:
@@ -164,6 +177,7 @@ def validate(r: Running, state: State, progress: Progress) -> Progress:
     resident.settle()  # what scoring took is not a step's
     r.metrics.append(row)
     r.show.validation(row)
+    advise(r, state.k, advice.of_validation(row, r.job.config))
     return progress
 
 
@@ -262,14 +276,19 @@ def named(settings: Config, given: Collection[str]) -> Config:
     return settings.model_copy(update={"run": settings.run.model_copy(update={"name": name})})
 
 
-def start(settings: Config, given: Collection[str] = (), show: Show | None = None) -> dict[str, Any]:
+def start(
+    settings: Config, given: Collection[str] = (), show: Show | None = None, auto_lr: bool = False
+) -> dict[str, Any]:
     """Make a new run folder and train in it; returns the results and where they are.
 
+    Args: given, the keys that the user gave; auto_lr, choose rates and probe size that were not given by probing (`zofo.tune`).
     Raises: BadInput before anything is written for bad options, model, task or an existing folder.
     """
     show = show or Quiet()
     settings = named(settings, given)
     folder.refuse_begun(RunFolder(Path(settings.run.dir) / folder.check_name(settings.run.name)))
+    if auto_lr:
+        tune.refuse(settings)
     prepared = prepare(settings, given)
     settings, left = untested(settings, prepared)
     settings, chosen = settled.types(settings, prepared.task)
@@ -278,6 +297,8 @@ def start(settings: Config, given: Collection[str] = (), show: Show | None = Non
     job, chosen = settled.stacked(assembled(settings, prepared, show))
     for note in chosen:
         show.note(note)
+    if auto_lr:
+        job = tune.choose(job, given, show)
     run = folder.create(settings.run.dir, settings.run.name)
     with lock(run):
         folder.refuse_begun(run)  # two starts may have raced to here
@@ -337,6 +358,7 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
         stack.callback(rows.close)
         stack.callback(steps.close)
         r = Running(job, run, steps, rows, stop, show, resident.of(next(job.model.parameters()).device))
+        r.said = {row["about"] for row in history.advice(read_metrics(run.metrics))}
         zero_shot(r)
         if finished(r, state, progress) and concluded(r):
             show.note("this run is finished")
@@ -367,11 +389,12 @@ def train(
     *,
     config_file: str | None = None,
     show: Show | None = None,
+    auto_lr: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Fine-tune a model on a task, as `zofo train` does; returns the results and the run's folder.
 
-    Args: model, task, preset, config_file, as on the command line; options, by dotted key with `__` for
+    Args: model, task, preset, config_file, auto_lr, as on the command line; options, by dotted key with `__` for
     the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, channel, objective, memory_cap, mixture.
     Raises: BadInput. Cost: see the method's docstring.
     """
@@ -380,4 +403,4 @@ def train(
     short |= {"batch": "data.batch", "dtype": "model.dtype", "shots": "data.shots", "objective": "method.objective"}
     flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
     flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}
-    return start(*config.resolve(flags, preset, config_file), show)
+    return start(*config.resolve(flags, preset, config_file), show, auto_lr)

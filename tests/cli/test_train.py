@@ -30,16 +30,17 @@ def test_the_configuration_and_the_typed_keys_reach_the_loop(cli, monkeypatch) -
 
     seen: dict[str, Any] = {}
 
-    def start(config: Config, given: frozenset[str], show: object) -> dict[str, Any]:
-        seen.update(config=config, given=given, show=show)
+    def start(config: Config, given: frozenset[str], show: object, auto_lr: bool) -> dict[str, Any]:
+        seen.update(config=config, given=given, show=show, auto_lr=auto_lr)
         return {}
 
     monkeypatch.setattr(zofo.loop, "start", start)
     status, _, err = train_words(cli, "--method.T", "3", "--steps", "4")
     assert status == 0, err
-    assert seen["config"].method.T == 3 and seen["config"].run.steps == 4
+    assert seen["config"].method.T == 3 and seen["config"].run.steps == 4 and not seen["auto_lr"]
     assert seen["given"] == {"model.name", "data.task", "method.T", "run.steps"}
     assert all(hasattr(seen["show"], name) for name in ("note", "phase", "step", "validation", "done"))
+    assert train_words(cli, "--auto-lr")[0] == 0 and seen["auto_lr"]
 
 
 def train_words(cli, *more: str) -> tuple[int, str, str]:

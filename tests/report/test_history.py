@@ -38,7 +38,7 @@ def test_lag(p: float, s: float, lags: bool) -> None:
 
 
 def test_the_lag_is_that_of_the_first_metric_and_names_it() -> None:
-    s = {"n": 9, "loss": 0.2, "f1": 0.8, "f1_se": 0.1, "em": 0.5, "em_se": 0.1}
+    s = {"n": 9, "loss": 0.2, "f1": 0.8, "f1_se": 0.01, "em": 0.5, "em_se": 0.1}
     told = history.lag({"step": 7, "p": {**s, "f1": 0.7}, "s": s})
     assert told is not None and "by 10 points of validation F1 at step 7" in told
     assert history.lag({"step": 7, "p": {**s, "em": 0.1}, "s": s}) is None

@@ -19,6 +19,14 @@ def train(
     *,
     preset: Annotated[str | None, Parameter(metavar="NAME", help="preset to begin with (`zofo ls presets`)")] = None,
     config: Annotated[str | None, Parameter(metavar="FILE", help="YAML file laid over the preset")] = None,
+    auto_lr: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="before the run, choose probe size and rates that are not given, by probing",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, Parameter(negative=(), show_default=False, help="say what would be done, and stop")
     ] = False,
@@ -27,16 +35,16 @@ def train(
     wanted, given = resolve(flags, preset, config)
     check(wanted, given)
     if dry_run:
-        return rehearse(wanted, given)
+        return rehearse(wanted, given, auto_lr)
     from zofo import loop
     from zofo.report.terminal import Reporter
 
     with Reporter(seconds=wanted.run.seconds) as show:
-        loop.start(wanted, given, show)
+        loop.start(wanted, given, show, auto_lr)
     return 0
 
 
-def rehearse(config: Config, given: Collection[str]) -> int:
+def rehearse(config: Config, given: Collection[str], auto_lr: bool = False) -> int:
     """Print the resolved configuration, the splits, examples and sizes. Loads no weights, writes no run."""
     from zofo import cap, loop, models, objectives
     from zofo.cli import memory, mixture
@@ -48,6 +56,8 @@ def rehearse(config: Config, given: Collection[str]) -> int:
     ready = loop.prepare(config, given)
     line("# configuration")
     line(dump(config).rstrip())
+    if auto_lr:
+        line("note: --auto-lr would choose the probe size and the rates that were not given")
     task = ready.task
     line("\n# task")
     if ready.members:

@@ -61,3 +61,8 @@ def objective(problem: Problem, state: State, source: Source) -> Objective:
     part = "long" if problem.config.short_tokens else "all"
     problem.model.eval()
     return losses.terms(problem, [(None, source.batch(part, "zeroth", state.k, problem.config.accumulate_upper))])
+
+
+def weights(problem: Problem, state: State) -> list[float]:
+    """The weights of the objective's terms: one term."""
+    return [1.0]

@@ -206,6 +206,11 @@ def objective(problem: Problem, state: State, source: Source) -> Objective:
     return seen(problem, todo, draw(problem, state, source)[1])
 
 
+def weights(problem: Problem, state: State) -> list[float]:
+    """The weights of the objective's terms in G."""
+    return [term.weight for term in plan(problem.config, lam_at(problem.config, state.k, problem.steps)).terms]
+
+
 def backwards(
     problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]
 ) -> tuple[Slope | None, Estimate[SketchGrad] | None]:

@@ -61,3 +61,8 @@ def objective(problem: Problem, state: State, source: Source) -> Objective:
     batch = source.batch("all", "train", state.k, problem.config.accumulate_upper)
     problem.model.eval()
     return losses.terms(problem, [(None if problem.slots is None else "p", batch)])
+
+
+def weights(problem: Problem, state: State) -> list[float]:
+    """The weights of the objective's terms: one term."""
+    return [1.0]

@@ -47,3 +47,8 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
 def objective(problem: Problem, state: State, source: Source) -> Objective:
     """What a zeroth-order step looks at: the loss of its batch, with p."""
     return mezo.objective(problem, state, source)
+
+
+def weights(problem: Problem, state: State) -> list[float]:
+    """The weights of the objective's terms: one term."""
+    return mezo.weights(problem, state)

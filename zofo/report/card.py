@@ -129,7 +129,7 @@ def render(
         f"## Base model\n\n{base(environment)}",
         f"## Data\n\n{data(splits)}",
         f"## Method\n\n{method(config)}",
-        f"## Training\n\n{training(config, environment, totals, evaluation.get('memory', {}))}",
+        f"## Training\n\n{training(config, environment, totals, evaluation.get('memory', {}))}{advised(metrics)}",
         f"## Results\n\n{results(evaluation)}",
         f"## Which adapter is used\n\n{choice(config, evaluation, metrics)}",
         f"## How to use it\n\n{usage(name, config)}",
@@ -233,6 +233,12 @@ def training(
         ("machine", f"{', '.join(place)} threads"),
     ]
     return f"{grid(('what', 'value'), rows)}\n\n`curves.png` shows losses, gap and validation scores."
+
+
+def advised(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """What the run said on the way, where it said something."""
+    given = "".join(f"\n- step {row['step']}: {row['text']}" for row in history.advice(metrics))
+    return f"\n\nWhat the run said of itself on the way:\n{given}" if given else ""
 
 
 def taken(memory: Mapping[str, Any]) -> list[tuple[str, str]]:

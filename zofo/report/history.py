@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from zofo.report.words import SLOTS, named, number, primary
 
 Row = Mapping[str, Any]
 LAG = 0.05
-"""How far p's validation score may lie below s's before the run says so."""
+"""How far p's validation score may lie below s's before the run says so; and three standard errors of the difference, where those are known."""
 
 
 def steps(rows: Iterable[Row]) -> list[Row]:
@@ -48,7 +49,7 @@ def series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
 
 
 def lag(row: Row) -> str | None:
-    """A sentence when p's score lies more than 5 points below s's in a validation, else None."""
+    """A sentence when p's score lies more than 5 points (and three standard errors) below s's in a validation, else None."""
     p, s = row.get("p"), row.get("s")
     if not isinstance(p, Mapping) or not isinstance(s, Mapping):
         return None
@@ -56,7 +57,8 @@ def lag(row: Row) -> str | None:
     if metric is None:
         return None
     behind = (number(s.get(metric)) or 0.0) - (number(p.get(metric)) or 0.0)
-    if not behind > LAG:
+    errors = (number(scores.get(f"{metric}_se")) or 0.0 for scores in (p, s))
+    if not behind > max(LAG, 3 * math.hypot(*errors)):
         return None
     return (
         f"p lags behind s by {100 * behind:.0f} points of validation {named(metric)} at step {row.get('step')}: "
@@ -74,6 +76,11 @@ def still(rows: Iterable[Row]) -> str | None:
         f"c was exactly 0 in {zero} of {len(found)} steps: the probes changed no answer, and theta did not move there; "
         "raise --batch, --method.eps or --method.q, or take a loss as the objective"
     )
+
+
+def advice(rows: Iterable[Row]) -> list[Row]:
+    """The rows of advice given on the way."""
+    return [row for row in rows if row.get("kind") == "advice"]
 
 
 def passes(rows: Iterable[Row]) -> tuple[int, int]:

@@ -58,7 +58,6 @@ class Reporter:
         self.bar = Bar(self.out) if (self.out.isatty() if live is None else live) else None
         self.first: tuple[int, float] | None = None  # a step, and the training time at its end, to reckon the rate from
         self.said: tuple[int, float] | None = None  # step and time of the last plain line
-        self.lagged = False
         self.of = 0
 
     def __enter__(self) -> Reporter:
@@ -123,16 +122,12 @@ class Reporter:
         return max(0.0, min(steps, budget) if self.seconds else steps)
 
     def validation(self, row: Mapping[str, Any]) -> None:
-        """Show a validation; say once when p lags behind s."""
+        """Show a validation."""
         by = str(row.get("by", "loss"))
         measure = by if by in LOSSES else "loss"
         parts = [f"{slot} {scored(row[slot], measure)}" for slot in history.slots(row)]
         parts += ["best so far"] if row.get("best") else []
         self.line(f"step {row['step']}{f' of {self.of}' if self.of else ''}  validation  " + "  ".join(parts))
-        behind = history.lag(row)
-        if behind and not self.lagged:
-            self.lagged = True
-            self.note(behind)
 
     def done(self, summary: Mapping[str, Any]) -> None:
         """Show the results on the test rows, and where the run is."""

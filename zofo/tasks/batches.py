@@ -109,7 +109,7 @@ class MixtureBatches:
         size = self.first.rows * micro
         places = self.evenly if self.sampling == "uniform" else self.by_size
         found = [(name, part, k) for name, k in places(part, stream, step * size, size)]
-        return self.cut(found, stream, step)
+        return self.drawn(found, stream, step)
 
     def evenly(self, part: str, stream: str, start: int, size: int) -> list[Place]:
         """Places number start..start+size of a stream that takes the tasks in turn."""
@@ -140,9 +140,13 @@ class MixtureBatches:
         counts = [len(self.members[names[t]].parts[part]) for t, part in zip(tasks, parts, strict=True)]
         rows = draw.integers(0, counts)
         found = [(names[t], part, int(k)) for t, part, k in zip(tasks, parts, rows, strict=True)]
-        return self.cut(found, stream, step)
+        return self.drawn(found, stream, step)
 
-    def cut(self, rows: Sequence[tuple[str, str, int]], stream: str, step: int) -> list[Batch]:
+    def drawn(self, rows: Sequence[tuple[str, str, int]], stream: str, step: int) -> list[Batch]:
         """Micro-batches of rows (task, part, number), each as its task has it or encoded anew."""
         found = [self.members[name].example(part, k, stream, step, at) for at, (name, part, k) in enumerate(rows)]
-        return self.first.cut(found, range(len(found)))
+        return self.cut(found, range(len(found)))
+
+    def cut(self, examples: Sequence[Encoded], index: Sequence[int]) -> list[Batch]:
+        """Micro-batches of the rows named, whatever tasks they are of."""
+        return self.first.cut(examples, index)

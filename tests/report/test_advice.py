@@ -1,0 +1,167 @@
+"""Advice: none from noise or from a curve that falls, and some where a run is flat, jumps, rises, or p lags."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from zofo.config import Config, build
+from zofo.report import advice, history
+
+FIRST = build({"method.name": "first-order", "run.steps": 200})
+BILEVEL = build({"run.steps": 60})
+MEZO = build({"method.name": "mezo", "run.steps": 1200})
+Curve = Callable[[float], float]
+
+
+def rows(values: list[float], name: str) -> list[dict[str, Any]]:
+    return [{"kind": "step", "step": k, name: value} for k, value in enumerate(values, 1)]
+
+
+def said(config: Config, name: str, values: list[float]) -> dict[str, str]:
+    """All that a run would say on its way."""
+    found: dict[str, str] = {}
+    steps = rows(values, name)
+    for k in filter(advice.due, range(1, len(values) + 1)):
+        for one in advice.of_steps(steps[:k], config):
+            found.setdefault(one.about, one.text)
+    return found
+
+
+def heavy(draw: random.Random) -> float:
+    """Unit noise with a long upper tail: a batch that is hard now and then."""
+    return (math.exp(draw.gauss(0, 1)) - math.exp(0.5)) / 2.16
+
+
+def light(draw: random.Random) -> float:
+    return draw.gauss(0, 1)
+
+
+def drawn(curve: Curve, noise: float, n: int, seeds: int, law: Callable[..., float] = light) -> Iterator[list[float]]:
+    for seed in range(seeds):
+        draw = random.Random(seed)
+        yield [curve(k / n) + noise * law(draw) for k in range(n)]
+
+
+def constant(x: float) -> float:
+    return 0.7
+
+
+def falling(x: float) -> float:
+    return 0.2 + 0.5 * math.exp(-4 * x)
+
+
+def at_once(x: float) -> float:
+    return 0.2 + 0.5 * math.exp(-40 * x)
+
+
+def straight(x: float) -> float:
+    return 0.7 - 0.5 * x
+
+
+def late(x: float) -> float:
+    return 0.7 if x < 0.2 else falling(1.5 * (x - 0.2))
+
+
+@pytest.mark.parametrize("law", [light, heavy])
+@pytest.mark.parametrize("noise", [0.02, 0.2])
+@pytest.mark.parametrize(("config", "name", "n"), [(FIRST, "loss_p", 200), (BILEVEL, "loss_s", 60)])
+def test_noise_is_never_said_to_jump(
+    config: Config, name: str, n: int, noise: float, law: Callable[..., float]
+) -> None:
+    found = [said(config, name, values) for values in drawn(constant, noise, n, 12, law)]
+    assert sum(f"jumps {name}" in one for one in found) == 0
+
+
+@pytest.mark.parametrize("curve", [falling, at_once, straight, late])
+def test_a_falling_curve_is_neither_flat_nor_said_to_jump(curve: Curve) -> None:
+    found = [
+        said(config, "loss_p", values)
+        for config, n in ((FIRST, 200), (BILEVEL, 60))
+        for noise, law in ((0.02, light), (0.1, heavy), (0.2, light))
+        for values in drawn(curve, noise, n, 6, law)
+    ]
+    assert sum(map(bool, found)) <= 1, [one for one in found if one]  # of 36
+
+
+@pytest.mark.parametrize("curve", [falling, straight, late])
+def test_nor_a_falling_curve_of_zeroth_order(curve: Curve) -> None:
+    assert sum(bool(said(MEZO, "A", values)) for values in drawn(curve, 0.2, 1200, 3)) == 0
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1])
+def test_a_flat_loss_is_seen_and_the_rate_to_try_is_named(noise: float) -> None:
+    found = [said(FIRST, "loss_p", values) for values in drawn(constant, noise, 200, 12)]
+    assert sum("flat loss_p" in one for one in found) >= 8
+    text = next(one["flat loss_p"] for one in found if one)
+    assert "the loss of p is flat" in text and "--method.lr_p 0.0015 (it is 0.0005)" in text and "--auto-lr" in text
+
+
+def test_theta_by_zeroth_order_is_given_more_time_and_other_advice() -> None:
+    (values,) = drawn(constant, 0.1, 1200, 1)
+    assert said(MEZO, "A", values[:380]) == {}
+    text = said(MEZO, "A", values)["flat A"]
+    assert "zeroth order needs thousands of steps" in text and "--method.lr_theta 3e-06" in text and "--batch" in text
+
+
+def test_theta_above_an_adapter_is_judged_by_no_loss() -> None:
+    (values,) = drawn(constant, 0.1, 200, 1)
+    steps = [{**row, "loss_p": 0.5 - 0.002 * row["step"]} for row in rows(values, "A")]
+    assert list(advice.of_steps(steps, BILEVEL)) == []
+
+
+JUMPS: dict[str, Curve] = {
+    "diverges": lambda x: 0.7 * math.exp(4 * x),
+    "falls, then diverges": lambda x: 0.7 - 0.8 * x if x < 0.45 else 0.34 + 4 * (x - 0.45),
+    "two teeth": lambda x: 0.9 if round(200 * x) % 2 else 0.3,
+    "long teeth": lambda x: 0.4 + 0.4 * (5 * x % 1),
+    "not finite": lambda x: math.nan if round(200 * x) % 10 == 0 else 0.7,
+}
+
+
+@pytest.mark.parametrize("case", JUMPS)
+def test_a_rate_that_is_too_high_is_seen_and_a_lower_one_named(case: str) -> None:
+    found = [said(FIRST, "loss_p", values) for values in drawn(JUMPS[case], 0.1, 200, 8)]
+    assert sum("jumps loss_p" in one for one in found) == 8
+    assert not any("flat loss_p" in one for one in found if case != "not finite")
+    assert all("--method.lr_p 0.00017 (it is 0.0005)" in one["jumps loss_p"] for one in found)
+
+
+def test_a_loss_near_zero_has_no_room_to_fall() -> None:
+    assert said(FIRST, "loss_p", [0.01 + 0.001 * (k % 3) for k in range(200)]) == {}
+
+
+def test_what_is_judged_by_which_rate() -> None:
+    def names(**flags: Any) -> list[tuple[str, str, bool]]:
+        config = build({key.replace("__", "."): value for key, value in flags.items()})
+        return [(level.name, level.option, level.slow) for level in advice.levels(config)]
+
+    assert names()[:2] == [("loss_p", "lr_p", False), ("loss_s", "lr_s", False)]
+    assert ("A", "lr_theta", True) in names(method__name="mezo")
+    assert ("A", "lr_theta", False) in names(method__name="sketch", method__rule="adam")
+    assert ("loss_theta", "lr_theta", False) in names(method__name="addax")
+    assert names(method__lower="zeroth-order")[0] == ("loss_p", "lr_p", True)
+    assert names(method__name="first-order", method__lr_p=0.0) == [], "off"
+
+
+def test_steps_are_looked_at_less_and_less_often() -> None:
+    found = [k for k in range(1, 10001) if advice.due(k)]
+    assert found[0] == 10 and len(found) < 40
+    assert all(b <= 1.3 * a + 1 for a, b in itertools.pairwise(found))
+
+
+def test_p_that_lags_is_told_with_what_to_change() -> None:
+    row = {"step": 7, "p": {"accuracy": 0.6, "accuracy_se": 0.02}, "s": {"accuracy": 0.8, "accuracy_se": 0.02}}
+    (found,) = advice.of_validation(row, BILEVEL)
+    assert found.about == "lag" and found.text.startswith("p lags behind s by 20 points")
+    assert "--method.lr_p 0.0015 (it is 0.0005)" in found.text and "coupling both, or" not in found.text
+    (found,) = advice.of_validation(row, build({"method.coupling": "outer"}))
+    assert "with --method.coupling both, or" in found.text
+    few = {slot: {**row[slot], "accuracy_se": 0.1} for slot in "ps"}  # type: ignore[dict-item]
+    assert list(advice.of_validation({"step": 7, **few}, BILEVEL)) == [], "noise of a few rows"
+    assert history.lag(row) is not None

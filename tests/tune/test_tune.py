@@ -1,0 +1,175 @@
+"""`--auto-lr` over the table of methods: finite positive choices, nothing moved, what was given kept, the same run as by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from zofo import config, loop, tune
+from zofo.config import resolve
+from zofo.job import Job, assemble, prepare
+from zofo.methods.table import METHODS
+from zofo.run.folder import RunFolder
+from zofo.settled import plain
+from zofo.tune import along, pick, trial
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from killing import picture
+
+SKETCH = {"method.rule": "normalised", "method.noise": "rademacher", "method.rank": 4, "method.lr_theta": 0.1}
+CASES: dict[str, dict[str, Any]] = {
+    "bilevel": {},
+    "bilevel, outer": {"method.coupling": "outer"},
+    "bilevel, follow": {"method.coupling": "follow"},
+    "bilevel, lambda 0": {"method.lam": 0.0},
+    "bilevel, zeroth order below": {"method.lower": "zeroth-order"},
+    "bilevel, sketch": SKETCH | {"method.upper": "sketch", "method.T": 2},
+    "bilevel, prefix": {"adapter.kind": "prefix"},
+    "alternating": {"method.s": "off"},
+    "mezo": {"method.name": "mezo"},
+    "mezo, forward, scalar-adaptive": {
+        "method.name": "mezo", "method.rule": "scalar-adaptive", "method.estimator": "forward", "method.q": 2
+    },
+    "mezo, in place": {"method.name": "mezo", "method.probe": "inplace"},
+    "mezo, lora": {"method.name": "mezo", "method.tune": "adapter"},
+    "mezo, accuracy": {"method.name": "mezo", "method.objective": "accuracy"},
+    "first-order": {"method.name": "first-order"},
+    "first-order, full": {"method.name": "first-order", "method.tune": "full", "method.lr_theta": 1e-4},
+    "two-stage": {"method.name": "two-stage"},
+    "addax": {"method.name": "addax", "method.lr_theta": 1e-4},
+    "sketch": SKETCH | {"method.name": "sketch"},
+}  # fmt: skip
+SLOW = {
+    "bilevel, follow", "bilevel, lambda 0", "bilevel, zeroth order below", "bilevel, prefix", "alternating", "mezo, accuracy", "mezo, in place",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short trials, few directions: what is tested does not hang on their number."""
+    monkeypatch.setattr(trial, "STEPS", 4)
+    monkeypatch.setattr(trial, "FEW", 2)
+    monkeypatch.setattr(trial, "BELOW", 2)
+    monkeypatch.setattr(pick, "MOST", 2)
+    monkeypatch.setattr(along, "DIRECTIONS", 2)
+
+
+def bits(job: Job) -> dict[str, torch.Tensor]:
+    """Every weight and adapter, by its bits."""
+    named = job.model.state_dict(keep_vars=True)
+    return {name: t.detach().clone().view(torch.int32) for name, t in named.items() if t.dtype == torch.float32}
+
+
+def made_job(small: dict[str, Any], folder: str, flags: dict[str, Any]) -> Job:
+    settings, given = resolve(small | {"model.name": folder} | flags)
+    settings = plain(settings)
+    return assemble(settings, prepare(settings, given))
+
+
+def test_every_method_has_a_case() -> None:
+    assert {config.build(flags).method.name for flags in CASES.values()} == set(METHODS)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES])
+def test_it_chooses_and_moves_nothing(small: dict[str, Any], folder: str, told: Any, case: str) -> None:
+    job = made_job(small, folder, CASES[case])
+    before, rng = bits(job), torch.get_rng_state()
+    active = job.slots.model.active_adapter if job.slots is not None else None
+    found = tune.choose(job, {"data.task"}, told)
+    after = bits(job)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(rng, torch.get_rng_state())
+    assert job.slots is None or job.slots.model.active_adapter == active
+    open_ = tune.free(job, ())
+    assert open_, "something was to be chosen"
+    for name in tune.OPTIONS:
+        value, was = getattr(found.config.method, name), getattr(job.config.method, name)
+        assert 0 < value < 10 if name in open_ else value == was
+    rest = {name: value for name, value in found.config.method.model_dump().items() if name not in tune.OPTIONS}
+    assert rest == {key: value for key, value in job.config.method.model_dump().items() if key not in tune.OPTIONS}
+    assert found.problem.config == found.config.method
+    assert any("forward and" in note and "no budget counts" in note for note in told.notes)
+
+
+def test_nothing_moved_after_an_exception_either(
+    small: dict[str, Any], folder: str, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = made_job(small, folder, SKETCH | {"method.name": "sketch"})
+    before, real = bits(job), trial.looked
+    calls: list[str] = []
+
+    def dying(*args: Any) -> Any:
+        calls.append("look")
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(trial, "looked", dying)
+    with pytest.raises(KeyboardInterrupt):
+        tune.choose(job, (), told)
+    after = bits(job)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_was_given_or_is_off_is_kept_and_not_probed(small: dict[str, Any], folder: str, told: Any) -> None:
+    flags = {"method.lr_s": 3e-3, "method.eps": 2e-3, "method.lr_theta": 0.0}
+    job = made_job(small, folder, flags)
+    assert tune.free(job, {"method.lr_s", "method.eps"}) == ["lr_p"]
+    found = tune.choose(job, {"method.lr_s", "method.eps"}, told).config.method
+    assert (found.lr_s, found.eps, found.lr_theta) == (3e-3, 2e-3, 0.0)
+    told.notes.clear()
+    assert tune.choose(job, {"method.lr_s", "method.lr_p", "method.eps"}, told) is job
+    assert "nothing to choose" in told.notes[0]
+
+
+def test_adam_above_is_refused_in_a_sentence(small: dict[str, Any], folder: str, told: Any) -> None:
+    job = made_job(small, folder, {"method.name": "mezo", "method.rule": "adam"})
+    assert tune.choose(job, {"method.eps"}, told).config.method.lr_theta == job.config.method.lr_theta
+    assert any("rule adam" in note and "kept" in note for note in told.notes)
+
+
+def test_test_rows_are_not_read(small: dict[str, Any], folder: str, told: Any) -> None:
+    job = made_job(small, folder, {"method.name": "first-order"})
+    del job.prepared.encoded["test"]
+    tune.choose(job, (), told)
+
+
+@pytest.mark.parametrize("method", ["bilevel", pytest.param("first-order", marks=pytest.mark.slow)])
+def test_a_run_with_it_is_the_run_given_what_it_chose(
+    bare: None, small: dict[str, Any], folder: str, tmp_path: Path, method: str, told: Any
+) -> None:
+    flags = small | {"model.name": folder, "run.dir": str(tmp_path), "run.threads": 1, "run.steps": 3, "method.T": 2}
+    flags |= {"method.name": method, "run.eval_every": 2, "run.save_every": 2}
+    flags = {key: value for key, value in flags.items() if key != "method.T" or method == "bilevel"}
+    threads = torch.get_num_threads()
+    loop.start(*resolve(flags | {"run.name": "auto"}), told, auto_lr=True)
+    auto = RunFolder(tmp_path / "auto")
+    chosen = config.load(auto.config)
+    names = [f"method.{name}" for name in tune.OPTIONS if f"method.{name}" in tune.table.effective(chosen)]
+    flat = config.flatten(chosen.model_dump(), "")
+    assert any(note.startswith("--auto-lr:") for note in told.notes)
+    loop.start(*resolve(flags | {"run.name": "hand"} | {name: flat[name] for name in names}), told)
+    hand = RunFolder(tmp_path / "hand")
+    one, two = yaml.safe_load(auto.config.read_text()), yaml.safe_load(hand.config.read_text())
+    assert one.pop("run") | {"name": ""} == two.pop("run") | {"name": ""} and one == two
+    assert picture(auto) == picture(hand)
+    told.notes.clear()
+    loop.resume(auto, told)
+    assert not any("--auto-lr" in note for note in told.notes)
+    torch.set_num_threads(threads)
+    assert json.loads(auto.eval.read_text())["step"] >= 1
+
+
+def test_a_trial_finds_that_a_rate_diverges(made: Callable[..., Job], folder: str) -> None:
+    at = trial.bench(made(folder, method__name="first-order", method__optimizer="sgd", method__clip=0.0))
+    found = trial.run(at, {"lr_p": 1e30}, ["p"])
+    assert found.losses["p"] is None
+    good = trial.run(at, {"lr_p": 1e-3}, ["p"]).losses["p"]
+    assert good is not None and len(good) == 4

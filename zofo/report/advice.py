@@ -1,0 +1,208 @@
+"""What a run says while it goes on: its loss is flat, it jumps or rises, p lags behind s; and which option to change, to what.
+
+Losses of steps are noisy, so nothing is said of noise. A level is *flat* where no beginning of it lies above the
+rest by two standard errors, a straight line through it falls by less than one, and a fall of `FALL` of the loss is excluded
+by two. It *jumps* where losses turn at each step more often than chance has it (von Neumann's ratio), or the means of
+blocks rise by `RISE` standard errors and by a part of the loss itself. theta by zeroth order below or beside an adapter is judged by no loss: its part in the fall is too small.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zofo.config import Config
+from zofo.methods import table
+from zofo.report import history
+from zofo.report.words import number
+
+Row = Mapping[str, Any]
+FALL = 0.3  # of the loss, from the first step to the last: what is called flat has fallen by less
+LOW = 0.05  # nats: a loss below that has no room to fall
+FIRST, SLOW = 30, 300  # steps before a first-order, a zeroth-order level is called flat, and a third of the run
+JUMPY = 5.0  # standard errors of von Neumann's ratio
+RISE = 5.0  # standard errors, that the mean of a block lies above that of an earlier one
+PART = 0.2  # of the loss, the same
+BLOCKS, LEAST = 12, 4  # blocks, and steps in each at least
+TIMES = 3.0  # that a rate is changed by
+KINDS = ("loss_p", "loss_s", "loss_theta", "A")
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What it is about (said once), and the sentence."""
+
+    about: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Level:
+    """A series of losses, what learns by it, its rate's option and value, and whether it goes by zeroth order alone."""
+
+    name: str
+    what: str
+    option: str
+    rate: float
+    slow: bool
+
+
+def due(k: int) -> bool:
+    """Whether steps are looked at after step k: from 10 on, each time that there are a quarter more."""
+    return k >= 10 and int(math.log(k, 1.25)) > int(math.log(k - 1, 1.25))
+
+
+def of_steps(rows: Sequence[Row], config: Config) -> Iterator[Advice]:
+    """Advice from all rows so far. Cost: a pass over them."""
+    steps = history.steps(rows)
+    for level in levels(config):
+        values = losses(steps, level.name)
+        found = restless(level, values) or flat(level, values, config)
+        if found is not None:
+            yield found
+
+
+def of_validation(row: Row, config: Config) -> Iterator[Advice]:
+    """Advice from a validation: p lags behind s."""
+    behind = history.lag(row)
+    if behind is None:
+        return
+    m = config.method
+    first = "--method.coupling both, or " if m.coupling == "outer" else ""
+    yield Advice(
+        "lag",
+        f"{behind}; begin again with {first}--method.lr_p {TIMES * m.lr_p:.2g} (it is {m.lr_p:.2g}), or --auto-lr",
+    )
+
+
+def levels(config: Config) -> list[Level]:
+    """The series that a method's levels are judged by."""
+    m, used = config.method, table.effective(config)
+    above = table.zeroth(m) and not table.exact(config)
+    below = m.lower == "zeroth-order" and "method.lower" in used
+    made = [
+        Level("loss_p", "p", "lr_p", m.lr_p, below),
+        Level("loss_s", "s", "lr_s", m.lr_s, below),
+        Level("loss_theta", "theta", "lr_theta", m.lr_theta, False),
+        Level("A", "theta" if table.moves_theta(config) else "p", "lr_theta", m.lr_theta, above),
+    ]
+    return [level for level in made if f"method.{level.option}" in used and level.rate > 0]
+
+
+def losses(steps: Sequence[Row], name: str) -> list[float]:
+    """A level's losses; of A where no other says more (with an adapter it is p that lowers A)."""
+    others = [kind for kind in KINDS if kind != name] if name == "A" else []
+    found = [number(row.get(name)) for row in steps if not any(kind in row for kind in others)]
+    return [value for value in found if value is not None]
+
+
+def flat(level: Level, values: Sequence[float], config: Config) -> Advice | None:
+    """Advice where a level's loss does not fall."""
+    values = [value for value in values if math.isfinite(value)]
+    n, half = len(values), len(values) // 2
+    if n < least(level, config) or abs(mean(values)) < LOW or not still(values):
+        return None
+    told = f"the loss of {level.what} is flat: {n} steps have not lowered it (mean {mean(values[:half]):.3g} of their first half, {mean(values[half:]):.3g} of their second)"
+    rate = f"--method.{level.option} {TIMES * level.rate:.2g} (it is {level.rate:.2g})"
+    if level.slow:
+        more = "zeroth order needs thousands of steps; to see more in each, raise --batch or --method.q"
+        return Advice(f"flat {level.name}", f"{told}: {more}; or begin again with {rate}, or --auto-lr")
+    return Advice(f"flat {level.name}", f"{told}: begin again with {rate}, or --auto-lr")
+
+
+def least(level: Level, config: Config) -> int:
+    """Steps before a level may be called flat."""
+    third = config.run.steps // 3
+    return max(SLOW, third) if level.slow else max(FIRST, 2 * config.method.warmup, min(third, SLOW))
+
+
+def still(values: Sequence[float]) -> bool:
+    """Whether noise is all that there is: no slow wandering, no beginning above the rest, no slope, and `FALL` excluded."""
+    n = len(values)
+    if turning(values) < 2 - 2 * 2 / math.sqrt(n):
+        return False
+    if any(above(values, cut) for cut in (4, 8, 16, 32, 64, 128, 256, 512) if cut < n // 2):
+        return False
+    fall, error = fallen(values)
+    return fall < error and fall + 2 * error < FALL * abs(mean(values))
+
+
+def above(values: Sequence[float], cut: int) -> bool:
+    """Whether the mean of the first `cut` values lies above that of the rest by two standard errors."""
+    one, two = values[:cut], values[cut:]
+    return mean(one) - mean(two) > 2 * math.sqrt(variance(one) / len(one) + variance(two) / len(two))
+
+
+def fallen(values: Sequence[float]) -> tuple[float, float]:
+    """By how much a straight line through the values falls from the first to the last, and its standard error."""
+    n, middle = len(values), mean(values)
+    square = n * (n * n - 1) / 12
+    slope = sum((t - (n - 1) / 2) * value for t, value in enumerate(values)) / square
+    rest = sum((value - middle - slope * (t - (n - 1) / 2)) ** 2 for t, value in enumerate(values)) / (n - 2)
+    return -slope * (n - 1), math.sqrt(rest / square) * (n - 1)
+
+
+def turning(values: Sequence[float]) -> float:
+    """Von Neumann's ratio: the mean square step over the variance, 2 +- 2 / sqrt(n) for noise, 4 for a saw of two teeth (2 where all are equal)."""
+    spread = variance(values) * (len(values) - 1)
+    return sum((b - a) ** 2 for a, b in itertools.pairwise(values)) / spread if spread > 0 else 2.0
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean."""
+    return math.fsum(values) / len(values)
+
+
+def variance(values: Sequence[float]) -> float:
+    """The variance, unbiased."""
+    middle = mean(values)
+    return math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1)
+
+
+def restless(level: Level, values: Sequence[float]) -> Advice | None:
+    """Advice where a level's loss jumps up and down, or rises, by more than noise."""
+    finite = [value for value in values if math.isfinite(value)]
+    found = broken(values, finite) or saw(finite) or risen(finite)
+    if found is None:
+        return None
+    rate = f"--method.{level.option} {level.rate / TIMES:.2g} (it is {level.rate:.2g})"
+    return Advice(
+        f"jumps {level.name}",
+        f"the loss of {level.what} {found}: the rate is too high; begin again with {rate}, or --auto-lr",
+    )
+
+
+def broken(values: Sequence[float], finite: Sequence[float]) -> str | None:
+    """What to say of losses that are not finite: three, and one in twenty."""
+    lost = len(values) - len(finite)
+    return f"was not finite in {lost} of {len(values)} steps" if lost >= 3 and 20 * lost >= len(values) else None
+
+
+def saw(values: Sequence[float]) -> str | None:
+    """What to say of a loss that turns at each step."""
+    n = len(values)
+    if n < 2 * BLOCKS or turning(values) < 2 + JUMPY * 2 / math.sqrt(n):
+        return None
+    middle, height = mean(values), 2 * math.sqrt(variance(values))
+    told = f"goes up and down from step to step (by {height:.2g}, about {middle:.3g})"
+    return told if height > PART * abs(middle) else None
+
+
+def risen(values: Sequence[float]) -> str | None:
+    """What to say of a loss that rises from a block of steps to a later one by more than its noise, which is that within blocks."""
+    wide = max(LEAST, math.ceil(len(values) / BLOCKS))
+    blocks = [values[i : i + wide] for i in range(0, len(values) - wide + 1, wide)]
+    if len(blocks) < LEAST:
+        return None
+    means = [mean(block) for block in blocks]
+    within = math.sqrt(mean([variance(block) for block in blocks]) / wide)
+    low, rise = means[0], 0.0
+    for value in means:
+        low = min(low, value)
+        rise = max(rise, value - low)
+    if rise <= RISE * math.sqrt(2) * within or rise <= PART * max(abs(low), LOW) or rise <= 0.5 * (means[0] - low):
+        return None
+    return f"rose by {rise:.2g} after it had been at {low:.3g}"
