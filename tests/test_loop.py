@@ -380,8 +380,8 @@ def test_a_run_without_a_name_gets_one_that_is_free(tmp_path: Path) -> None:
 
 
 MIXED: dict[str, Any] = {
-    "data.batch": 4, "data.max_length": 48, "run.steps": 4, "run.eval_every": 2, "run.save_every": 2, "run.threads": 1, "run.keep": 1,
-    "model.dtype": "fp32", "method.stack": "off",
+    "data.batch": 4, "data.max_length": 48, "run.steps": 4, "run.eval_every": 4, "run.save_every": 2, "run.threads": 1, "run.keep": 1,
+    "model.dtype": "fp32",
 }  # fmt: skip
 
 

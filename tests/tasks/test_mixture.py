@@ -119,6 +119,12 @@ def test_a_folder_of_folders_is_a_mixture_of_training_tasks(tmp_path: Path) -> N
     assert mixture.is_one(tmp_path / "all") and not mixture.is_one(tmp_path)
 
 
+def test_any_file_name_makes_a_name(tmp_path: Path) -> None:
+    for word, name in (("_my list", "my-list"), ("\u00e4\u00f6", "mixture"), ("v1.2_a", "v1.2_a")):
+        (tmp_path / f"{word}.yaml").write_text("[reviews]", encoding="utf-8")
+        assert find(tmp_path / f"{word}.yaml").name == name
+
+
 def test_a_yaml_is_told_from_a_tasks(mixed: Path, tmp_path: Path) -> None:
     (tmp_path / "task.yaml").write_text("name: t\ntemplate: '{{ text }}'\n", encoding="utf-8")
     assert (

@@ -158,7 +158,7 @@ def assembled(settings: Config, prepared: job.Prepared, asked: str) -> Job:
 
 def at_start(flags: Mapping[str, Any], preset: str) -> Job:
     """A job at its start, from options over a preset (smollm2-135m on sst2 where nothing else is named)."""
-    named = {"model.name": MODEL, "data.task": "" if "data.train" in flags else TASK}
+    named = {"model.name": MODEL, "data.task": "" if {"data.train", "data.mixture"} & set(flags) else TASK}
     settings = config.build({**named, **config.preset(preset), **flags})
     return assembled(settings, job.prepare(settings, flags, wanted=("f", "p")), f"--preset {preset}")
 

@@ -53,7 +53,7 @@ def started(name: str, flags: Mapping[str, Any], say: Callable[[str], None]) -> 
     file = name.endswith((".yaml", ".yml"))
     held, given = config.resolve(flags, None if file else name, name if file else None)
     named = {"model.name": held.model.name or MODEL}
-    named |= {} if held.data.task or held.data.train else {"data.task": TASK}
+    named |= {} if held.data.mixture or held.data.task or held.data.train else {"data.task": TASK}
     settings = config.build({**config.flatten(held.model_dump(), ""), **named})
     table.check(settings, given)
     return begun(settings, given, lambda note: say(f"{name}: {note}"))
@@ -90,7 +90,7 @@ def main(
     first = next(iter(running.values())).job.config
     return {
         "model": first.model.name,
-        "task": first.data.task or first.data.train,
+        "task": first.data.mixture or first.data.task or first.data.train,
         "batch": first.data.batch,
         "rounds": rounds,
         "steps": steps,

@@ -93,6 +93,11 @@ class Grid(Section):
     against: str = Field("", description="row that the others' differences are taken to")
     reach: list[float] = Field([], description="validation scores whose first time is told, such as 0.8")
     draws: int = Field(4000, ge=100, description="bootstrap draws")
+    cosines: int = Field(
+        0,
+        ge=0,
+        description="keys of z or R at which a bilevel run's last estimate meets the exact gradient (0: not measured)",
+    )
     rows: list[Row] = Field(min_length=1, description="the rows")
 
     @field_validator("options", mode="after")

@@ -193,7 +193,7 @@ def begin(work: Work, cell: Cell) -> Handle:
     """Start a cell's run, or go on with it."""
     if work.store.failed(cell):
         seam.remove(work.store.cells / f"{work.store.name(cell)}.json")
-    order = work.store.order(cell)
+    order = work.store.order(cell, work.grid.cosines)
     return work.launch(order, work.store.logs / f"{order.stem}.txt")
 
 

@@ -81,14 +81,14 @@ class Store:
         record = self.record(cell)
         return record is not None and record["status"] != DONE
 
-    def order(self, cell: Cell) -> Path:
-        """Write what the cell's process is to do; returns the file."""
+    def order(self, cell: Cell, cosines: int = 0) -> Path:
+        """Write what the cell's process is to do (`cosines`: as the grid says); returns the file."""
         name = self.name(cell)
         path = self.jobs / f"{name}.json"
         run = {**cell.config.model_dump(mode="json")["run"], "name": name, "dir": str(self.runs)}
         held = {
             "name": name, "digest": cell.digest, "evaluate": cell.evaluate, "test": not cell.sweep,
-            "config": {**cell.config.model_dump(mode="json"), "run": run},
+            "cosines": 0 if cell.sweep else cosines, "config": {**cell.config.model_dump(mode="json"), "run": run},
             "run": str(self.runs / name), "result": str(self.cells / f"{name}.json"),
         }  # fmt: skip
         write_json(path, held)

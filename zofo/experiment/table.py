@@ -123,6 +123,9 @@ def cost(line: Line, done: Sequence[Record]) -> Entry:
     found["moved"] = mean(
         [r["validation"]["moved"] for r in trained if (r["validation"] or {}).get("moved") is not None]
     )
+    held = [r["cosines"] for r in trained if r.get("cosines")]
+    whole = [c.get("G", c["A"])["mean"] for c in held]  # with lambda 0, G is A
+    found["cosine"] = mean([value for value in whole if value is not None])
     return found
 
 

@@ -10,6 +10,8 @@ from zofo.report.words import duration, figure, named
 
 Made = tuple[str, Sequence[str], list[Sequence[str]]]
 """A title, columns and rows."""
+THETA = (("moved", "theta moved"), ("cosine", "cosine"))
+"""|theta - theta_0| / |theta_0| at the checkpoint, and the cosine of the last estimate of G (lambda 0: of A) with its gradient."""
 
 
 def tables(table: Mapping[str, Any]) -> list[Made]:
@@ -57,14 +59,20 @@ def task(table: Mapping[str, Any], name: str) -> Made:
     rows = [entry for entry in table["rows"] if entry["task"] == name]
     metric = named(next((entry["metric"] for entry in rows if entry["metric"]), None))
     versus = [f"less {table['against']} [95 %]"] if table["against"] else []
+    about = [(key, title) for key, title in THETA if any(entry.get(key) is not None for entry in rows)]
     columns = [
-        "row", f"test {metric}, %", "seeds", *versus, "p", "s", "used", "steps", "seconds", "passes", "s a step", "memory, MB", "notes",
+        "row", f"test {metric}, %", "seeds", *versus, "p", "s", "used", "steps", "seconds", "passes", "s a step", "memory, MB",
+        *(title for _, title in about), "notes",
     ]  # fmt: skip
-    return f"{name}, {table['model']}", columns, [cells(entry, bool(versus)) for entry in rows]
+    return (
+        f"{name}, {table['model']}",
+        columns,
+        [cells(entry, bool(versus), [key for key, _ in about]) for entry in rows],
+    )
 
 
-def cells(entry: Mapping[str, Any], versus: bool) -> list[str]:
-    """A line's cells."""
+def cells(entry: Mapping[str, Any], versus: bool, about: Sequence[str]) -> list[str]:
+    """A line's cells; `about`: what is told of theta."""
     slots, peak = entry["slots"], entry["memory"].get("peak_mb")
     used = " ".join(f"{name} x{count}" if len(entry["used"]) > 1 else name for name, count in entry["used"].items())
     seconds = entry["budgeted_seconds"] if entry["budgeted_seconds"] is not None else entry["seconds"]
@@ -73,7 +81,7 @@ def cells(entry: Mapping[str, Any], versus: bool) -> list[str]:
         entry["row"], score(entry), f"{entry['seeds']} of {entry['wanted']}", *([difference(entry)] if versus else []),
         *(score({**slots[slot], "metric": entry["metric"]}) if slot in slots else "-" for slot in ("p", "s")),
         used or "-", str(entry["steps"] or "-"), duration(seconds), figure(entry["passes"]), figure(step),
-        figure(peak and round(peak)), note(entry),
+        figure(peak and round(peak)), *(figure(entry.get(key)) for key in about), note(entry),
     ]  # fmt: skip
 
 

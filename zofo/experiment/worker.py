@@ -18,7 +18,7 @@ from typing import Any
 from zofo import loop
 from zofo.config import build, flatten
 from zofo.errors import BadInput, ZofoError
-from zofo.experiment import record
+from zofo.experiment import cosines, record
 from zofo.experiment.store import DONE
 from zofo.memory import heap
 from zofo.report.terminal import Reporter
@@ -70,6 +70,8 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
             else:
                 loop.start(settings, {"run.name"}, show)
     found = record.trained(run)
+    if order["cosines"] and cosines.measurable(settings):
+        found["cosines"] = cosines.of(run, order["cosines"])
     return found | ({"test": record.tested(run)} if order["test"] else {})
 
 

@@ -113,10 +113,16 @@ def listed(text: str, asked: str) -> tuple[str, Path, Listing]:
     if text in names():
         return text, MIXTURES, read(MIXTURES / f"{text}.yaml", asked)
     if text.endswith(YAML):
-        return path.stem, path.resolve().parent, read(path, asked)
+        return plain(path.stem), path.resolve().parent, read(path, asked)
     if path.is_dir():
-        return path.resolve().name, path.resolve(), of_folder(path, asked)
+        return plain(path.resolve().name), path.resolve(), of_folder(path, asked)
     raise BadInput(asked, "no such mixture, YAML file or folder", nearest(text, names()))
+
+
+def plain(word: str) -> str:
+    """A word as a name: letters, digits, dots and dashes."""
+    held = "".join(sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "-" for sign in word)
+    return held.lstrip("._-")[:64] or "mixture"
 
 
 def read(path: Path, asked: str) -> Listing:

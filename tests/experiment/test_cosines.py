@@ -1,0 +1,30 @@
+"""A grid that asks for cosines has them of its bilevel runs, by each upper level's own kind, and in its table."""
+
+from __future__ import annotations
+
+import math
+
+from zofo.experiment import table, text
+
+ROWS = [
+    {"name": "lora", "preset": "fo-lora"},
+    {"name": "zo", "preset": "bilevel-lora", "options": {"method.T": 1, "method.lr_theta": 1e-4}},
+    {"name": "sketch", "preset": "bilevel-sketch-lora", "options": {"method.T": 1, "method.lam": 0}},
+]
+
+
+def test_cosines_are_measured_where_theta_moves_by_an_estimate_of_G(lab, make) -> None:
+    grid = make(rows=ROWS, seeds=[0], against="", cosines=2)
+    cells, _ = lab.run(grid)
+    records = {cell.row: lab.store.record(cell) for cell in cells}
+    assert "cosines" not in records["lora"]
+    zo, sketch = records["zo"]["cosines"], records["sketch"]["cosines"]
+    assert set(zo) == {"A", "G"} and set(sketch) == {"A"}, "with lambda 0, G is A"
+    assert zo["G"]["kind"] == "central-gaussian" and sketch["A"]["kind"] == "sketch-rademacher-input"
+    assert all(math.isfinite(held["mean"]) for held in (zo["G"], sketch["A"]))
+    assert sketch["A"]["mean"] > 0.1 > abs(zo["G"]["mean"])
+
+    made = table.tabulate(grid, lab.store, cells)
+    by = {entry["row"]: entry for entry in made["rows"]}
+    assert by["lora"]["cosine"] is None and by["sketch"]["cosine"] == sketch["A"]["mean"]
+    assert "| theta moved | cosine |" in text.document(made, "it")
