@@ -92,6 +92,7 @@ CASES: dict[str, tuple[dict[str, Any], int, int, int]] = {
 }  # fmt: skip
 SLOW = {
     "bilevel, prefix", "bilevel, prompt", "bilevel, follow", "bilevel, zeroth order below", "first-order, full, sgd", "mezo, prompt",
+    "meta, outer", "meta, shared",
 }  # fmt: skip
 EVERY = pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in sorted(CASES)]
