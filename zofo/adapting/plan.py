@@ -12,7 +12,7 @@ from zofo.config import Config, build, flatten
 from zofo.core import streams
 from zofo.errors import BadInput
 
-RATES = {"lora": 3e-3, "prefix": 1e-2, "prompt": 1e-2}
+RATES = {"lora": 1e-2, "prefix": 1e-2, "prompt": 1e-2}
 """Learning rates by kind of adapter (docs/meta.md says how LoRA's was chosen; the others are those of the presets)."""
 
 MICRO = 8  # rows a micro-batch at most
