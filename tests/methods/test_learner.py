@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 
 import pytest
 import torch
+from torch import nn
 
 from zofo.methods.learner import Learner, rate
 
