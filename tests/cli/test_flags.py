@@ -118,7 +118,7 @@ def test_help_lists_sections_descriptions_choices_and_defaults(cli) -> None:
     assert all(f" {name} \u2500" in out for name in flags.sections())
     for part in (
         "--method.lam --method.lambda FLOAT",
-        "[bilevel | mezo | first-order | sketch | two-stage | addax]",
+        "[bilevel | mezo | first-order | sketch | two-stage | addax | meta | reptile]",
         "[default: 10]",
         "D_f (upper level)",
     ):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 
 import pytest
 import torch
+from torch import nn
 
 from zofo.methods.learner import Learner, rate
 
@@ -63,3 +66,16 @@ def test_checkpoints_continue_with_the_same_bits() -> None:
     for own in (first, second):
         own.step([torch.full((4,), -0.3)])
     assert torch.equal(one, two)
+
+
+def test_moments_go_with_the_learner_and_wait_for_no_collection() -> None:
+    param = nn.Parameter(torch.zeros(3))
+    learner = Learner([param], "adam", 1e-2, "constant", 0, 1, 0.0)
+    learner.step([torch.ones(3)])
+    moment = weakref.ref(learner.optimizer.state[param]["exp_avg"])
+    gc.disable()
+    try:
+        del learner
+        assert moment() is None
+    finally:
+        gc.enable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -44,8 +45,9 @@ class Learner:
     ) -> None:
         self.params, self.lr, self.schedule = list(params), lr, schedule
         self.warmup, self.total, self.clip, self.t = warmup, total, clip, 0
-        self.make: Callable[[], torch.optim.Optimizer] = lambda: OPTIMIZERS[optimizer](
-            self.params, lr=lr, weight_decay=decay
+        # without a reference to this object: moments go with it, not at some later collection of garbage
+        self.make: Callable[[], torch.optim.Optimizer] = partial(
+            OPTIMIZERS[optimizer], self.params, lr=lr, weight_decay=decay
         )
         self.optimizer = self.make()
 
