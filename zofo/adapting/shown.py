@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +70,7 @@ def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told 
     return draws.summary(ready, f"{plan.shots} demonstrations", before, records)
 
 
-def one(model: nn.Module, plan: Plan, ready: Prepared, config: Config, draw: int) -> Mapping[str, Any]:
+def one(model: nn.Module, plan: Plan, ready: Prepared, config: Config, draw: int) -> dict[str, Any]:
     """The score with one draw of demonstrations: the same ones before every test row."""
     seed, room = plan.seed_of(draw), job.room(config, ready.task, ready.source)
     data = config.data.model_copy(update={"shots": plan.shots})
