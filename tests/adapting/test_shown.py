@@ -15,17 +15,19 @@ from zofo.tasks import parts
 
 
 def test_each_draw_is_what_eval_gives_with_its_demonstrations(opened) -> None:
-    plan = Plan(shots=1, draws=2)
+    plan = Plan(shots=1, draws=4)
     base, ready = opened(plan, data__max_length=24)
     record = shown.on_task(base, plan, ready, base.config)
     assert record["before"] == draws.measured(base.model, ready, base.config)
-    assert record["drawn"] == "1 demonstrations" and record["after"]["n"] == 2
+    assert record["drawn"] == "1 demonstrations" and record["after"]["n"] == 4
     for draw in record["draws"]:
         data = base.config.data.model_copy(update={"shots": 1})
         room = job.room(base.config, ready.task, ready.source)
         made = parts.encode(ready.task, ready.splits, ready.tokenizer, data, draw["seed"], room, ("test",))
         assert draw["result"] == draws.measured(base.model, replace(ready, encoded=made.encoded), base.config)
-    assert record["draws"][0]["result"]["loss"] != record["draws"][1]["result"]["loss"] != record["before"]["loss"]
+        assert draw["fewer"] == sum(row.left_out > 0 for row in made.encoded["test"])
+    held = [draw["result"]["loss"] for draw in record["draws"] if draw["fewer"] < 6]
+    assert held and len({*held, record["before"]["loss"]}) == len(held) + 1, "other demonstrations, other losses"
     assert fingerprint(base.leaves) == base.sha256
 
 
