@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +164,3 @@ def test_a_run_with_it_is_the_run_given_what_it_chose(
     assert not any("--auto-lr" in note for note in told.notes)
     torch.set_num_threads(threads)
     assert json.loads(auto.eval.read_text())["step"] >= 1
-
-
-def test_a_trial_finds_that_a_rate_diverges(made: Callable[..., Job], folder: str) -> None:
-    at = trial.bench(made(folder, method__name="first-order", method__optimizer="sgd", method__clip=0.0))
-    found = trial.run(at, {"lr_p": 1e30}, ["p"])
-    assert found.losses["p"] is None
-    good = trial.run(at, {"lr_p": 1e-3}, ["p"]).losses["p"]
-    assert good is not None and len(good) == 4

@@ -18,8 +18,8 @@ from zofo.job import Job
 from zofo.methods import table
 from zofo.methods.state import Micro, State
 
-STEPS = 20  # first-order steps of a trial
-BELOW = 5  # lower-level steps an iteration in a trial of p and s (coupling `outer`: 1, for p moves above)
+STEPS = 16  # first-order steps of a trial
+BELOW = 8  # lower-level steps an iteration in a trial of p and s (coupling `outer`: 1, for p moves above)
 FEW, PASSES = 6, 40  # steps of theta at least, and backward passes after which a trial of theta ends
 ROWS = 48  # validation rows that a trial is judged on
 LATE = 0.75  # of a trial; what is judged is the mean of a look from then on and one at the end
@@ -107,12 +107,12 @@ def restored(job: Job, theta: bool = True) -> Iterator[None]:
 
 
 def rehearsal(job: Job, rates: dict[str, float], theta: bool) -> Job:
-    """The job with rates to try: constant, warm-up over a quarter of the trial at most. Unless `theta` is tried, it stands still."""
+    """The job with rates to try: constant, warm-up over a quarter of the trial at most. Unless `theta` is tried, it stands still, and its estimate is the cheapest one."""
     m = job.config.method
     update: dict[str, Any] = {"schedule": "constant", "schedule_theta": "constant", "lam_schedule": "constant"}
     update |= {"warmup": min(m.warmup, STEPS // 4), "stage_one": job.problem.steps + STEPS}
     if not theta:
-        update |= {"lr_theta": 0.0, "T": 1 if m.coupling == "outer" else BELOW}
+        update |= {"lr_theta": 0.0, "T": 1 if m.coupling == "outer" else BELOW, "estimator": "forward", "q": 1}
     return with_method(job, m.model_copy(update=update | rates))
 
 
