@@ -68,7 +68,7 @@ def test_lambda_is_lam() -> None:
         ({"run.seed": 2**63}, "--run.seed"),
         (
             {"method.name": "mezzo"},
-            "--method.name mezzo: input should be 'bilevel', 'mezo', 'first-order', 'sketch', 'two-stage' or 'addax'",
+            "--method.name mezzo: input should be 'bilevel', 'mezo', 'first-order', 'sketch', 'two-stage', 'addax', 'meta' or 'reptile'",
         ),
         (
             {"method.objective": "recall"},
@@ -147,6 +147,8 @@ def test_missing_and_too_large_files(tmp_path: Path) -> None:
 OF_SKETCHES = {"side", "nu", "transfer"}
 OTHERS = {"tune", "alpha", "short_tokens", "stage_one"}  # of other methods
 SOME = {"lam_start", "lower_eps", "rank"} | OTHERS | OF_SKETCHES  # without effect in the default bilevel run
+SEVERAL = {"tasks", "sampling", "adapters", "lr_outer"}  # of methods that learn from several tasks
+REPTILE = {"name", "objective", "optimizer", "schedule", "warmup", "clip", "max_bad", "lr_p", "lr_outer", "T", "tasks", "sampling", "accumulate_lower"}  # fmt: skip
 NO_LAMBDA = {"lam_schedule", "lam_start", "weighting", "s_start", "init", "lr_s", "inference_adapter"}
 FIRST = {"lower", "lower_eps", "lr_s", "lr_p", "optimizer", "schedule", "warmup", "clip", "accumulate_lower"}
 BILEVEL = {
@@ -200,12 +202,15 @@ CASES = [
     ({"name": "sketch"}, BILEVEL | FIRST | PROBES | OTHERS | {"transfer"}),
     ({"name": "sketch", "rule": "adam"}, BILEVEL | FIRST | PROBES | OTHERS),
     ({"upper": "sketch"}, (SOME | PROBES | {"transfer"}) - {"rank", "side", "nu"}),
+    ({"name": "meta"}, SOME | {"lr_outer"}),
+    ({"name": "reptile"}, {key.removeprefix("method.") for key in keys() if key.startswith("method.")} - REPTILE),
 ]
 
 
 @pytest.mark.parametrize(("options", "idle"), CASES)
 def test_an_option_without_effect_is_refused_by_name(options: dict[str, Any], idle: set[str]) -> None:
     config = made(**options)
+    idle = idle if options.get("name") in ("meta", "reptile") else idle | SEVERAL
     for key in (key for key in keys() if key.startswith("method.")):
         if key.removeprefix("method.") in idle:
             with pytest.raises(BadInput, match=f"--{key}: it has no effect for method {config.method.name}"):

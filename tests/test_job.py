@@ -96,7 +96,7 @@ def test_what_is_said_of_scores_is_what_they_were_made_with(folder: str, small: 
     ready = prepare(settings)
     found = described(settings, ready, split, "prefix")
     assert found | {"versions": None} == {
-        "model": folder, "adapter": "prefix", "dtype": "fp32", "task": "reviews", "template": ready.task.free, "shots": 1, "seed": 3,
+        "model": folder, "adapter": "prefix", "dtype": "fp32", "task": "reviews", "template": ready.task.free, "shots": 1, "seed": 3, "channel": False,
         "calibration": "icl-sfc", "split": split, "source": "packaged reviews", "versions": None,
         "rows_sha256": recorded(ready)["parts"][split]["sha256"],
     }  # fmt: skip

@@ -72,7 +72,7 @@ BAD = [
     ("train --seed 1 --seed 2", "--seed: given more than once; give it once"),
     ("train x", "one word too many"),
     ("train --data.hard_prompt=perhaps", "--data.hard_prompt perhaps: not true or false"),
-    ("ls nothing", "no such choice; choose one of: experiments, models, presets, runs, tasks"),
+    ("ls nothing", "no such choice; choose one of: experiments, mixtures, models, presets, runs, tasks"),
     ("ls preset", "did you mean 'presets'?"),
     ("eval", "RUN|MODEL: no value was given"),
     ("export x", "--out: no value was given"),
@@ -82,7 +82,7 @@ BAD = [
     ("bench step --rows 0", "--rows 0: not 1 or more"),
     ("resume nosuch", "no such run"),
     ("compare", "no such run; there is no run in runs yet"),
-    ("show nosuch", "no such run, task or preset"),
+    ("show nosuch", "no such run, task, mixture or preset"),
     ("train --preset quikstart", "--preset quikstart: no such preset; did you mean 'quickstart'?"),
     ("train --config nosuch.yaml", "--config nosuch.yaml: no such file"),
     ("train --method.lam -3", "--method.lam -3: input should be greater than or equal to 0"),
@@ -91,7 +91,7 @@ BAD = [
     ("train --method.T 2.5", "--method.T 2.5: input should be a valid integer"),
     (
         "train --method.name mezzo",
-        "--method.name mezzo: input should be 'bilevel', 'mezo', 'first-order', 'sketch', 'two-stage' or 'addax'",
+        "--method.name mezzo: input should be 'bilevel', 'mezo', 'first-order', 'sketch', 'two-stage', 'addax', 'meta' or 'reptile'",
     ),
     ("train --method.tune full", "--method.tune: it has no effect for method bilevel"),
 ]

@@ -86,7 +86,7 @@ def test_batches_hold_the_rows_of_the_walk_after_their_steps_demonstrations(toke
     assert found.redraw is not None
     parts = {key: found.encoded[key] for key in ("f", "p")}
     parts["all"] = parts["f"] + parts["p"]
-    batches = Batches(parts, 4, 0, 0, lm_batch, found.redraw.encoded)
+    batches = Batches(parts, 4, 0, 0, lm_batch, anew=found.redraw.encoded)
     for part in ("f", "p", "all"):
         first, other = batches.batch(part, "train", 0, 1), Batches(parts, 4, 0, 0).batch(part, "train", 0, 1)
         assert [batch.examples for batch in batches.batch(part, "train", 0, 1)] == [batch.examples for batch in first]

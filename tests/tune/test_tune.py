@@ -13,6 +13,7 @@ import yaml
 
 from zofo import config, loop, tune
 from zofo.config import resolve
+from zofo.errors import BadInput
 from zofo.job import Job, assemble, prepare
 from zofo.methods.table import METHODS
 from zofo.run.folder import RunFolder
@@ -73,7 +74,14 @@ def made_job(small: dict[str, Any], folder: str, flags: dict[str, Any]) -> Job:
 
 
 def test_every_method_has_a_case() -> None:
-    assert {config.build(flags).method.name for flags in CASES.values()} == set(METHODS)
+    held = {config.build(flags).method.name for flags in CASES.values()}
+    assert held == {name for name, row in METHODS.items() if not row.several}
+
+
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.several])
+def test_methods_of_several_tasks_are_refused_before_anything(name: str) -> None:
+    with pytest.raises(BadInput, match=f"--auto-lr: method {name} trains each task"):
+        tune.refuse(config.build({"method.name": name}))
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES])

@@ -143,9 +143,21 @@ def opened(run: RunFolder) -> Job:
     return held
 
 
+def at_last(run: RunFolder, say: Say = lambda _: None) -> tuple[Job, int]:
+    """A run's job as its last checkpoint has it, and the step."""
+    held = opened(run)
+    step, _, _ = checkpoints.load_for_use(held, run, "last", say)
+    return held, step
+
+
+def has_terms(settings: Config) -> bool:
+    """Whether a method has the terms A, B and C."""
+    return table.METHODS[settings.method.name].load() is bilevel
+
+
 def assembled(settings: Config, prepared: job.Prepared, asked: str) -> Job:
     """Load the model and join everything. Raises: BadInput for a method without A, B and C, or an objective without gradient."""
-    if bilevel is not table.METHODS[settings.method.name].load():
+    if not has_terms(settings):
         raise BadInput(asked, f"method {settings.method.name} has no terms A, B and C", "take a bilevel run or preset")
     name = objectives.name_of(settings, prepared.task)
     if objectives.build(settings, prepared.task, prepared.tokenizer).upper is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from zofo import checkpoints
 from zofo.bench import cosine, estimate
 from zofo.bench.setting import Asked
 from zofo.config import Config
@@ -15,10 +14,8 @@ from zofo.run.folder import RunFolder
 
 def measurable(settings: Config) -> bool:
     """Whether a run has terms A, B, C and an estimate of theta's gradient in fp32 weights that is compared."""
-    m = settings.method
-    return (
-        m.name == "bilevel" and m.lr_theta > 0 and settings.model.weights == "fp32" and m.objective not in table.METRICS
-    )
+    held = settings.model.weights == "fp32" and settings.method.objective not in table.METRICS
+    return held and estimate.has_terms(settings) and settings.method.lr_theta > 0
 
 
 def of(run: RunFolder, keys: int) -> dict[str, Any]:
@@ -27,8 +24,7 @@ def of(run: RunFolder, keys: int) -> dict[str, Any]:
     Returns: for A and (where lambda is above 0) G, mean and standard error over `keys` keys of z or R, in the run's computing dtype.
     Cost: see `cosine.on_batch`. Memory: a gradient of the weights' size beside an estimate's.
     """
-    held = estimate.opened(run)
-    step, _, _ = checkpoints.load_for_use(held, run, "last", lambda _: None)
+    held, step = estimate.at_last(run)
     m, dtype = held.config.method, held.config.method.probe_dtype
     kind = f"sketch-{m.noise}-{m.side}" if table.sketches(m) else f"{m.estimator}-{law_of(m)}"
     asked = Asked([m.eps or EPS], 0, 1, [dtype], m.noise, (kind,), keys, m.rank)
