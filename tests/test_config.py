@@ -145,7 +145,8 @@ def test_missing_and_too_large_files(tmp_path: Path) -> None:
 # What an option means, read off the methods (not off the table): a case, and the options of `method`
 # that nothing reads there.
 OF_SKETCHES = {"side", "nu", "transfer"}
-OTHERS = {"tune", "alpha", "short_tokens", "stage_one"}  # of other methods
+AMONG = {"tasks", "sampling", "adapters", "lr_outer"}  # of methods over several tasks
+OTHERS = {"tune", "alpha", "short_tokens", "stage_one"} | AMONG  # of other methods
 SOME = {"lam_start", "lower_eps", "rank"} | OTHERS | OF_SKETCHES  # without effect in the default bilevel run
 SEVERAL = {"tasks", "sampling", "adapters", "lr_outer"}  # of methods that learn from several tasks
 REPTILE = {"name", "objective", "optimizer", "schedule", "warmup", "clip", "max_bad", "lr_p", "lr_outer", "T", "tasks", "sampling", "accumulate_lower"}  # fmt: skip
@@ -198,9 +199,18 @@ CASES = [
         {"name": "two-stage", "probe": "inplace"},
         (BILEVEL | LOWER | OF_SKETCHES | OTHERS | {"stack", "rank"}) - {"stage_one"},
     ),
-    ({"name": "addax"}, (BILEVEL | FIRST | OF_SKETCHES | {"rule", "rank", "tune", "stage_one"}) - {"accumulate_lower"}),
+    (
+        {"name": "addax"},
+        (BILEVEL | FIRST | OF_SKETCHES | AMONG | {"rule", "rank", "tune", "stage_one"}) - {"accumulate_lower"},
+    ),
     ({"name": "sketch"}, BILEVEL | FIRST | PROBES | OTHERS | {"transfer"}),
     ({"name": "sketch", "rule": "adam"}, BILEVEL | FIRST | PROBES | OTHERS),
+    ({"name": "meta"}, SOME - (AMONG - {"lr_outer"})),
+    ({"name": "meta", "s": "off"}, (SOME - (AMONG - {"lr_outer"})) | NO_LAMBDA | {"coupling", "lam"}),
+    (
+        {"name": "reptile"},
+        (BILEVEL | UPPER | OF_SKETCHES | OTHERS | LOWER) - {"T", "tasks", "sampling", "lr_outer"},
+    ),
     ({"upper": "sketch"}, (SOME | PROBES | {"transfer"}) - {"rank", "side", "nu"}),
     ({"name": "meta"}, SOME | {"lr_outer"}),
     ({"name": "reptile"}, {key.removeprefix("method.") for key in keys() if key.startswith("method.")} - REPTILE),

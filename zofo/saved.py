@@ -48,7 +48,7 @@ def open_run(run: RunFolder, which: str = "best", slot: str | None = None, say: 
     step, kind, used = checkpoints.load_for_use(held, run, which, say)
     if held.slots is None:
         if slot is not None:
-            raise BadInput(f"--slot {slot}", "this run's model has no adapter", "leave it out")
+            raise BadInput(f"--slot {slot}", "this run has no adapter", "leave it out")
         return Saved(settings, held.model, None, tokenizer, "theta", step, kind, held)
     chosen = slot or used
     if chosen not in held.slots.params:
