@@ -45,7 +45,7 @@ def test_all_methods(cli, model: str) -> None:
     assert head[0] == "method" and head[-1] == "total" and "2 rows of 16 tokens" in out
     methods = [row[0] for row in found]
     assert methods[:4] == ["bilevel, lora", "bilevel, prefix", "bilevel, prompt", "mezo, full"]
-    assert methods[-1] == "reptile, prompt" and len(methods) == 16
+    assert methods[-1] == "reptile, prompt" and len(methods) == 22
     assert {"sketch, full", "first-order, full", "first-order, prompt", "two-stage, prompt"} <= set(methods)
     by_name = {row[0]: dict(zip(head, row, strict=True)) for row in found}
     assert by_name["mezo, full"]["forward and backward pass"] == "-" == by_name["mezo, full"]["adapters and optimizers"]
