@@ -190,6 +190,7 @@ def killed(lab, model: str, *points: str) -> dict[str, Any]:
     return dict(read_json(lab.store.path / "differ.json"))
 
 
+@pytest.mark.slow
 def test_an_experiment_killed_and_called_again_ends_as_one_never_killed(lab, folder: str) -> None:
     """kill -9 in the sweep, before the chosen run is tested, and in the table's runs."""
     assert killed(lab, folder, "step-1", "test-3", "step-4") == {"kills": 3, "points": 3, "differ": []}

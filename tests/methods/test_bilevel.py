@@ -650,7 +650,9 @@ def test_a_stacked_iteration_in_other_types_is_the_same_to_their_rounding(
         assert held == {False: torch.float32, True: HALF.get(weights, torch.float32)}
 
 
-@pytest.mark.parametrize("weights", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    "weights", ["bf16", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fp32", "fp16"))]
+)
 def test_a_thousand_estimates_leave_every_bit_of_every_weight(weights: str) -> None:
     """Drift exactly 0, whatever the type: most estimates are two points a pass, every tenth is one point a pass."""
     problem = problem_of(weights, True, accumulate_upper=1, s="off")
