@@ -11,7 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
-from zofo import cap, checkpoints, config, models, settled, tune
+from zofo import cap, checkpoints, config, models, settled
 from zofo.checkpoints import Progress
 from zofo.config import Config
 from zofo.job import Job, Prepared, adapter_of, assemble, described, environment, prepare, recorded, same_rows, written
@@ -32,6 +32,7 @@ from zofo.run.metrics import Metrics, read_metrics
 from zofo.run.signals import Interrupted, Stop
 from zofo.scoring.objective import objective_note
 from zofo.tasks import mixture
+from zofo.tune import rates
 
 __all__ = ["prepare", "resume", "start", "train"]
 
@@ -288,7 +289,7 @@ def start(
     settings = named(settings, given)
     folder.refuse_begun(RunFolder(Path(settings.run.dir) / folder.check_name(settings.run.name)))
     if auto_lr:
-        tune.refuse(settings)
+        rates.refuse(settings)
     prepared = prepare(settings, given)
     settings, left = untested(settings, prepared)
     settings, chosen = settled.types(settings, prepared.task)
@@ -298,7 +299,7 @@ def start(
     for note in chosen:
         show.note(note)
     if auto_lr:
-        job = tune.choose(job, given, show)
+        job = rates.choose(job, given, show)
     run = folder.create(settings.run.dir, settings.run.name)
     with lock(run):
         folder.refuse_begun(run)  # two starts may have raced to here

@@ -5,7 +5,7 @@ set -e
 out=$1 seconds=$2 seed=$3; shift 3
 mkdir -p "$out"
 model=smollm2-135m mix="--mixture class-to-class --dtype bf16 --data.max_length 128"
-test="--data.test_rows 100"
+test="--data.test_rows 60"
 train() { # NAME ARGS: a run of so many seconds, not tested by itself
     name=$1; shift
     zofo train --model $model $mix --seed $seed --seconds $seconds --steps 100000 --run.test false --run.eval_every 0 --run.save_every 100000 \
@@ -20,6 +20,7 @@ shown() { # NAME TARGET SHOTS ARGS: demonstrations, five draws
     zofo eval "$target" $mix $test --shots $shots --draws 5 --seed $seed --dir "$out/runs" --out "$out/$name-$seed.json" "$@" > "$out/$name-$seed.txt" 2>&1
 }
 for row in "$@"; do case $row in
+    adapt-*) adapt "${row#adapt-}" "$out/runs/${row#adapt-}-$seed" ;;
     control) adapt control $model ;;
     icl) shown icl $model 16 --data.shot_length 128 ;;
     multi-task) train multi-task --preset multi-task-lora --method.lr_p 1e-3; adapt multi-task "$out/runs/multi-task-$seed" ;;

@@ -11,14 +11,14 @@ import pytest
 import torch
 import yaml
 
-from zofo import config, loop, tune
+from zofo import config, loop
 from zofo.config import resolve
 from zofo.errors import BadInput
 from zofo.job import Job, assemble, prepare
 from zofo.methods.table import METHODS
 from zofo.run.folder import RunFolder
 from zofo.settled import plain
-from zofo.tune import along, pick, trial
+from zofo.tune import along, pick, rates, trial
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from killing import picture
@@ -81,7 +81,7 @@ def test_every_method_has_a_case() -> None:
 @pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.several])
 def test_methods_of_several_tasks_are_refused_before_anything(name: str) -> None:
     with pytest.raises(BadInput, match=f"--auto-lr: method {name} trains each task"):
-        tune.refuse(config.build({"method.name": name}))
+        rates.refuse(config.build({"method.name": name}))
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES])
@@ -89,18 +89,18 @@ def test_it_chooses_and_moves_nothing(small: dict[str, Any], folder: str, told: 
     job = made_job(small, folder, CASES[case])
     before, rng = bits(job), torch.get_rng_state()
     active = job.slots.model.active_adapter if job.slots is not None else None
-    found = tune.choose(job, {"data.task"}, told)
+    found = rates.choose(job, {"data.task"}, told)
     after = bits(job)
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert torch.equal(rng, torch.get_rng_state())
     assert job.slots is None or job.slots.model.active_adapter == active
-    open_ = tune.free(job, ())
+    open_ = rates.free(job, ())
     assert open_, "something was to be chosen"
-    for name in tune.OPTIONS:
+    for name in rates.OPTIONS:
         value, was = getattr(found.config.method, name), getattr(job.config.method, name)
         assert 0 < value < 10 if name in open_ else value == was
-    rest = {name: value for name, value in found.config.method.model_dump().items() if name not in tune.OPTIONS}
-    assert rest == {key: value for key, value in job.config.method.model_dump().items() if key not in tune.OPTIONS}
+    rest = {name: value for name, value in found.config.method.model_dump().items() if name not in rates.OPTIONS}
+    assert rest == {key: value for key, value in job.config.method.model_dump().items() if key not in rates.OPTIONS}
     assert found.problem.config == found.config.method
     assert any("forward and" in note and "no budget counts" in note for note in told.notes)
 
@@ -120,7 +120,7 @@ def test_nothing_moved_after_an_exception_either(
 
     monkeypatch.setattr(trial, "looked", dying)
     with pytest.raises(KeyboardInterrupt):
-        tune.choose(job, (), told)
+        rates.choose(job, (), told)
     after = bits(job)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -128,24 +128,24 @@ def test_nothing_moved_after_an_exception_either(
 def test_what_was_given_or_is_off_is_kept_and_not_probed(small: dict[str, Any], folder: str, told: Any) -> None:
     flags = {"method.lr_s": 3e-3, "method.eps": 2e-3, "method.lr_theta": 0.0}
     job = made_job(small, folder, flags)
-    assert tune.free(job, {"method.lr_s", "method.eps"}) == ["lr_p"]
-    found = tune.choose(job, {"method.lr_s", "method.eps"}, told).config.method
+    assert rates.free(job, {"method.lr_s", "method.eps"}) == ["lr_p"]
+    found = rates.choose(job, {"method.lr_s", "method.eps"}, told).config.method
     assert (found.lr_s, found.eps, found.lr_theta) == (3e-3, 2e-3, 0.0)
     told.notes.clear()
-    assert tune.choose(job, {"method.lr_s", "method.lr_p", "method.eps"}, told) is job
+    assert rates.choose(job, {"method.lr_s", "method.lr_p", "method.eps"}, told) is job
     assert "nothing to choose" in told.notes[0]
 
 
 def test_adam_above_is_refused_in_a_sentence(small: dict[str, Any], folder: str, told: Any) -> None:
     job = made_job(small, folder, {"method.name": "mezo", "method.rule": "adam"})
-    assert tune.choose(job, {"method.eps"}, told).config.method.lr_theta == job.config.method.lr_theta
+    assert rates.choose(job, {"method.eps"}, told).config.method.lr_theta == job.config.method.lr_theta
     assert any("rule adam" in note and "kept" in note for note in told.notes)
 
 
 def test_test_rows_are_not_read(small: dict[str, Any], folder: str, told: Any) -> None:
     job = made_job(small, folder, {"method.name": "first-order"})
     del job.prepared.encoded["test"]
-    tune.choose(job, (), told)
+    rates.choose(job, (), told)
 
 
 @pytest.mark.parametrize("method", ["bilevel", pytest.param("first-order", marks=pytest.mark.slow)])
@@ -159,7 +159,7 @@ def test_a_run_with_it_is_the_run_given_what_it_chose(
     loop.start(*resolve(flags | {"run.name": "auto"}), told, auto_lr=True)
     auto = RunFolder(tmp_path / "auto")
     chosen = config.load(auto.config)
-    names = [f"method.{name}" for name in tune.OPTIONS if f"method.{name}" in tune.table.effective(chosen)]
+    names = [f"method.{name}" for name in rates.OPTIONS if f"method.{name}" in rates.table.effective(chosen)]
     flat = config.flatten(chosen.model_dump(), "")
     assert any(note.startswith("--auto-lr:") for note in told.notes)
     loop.start(*resolve(flags | {"run.name": "hand"} | {name: flat[name] for name in names}), told)
