@@ -348,7 +348,7 @@ def test_the_presets_that_are_promised_are_there() -> None:
     promised = {
         "bilevel-lora", "bilevel-prefix", "bilevel-prompt", "mezo", "mezo-lora", "fo-lora", "quickstart", "sketch", "bilevel-sketch-lora",
         "fo-full", "fo-prefix", "fo-prompt", "mezo-prefix", "mezo-prompt", "two-stage", "alternating", "addax", "bilevel-zeroth-order",
-        "meta-lora", "meta-sketch-lora", "reptile-lora",
+        "meta-lora", "meta-sketch-lora", "reptile-lora", "sketch-lora",
     }  # fmt: skip
     assert promised <= set(presets())
     assert {resolve(BASIC, name)[0].method.name for name in promised} == set(METHODS)

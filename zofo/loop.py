@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from zofo import cap, checkpoints, config, models, settled
 from zofo.checkpoints import Progress
 from zofo.config import Config
+from zofo.errors import NotFinite
 from zofo.job import Job, Prepared, adapter_of, assemble, described, environment, prepare, recorded, same_rows, written
 from zofo.memory import resident, taken
 from zofo.methods import table
@@ -70,7 +71,7 @@ class Running:
 def loop(r: Running, state: State, progress: Progress) -> tuple[State, Progress]:
     """Train from `state` to the last step or the end of the budget, and return where it ended.
 
-    Raises: NotFinite when a method gives up; Interrupted when a signal stopped the run (state is safe).
+    Raises: NotFinite when a method gives up (the state before that step is saved); Interrupted when a signal stopped the run (state is safe).
     """
     saved = state.k
     while True:
@@ -87,7 +88,12 @@ def loop(r: Running, state: State, progress: Progress) -> tuple[State, Progress]
             return state, progress
         r.gauge.start()
         began = time.perf_counter()
-        state, report = r.job.method.step(r.job.problem, state, r.job.batches)
+        try:
+            state, report = r.job.method.step(r.job.problem, state, r.job.batches)
+        except NotFinite:
+            if state.k != saved:  # the steps before it are not lost
+                checkpoints.save(r.job, r.run, state, progress, r.journal, r.metrics)
+            raise
         progress = spent(progress, report, time.perf_counter() - began)
         record(r, state, report, progress)
 

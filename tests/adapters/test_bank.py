@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_restoring_takes_copies_of_a_checkpoints_files(tmp_path: Path) -> None:
 def test_a_bank_goes_with_its_object_and_those_of_the_dead_are_swept(tmp_path: Path) -> None:
     held = made(tmp_path)
     place = held.folder
-    left, other = tmp_path / f"bank-{2**22 + 5}-x", tmp_path / f"bank-{os.getpid()}-y"
+    left, other = (tmp_path / f"bank-{platform.node()}-{pid}-x" for pid in (2**22 + 5, os.getpid()))
     for folder in (left, other):
         folder.mkdir()
     second = made(tmp_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,13 +37,16 @@ class Bank:
         self.start = {f"adapter.{slot}.{name}": t for slot, own in start.items() for name, t in own.items()}
         self.files: dict[str, Path] = {}
         sweep(folder)
-        self.folder = Path(mkdtemp(prefix=f"bank-{os.getpid()}-", dir=folder))
+        self.folder = Path(mkdtemp(prefix=f"bank-{platform.node()}-{os.getpid()}-", dir=folder))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def take(self, name: str) -> dict[str, Tensor]:
         """A task's tensors, on the CPU; of one never used, the start. They are the bank's: copy before changing them."""
         held = self.files.get(self.known(name))
-        return dict(self.start) if held is None else load_file(held)
+        if held is None:
+            return dict(self.start)
+        with telling(f"fetch the adapters of task {name} from {self.folder}"):
+            return load_file(held)
 
     def keep(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Put a task's tensors to rest; on a failure it has those that it had."""
@@ -93,7 +97,8 @@ class Bank:
         for i, name in enumerate(self.names):
             if group(i) in held:
                 made[name] = self.fresh()
-                shutil.copyfile(held[group(i)], made[name])
+                with telling(f"put adapters to rest in {self.folder}"):
+                    shutil.copyfile(held[group(i)], made[name])
         old, self.files = self.files, made
         for path in old.values():
             forgotten(path)
@@ -113,14 +118,23 @@ class Bank:
         """Write tensors to a new file, whole, or raise `ZofoError` and leave none."""
         path = self.fresh()
         try:
-            save_file({name: t.detach().contiguous() for name, t in tensors.items()}, path)
-        except BaseException as error:
+            with telling(f"put adapters to rest in {self.folder}"):
+                save_file({name: t.detach().contiguous() for name, t in tensors.items()}, path)
+        except BaseException:
             forgotten(path)
-            if not isinstance(error, Exception):
-                raise
-            asked = f"put adapters to rest in {self.folder}"
-            raise ZofoError(asked, str(error)[:160], "make room, then go on with `zofo resume`") from error
+            raise
         return path
+
+
+@contextmanager
+def telling(asked: str) -> Iterator[None]:
+    """A block whose failures, of whatever kind, are a `ZofoError` that says what was asked."""
+    try:
+        yield
+    except Exception as error:
+        raise ZofoError(
+            asked, str(error)[:160], "make room there, or bring the file back, then go on with `zofo resume`"
+        ) from error
 
 
 def group(i: int) -> str:
@@ -129,9 +143,10 @@ def group(i: int) -> str:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the banks of processes that are no more."""
-    for place in folder.glob("bank-*-*"):
-        owner = place.name.split("-")[1]
+    """Delete the banks of this machine's processes that are no more."""
+    mine = f"bank-{platform.node()}-"
+    for place in folder.glob(f"{mine}*-*"):
+        owner = place.name.removeprefix(mine).split("-")[0]
         if owner.isdecimal() and not alive(int(owner)):
             shutil.rmtree(place, ignore_errors=True)
 

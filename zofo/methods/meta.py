@@ -24,7 +24,7 @@ from zofo.methods import bilevel, losses, theta
 from zofo.methods.bilevel import Sight
 from zofo.methods.losses import Slope
 from zofo.methods.plan import Plan, lam_at, plan
-from zofo.methods.state import Member, Problem, Report, Source, State
+from zofo.methods.state import Member, Problem, Report, Source, State, tally
 from zofo.methods.tasks import averaged, left_out, sampled, used
 from zofo.methods.undo import whole
 
@@ -102,6 +102,7 @@ def apart(problem: Problem, state: State, todo: Plan, members: Sequence[Member],
         state, sight = bilevel.explore(own, state, todo, [(own, *pair) for pair in lower], upper)
         keep(member.name, held(problem, state))
         found.add(member.name, sight, bilevel.passes(problem.config, todo, len(lower), sight.estimate))
+        del sight  # or its sketch would stand beside the next task's
     rest(problem, state)
     return state
 
@@ -118,15 +119,18 @@ def together(problem: Problem, state: State, todo: Plan, members: Sequence[Membe
         with problem.standing_still():
             slope, sketch = bilevel.backwards(own, state.k, todo, lam, upper)
         sight = bilevel.sighted(own, state, todo, upper, slope, sketch)
+        numbers = {"lam": lam, **said.get(own.task, {})}
         if slope is not None and sight.finite and theta.finite(slope.grads):
             parts.append(slope)
+            numbers |= {"loss_p": slope.loss, "lr_p": state.learners["p"].rate}
         elif slope is not None:
             sight = replace(sight, finite=False)
         state, sight = bilevel.stepped(own, state, replace(sight, slope=None))
-        sight = replace(sight, numbers={"lam": lam, **said.get(own.task, {})} | sight.numbers)
+        sight = replace(sight, numbers=numbers | sight.numbers)
         found.add(own.task, sight, bilevel.passes(problem.config, todo, len(lower), sight.estimate))
     if parts:
-        state.learners["p"].step(losses.weighted([(1 / len(parts), slope) for slope in parts]))
+        finite = state.learners["p"].step(losses.weighted([(1 / len(parts), slope) for slope in parts]))
+        state = tally(problem, state, finite, "p", "the mean of the tasks' gradients of p")
     return state
 
 

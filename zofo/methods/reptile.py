@@ -48,17 +48,17 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
         for member in members:
             slots.load("p", start)
             state, loss, finite = adapted(problem.of(member), state, member)
-            losses_p.append({"loss_p": loss})
             if not finite:
                 names.append(member.name)
                 continue
+            losses_p.append({"loss_p": loss})
             for name, end in slots.params["p"].items():
                 gone = end.detach() - start[name]
                 total[name] = total[name] + gone if name in total else gone
         share = rate / max(1, len(members) - len(names))
         slots.load("p", {name: p + share * total[name] if total else p for name, p in start.items()})
     state = replace(state, k=state.k + 1, uses=used(state, members))
-    numbers = averaged(losses_p) | {"lr_p": c.lr_p, "lr_outer": rate}
+    numbers = averaged(losses_p or [{"loss_p": math.nan}]) | {"lr_p": c.lr_p, "lr_outer": rate}
     numbers |= {"tasks": len(members) - len(names), "bad": state.bad}
     passes = len(members) * c.T * c.accumulate_lower
     return state, Report(numbers, None, passes, passes, left_out(names, "a step"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from zofo.core import streams
@@ -34,8 +35,12 @@ def used(state: State, members: Iterable[Member]) -> dict[str, int]:
 
 
 def averaged(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each number over the tasks."""
-    return {key: sum(of[key] for of in numbers) / len(numbers) for key in numbers[0]} if numbers else {}
+    """The mean of each number over the tasks that have it and whose it is finite (nan: none's is)."""
+    found = {}
+    for key in dict.fromkeys(key for of in numbers for key in of):
+        finite = [of[key] for of in numbers if math.isfinite(of.get(key, math.nan))]
+        found[key] = sum(finite) / len(finite) if finite else math.nan
+    return found
 
 
 def left_out(names: Sequence[str], what: str) -> tuple[str, ...]:

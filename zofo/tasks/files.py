@@ -37,9 +37,12 @@ class Source:
     lent: bool = False
 
     def without_test(self) -> Source:
-        """The same for a task that is never tested: without a validation file its test rows serve to validate, and none are left to test."""
+        """The same for a task that is never tested: without a validation file its test rows serve to validate, and none are left to test.
+
+        Where a validation file is there, or no test file, the rows that would be tested stay apart from those trained on.
+        """
         if self.validation is not None or self.test is None:
-            return replace(self, test=[])
+            return self
         files = {**self.files, "validation": self.files["test"]}
         return replace(self, validation=self.test, test=[], files=files, lent=True)
 
