@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from peft import PeftModel
 from zofo import models, named
 from zofo.adapters import stored
 from zofo.adapters.slots import quiet
+from zofo.adapting import base as bases
 from zofo.adapting import draws, folder, use
-from zofo.adapting.plan import Plan
+from zofo.adapting.plan import Plan, seeded
 from zofo.errors import BadInput
 from zofo.run import seam
 
@@ -28,9 +30,8 @@ def test_it_scores_the_same_when_it_is_loaded(opened, tmp_path: Path, folder_: s
     size = folder.write(base, PLAN, made.record, made.tensors, tmp_path / "a" / "one")
     assert size == stored.size(tmp_path / "a" / "one")
     saved, found = folder.find(tmp_path / "a" / "one"), named.find(folder_, "none")
-    chosen = use.options(saved, {})
-    config, rows = use.prepared(found, saved, chosen)
-    used = use.opened(found, saved, chosen)
+    config, rows = use.prepared(found, saved, {})
+    used = use.opened(found, saved, {})
     assert draws.measured(used.slots.model, rows, config) == made.record["draws"][0]["result"] == saved.about["after"]
     with torch.no_grad(), quiet():
         ids = torch.arange(5)[None]
@@ -45,7 +46,11 @@ def test_zofo_json_says_how_it_came_about(opened, tmp_path: Path) -> None:
     held = json.loads((tmp_path / "one" / folder.ABOUT).read_text(encoding="utf-8"))
     assert (held["theta_sha256"], held["task"], held["shots"], held["steps"]) == (base.sha256, "reviews", 2, 3)
     assert held["seed"] == 0 and held["lr"] == 1e-2 and held["after"] == made.record["draws"][0]["result"]
-    assert held["data"] == {"data.task": "reviews", "data.test_rows": 6, "data.max_length": 48}
+    kept = {"data.max_length": 48, "data.hard_prompt": True, "data.channel": False}
+    assert held["data"] == {"data.task": "reviews", "data.test_rows": 6, **kept}, (
+        "a run may say otherwise: defaults too"
+    )
+    assert held["test"] == made.record["test"] and held["test"]["seed"] == 0
     assert json.loads((tmp_path / "one" / stored.CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"] is None
 
 
@@ -92,3 +97,28 @@ def test_what_is_no_adapter_or_is_taken_is_refused(opened, tmp_path: Path) -> No
         (tmp_path / folder.ABOUT).write_text(text, encoding="utf-8")
         with pytest.raises(BadInput, match=r"zofo.json does not say what it should"):
             folder.find(tmp_path)
+
+
+def test_the_rows_are_those_that_its_examples_were_kept_apart_from(opened, tmp_path: Path, folder_: str) -> None:
+    rows = [{"text": f"row {k}", "label": k % 2} for k in range(60)]
+    own, test = tmp_path / "own.jsonl", tmp_path / "test.jsonl"
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    test.write_text("".join(json.dumps({**row, "text": f"new {k}"}) + "\n" for k, row in enumerate(rows[:9])), "utf-8")
+    base, _ = opened(PLAN)
+    found, made = named.find(folder_, "none"), []
+    for name, more in (("carved", {}), ("beside", {"data.test": str(test)})):
+        flags = {"data.train": str(own), "data.test_rows": 6, **more}
+        ready = draws.prepare(seeded(bases.configured(found, flags, PLAN), 7))
+        held = replace(base, config=bases.configured(found, flags, PLAN))
+        record = draws.on_task(held, PLAN, ready, held.config)
+        folder.write(held, PLAN, record.record, record.tensors, tmp_path / name)
+        made.append((folder.find(tmp_path / name), ready.splits.record["parts"]["test"]["sha256"]))
+    (carved, sha), (beside, _) = made
+    for flags in ({}, {"data.train": str(own), "data.test_rows": 6}):
+        assert use.prepared(found, carved, flags)[1].splits.record["parts"]["test"]["sha256"] == sha, "the seed of then"
+    with pytest.raises(BadInput, match=r"give --data\.test too"):
+        use.prepared(found, beside, {"data.train": str(own)})
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]), encoding="utf-8")
+    with pytest.raises(BadInput, match="are not those that it was scored on; bring back the data"):
+        use.prepared(found, carved, {})
+    assert use.prepared(found, carved, {"data.test": str(test)})[1].splits.record["parts"]["test"]["rows"] == 6

@@ -64,6 +64,7 @@ def test_every_unseen_task_and_one_that_fails(folder: str, mixture: Path, tmp_pa
         ({"task": "reviews", "steps": 0}, "--steps 0: not 1 or more"),
         ({"task": "reviews", "shots": 100000}, "class 'terrible' of reviews has .* training rows, a draw takes 100000"),
         ({"task": "reviews", "mixture": "class-to-class"}, "a mixture names its tasks itself"),
+        ({"task": "reviews", "data__train_rows": 9}, "--data.train_rows 9: it has no effect"),
         ({"mixture": "class-to-clas"}, "no such mixture"),
         ({"task": "reviews", "out": "."}, "it exists; name a new folder"),
         ({"task": "reviews", "start": "run"}, "is a model, it has no adapter"),
@@ -92,7 +93,8 @@ def test_rows_of_a_trained_task_are_parted_by_the_runs_seed(opened, monkeypatch:
     monkeypatch.setattr(run.draws, "prepare", lambda config, *_: seen.append(config.run.seed))
     asked = run.Asked("x", options={})
     for trained in ({}, {"reviews": 7}, {"other": 7}):
-        run.prepared(base.config, asked, ready.task, trained)
+        monkeypatch.setattr(run.bases, "trained_on", lambda _, held=trained: held)
+        run.prepared(base.config, asked, ready.task, None)
     assert seen == [0, 7, 0]
 
 

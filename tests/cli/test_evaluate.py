@@ -155,6 +155,18 @@ def test_a_run_on_own_files_is_scored_on_another_test_file_where_one_is_given(cl
     assert json.loads((home / "new.json").read_text(encoding="utf-8"))["results"]["theta"]["n"] == 4
 
 
+@pytest.mark.parametrize("words", ["eval beside", "adapt beside --shots 1", "eval beside --shots 1 --draws 2"])
+def test_rows_that_a_run_trained_on_are_not_carved_to_be_tested(cli, model: str, home: Path, words: str) -> None:
+    own = mine(home)
+    (home / "apart.jsonl").write_text('{"prompt": "Say it:", "completion": " it"}\n', encoding="utf-8")
+    begun(cli, model, home, "beside", "--data.train", own, "--data.test", "apart.jsonl")
+    status, _, err = cli(*words.split(), "--dir", "more", "--data.train", own)
+    assert status == 2 and err.count("\n") == 1 and "run beside was made on this file with a test file beside it" in err
+    assert "give --data.test too" in err
+    if words == "eval beside":
+        assert cli(*words.split(), "--dir", "more", "--data.train", own, "--data.test", "apart.jsonl")[0] == 0
+
+
 def test_what_a_run_was_trained_for_does_not_limit_what_it_is_scored_on(cli, model: str, home: Path) -> None:
     words = ["--task", "reviews", "--objective", "classification", "--data.train_rows", "9", "--data.test_rows", "4"]
     begun(cli, model, home, "classifier", *words)

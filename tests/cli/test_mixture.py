@@ -121,3 +121,12 @@ def test_what_does_not_fit_is_refused(cli, model: str, words: list[str], told: s
 def test_a_run_on_a_mixture_takes_no_other_test_file(cli, run: str) -> None:
     status, _, err = cli("eval", run, "--data.test", "x.jsonl")
     assert status == 2 and "the run's tasks bring files of their own" in err
+
+
+@pytest.mark.parametrize("words", ["eval {run}", "eval {run} --shots 1 --draws 2", "adapt {run} --shots 1"])
+def test_a_task_that_the_run_was_trained_on_is_not_unseen(cli, run: str, mixed: Path, words: str) -> None:
+    other = mixed.parent / "other.yaml"
+    other.write_text("test: [d, b, a]", encoding="utf-8")
+    status, out, err = cli(*words.format(run=run).split(), "--mixture", str(other))
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert "--mixture other: run mixed-run was trained on own/b, own/a, unseen tasks of it" in err

@@ -138,12 +138,13 @@ def metric_of(task: Task) -> str:
 def summary(ready: Prepared, drawn: str, before: dict[str, Any], draws: list[dict[str, Any]]) -> dict[str, Any]:
     """A task's record: what was drawn (in words), the score before, each draw, and their mean, spread and interval."""
     metric = metric_of(ready.task)
-    held = ready.splits.record["parts"]["test"]
+    record = ready.splits.record
+    held = {key: record["parts"]["test"][key] for key in ("rows", "of", "sha256")}
     return {
         "task": ready.task.name,
         "metric": metric,
         "drawn": drawn,
-        "test": {"rows": held["rows"], "sha256": held["sha256"]},
+        "test": held | {"seed": record["seed"], "source": record["source"]},
         "notes": ready.notes,
         "before": before,
         "draws": draws,

@@ -13,7 +13,7 @@ from zofo import models
 from zofo.adapters import stored
 from zofo.adapters.slots import Slots, attach
 from zofo.adapting.base import Base
-from zofo.adapting.options import NOT_OURS
+from zofo.adapting.options import KEPT, NOT_OURS
 from zofo.adapting.plan import Plan
 from zofo.config import AdapterConfig, DataConfig, build
 from zofo.errors import BadInput, ZofoError
@@ -25,12 +25,13 @@ ABOUT = "zofo.json"
 
 @dataclass(frozen=True)
 class Saved:
-    """An adapter's folder, its shape, and the SHA-256 and name of the base it fits."""
+    """An adapter's folder, its shape, the SHA-256 and name of the base it fits, and the test rows that its examples were kept apart from."""
 
     path: Path
     adapter: AdapterConfig
     sha256: str
     base: str
+    test: Mapping[str, Any]
     about: dict[str, Any]
 
 
@@ -70,6 +71,7 @@ def about(base: Base, plan: Plan, record: Mapping[str, Any]) -> dict[str, Any]:
         "data": rows_of(base.config.data, record["task"]),
         **asdict(plan),
         "lr": base.config.method.lr_p,
+        "test": record["test"],
         "drawn": record["drawn"],
         "draw": first["draw"],
         "before": record["before"],
@@ -78,9 +80,13 @@ def about(base: Base, plan: Plan, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rows_of(data: DataConfig, task: str) -> dict[str, Any]:
-    """The options that say which rows these are and how they are read, without the defaults; of a mixture's task, its name."""
-    changed = data.model_dump(exclude_defaults=True)
-    held = {f"data.{key}": value for key, value in changed.items() if f"data.{key}" not in NOT_OURS}
+    """The options that say which rows these are and how they are read; of a mixture's task, its name.
+
+    Defaults are left out, but for what a run may say otherwise (`KEPT`).
+    """
+    every = {f"data.{key}": value for key, value in data.model_dump().items()}
+    changed = {f"data.{key}" for key in data.model_dump(exclude_defaults=True)} - NOT_OURS
+    held = {key: value for key, value in every.items() if key in changed or key in KEPT}
     return held if {"data.task", "data.train"} & set(held) else {**held, "data.task": task}
 
 
@@ -94,7 +100,8 @@ def find(folder: str | Path) -> Saved:
     try:
         held = read_json(path / ABOUT)
         shape = build({f"adapter.{key}": value for key, value in held["adapter"].items()}).adapter
-        return Saved(path, shape, str(held["theta_sha256"]), str(held["base"]), held)
+        test = {key: held["test"][key] for key in ("of", "sha256", "seed", "source")}
+        return Saved(path, shape, str(held["theta_sha256"]), str(held["base"]), test, held)
     except (ZofoError, KeyError, TypeError, AttributeError):
         raise BadInput(asked, f"{ABOUT} does not say what it should", "adapt again, or bring the file back") from None
 

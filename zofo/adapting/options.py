@@ -10,5 +10,7 @@ NOT_OURS = {
     "data.shots", "data.batch", "data.train_rows", "data.validation_rows", "data.validation", "data.upper_share", "data.mixture",
 }  # fmt: skip
 """Options about data that adapting has in another form, or that have no effect on it."""
+COUNTS = ("data.train_rows", "data.validation_rows")
+"""Those of them that adapting sets itself."""
 ROWS = {"data.task", "data.train", "data.test", *(f"data.{column}" for column in COLUMNS)}
 """Options that say where rows are."""

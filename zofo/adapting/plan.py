@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zofo.adapting.options import KEPT
+from zofo.adapting.options import COUNTS, KEPT
 from zofo.config import Config, build, flatten
 from zofo.core import streams
 from zofo.errors import BadInput
@@ -55,6 +55,9 @@ def settings(flags: Mapping[str, Any], plan: Plan, own: Config | None = None) ->
     Args: flags, what the user gave, by dotted key (model.name among it, without a run); own, a run's configuration, whose model,
     adapter and way of reading rows hold where flags do not say other. Raises: BadInput.
     """
+    if count := next((key for key in COUNTS if key in flags), None):
+        found = "it has no effect: all training rows may be drawn"
+        raise BadInput(f"--{count} {flags[count]}", found, "leave it out")
     before: dict[str, Any] = {}
     if own is not None:
         held = flatten(own.model_dump(), "")

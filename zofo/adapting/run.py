@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from zofo import named
+from zofo.adapting import apart, draws, folder
 from zofo.adapting import base as bases
-from zofo.adapting import draws, folder
 from zofo.adapting.base import Base
 from zofo.adapting.each import each, header, mean
 from zofo.adapting.plan import Plan, seeded
@@ -19,6 +19,8 @@ from zofo.adapting.show import Quiet, Show
 from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import Prepared
+from zofo.named import Found
+from zofo.run.folder import RunFolder
 from zofo.tasks import mixture as mixtures
 from zofo.tasks import own
 from zofo.tasks import shots as few
@@ -81,7 +83,7 @@ def alone(asked: Asked, plan: Plan, out: Path | None, show: Show) -> dict[str, A
     refuse_none(asked)
     found = named.find(asked.target, asked.dir)
     config = bases.configured(found, asked.flags, plan)
-    ready = prepared(config, asked, own.resolve(config.data), bases.trained_on(found.run))
+    ready = prepared(config, asked, own.resolve(config.data), found.run)
     few.refuse_few(few.pool(ready.task, ready.splits), plan.shots)
     base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
     record, tensors = on_one(base, plan, ready, show)
@@ -98,15 +100,14 @@ def refuse_none(asked: Asked) -> None:
 
 def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show) -> dict[str, Any]:
     """Every unseen task of a mixture; one that fails stays in the record with its reason (`failed`). Raises: BadInput."""
-    unseen = unseen_of(asked, name)
     if out is not None:
         folder.refuse_taken(out)
     found = named.find(asked.target, asked.dir)
+    unseen = unseen_of(asked, found, name)
     base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
-    trained = bases.trained_on(found.run)
 
     def work(task: Task) -> dict[str, Any]:
-        record, tensors = on_one(base, plan, prepared(base.config, asked, task, trained), show)
+        record, tensors = on_one(base, plan, prepared(base.config, asked, task, found.run), show)
         size = folder.write(base, plan, record, tensors, out / task.name) if out is not None else None
         return record | {"bytes": size}
 
@@ -114,8 +115,8 @@ def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show) -> d
     return header("adapt", base, plan) | {"mixture": unseen.name, "tasks": records, "mean": mean(records)}
 
 
-def unseen_of(asked: Asked, name: str) -> Mixture:
-    """A mixture that has unseen tasks. Raises: BadInput."""
+def unseen_of(asked: Asked, target: Found, name: str) -> Mixture:
+    """A mixture that has unseen tasks, none of which the target was trained on. Raises: BadInput."""
     if clash := next((key for key in ("data.task", "data.train") if key in asked.flags), None):
         raise BadInput(
             f"--{clash} {asked.flags[clash]}", "a mixture names its tasks itself", "leave one of the two out"
@@ -127,12 +128,19 @@ def unseen_of(asked: Asked, name: str) -> Mixture:
     if found.kind == "classification" and free is not None:
         told = "it has no options, and the mixture is of classification tasks"
         raise BadInput(f"--mixture {name}, task {free}", told, "give its rows options, or leave the task out")
+    apart.refuse_seen(target.run, found)
     return found
 
 
-def prepared(config: Config, asked: Asked, task: Task, trained: Mapping[str, int]) -> Prepared:
-    """A task's rows. Rows that no file parts are parted by the seed of the run that was trained on them, else by 0."""
-    return draws.prepare(seeded(config, trained.get(task.name, 0)), list(asked.flags), task)
+def prepared(config: Config, asked: Asked, task: Task, run: RunFolder | None) -> Prepared:
+    """A task's rows. Rows that no file parts are parted by the seed of the run that was trained on them, else by 0.
+
+    Raises: BadInput, also where test rows would be among those that the run was trained on.
+    """
+    seed = bases.trained_on(run).get(task.name, 0)
+    ready = draws.prepare(seeded(config, seed), list(asked.flags), task)
+    apart.refuse_carved(run, ready)
+    return ready
 
 
 def on_one(base: Base, plan: Plan, ready: Prepared, show: Show) -> tuple[dict[str, Any], Mapping[str, Tensor]]:

@@ -31,7 +31,7 @@ def alone(asked: Asked, plan: Plan, show: Show) -> dict[str, Any]:
     refuse_none(asked)
     found = named.find(asked.target, asked.dir)
     config = bases.configured(found, asked.flags, plan)
-    ready = prepared(config, asked, own.resolve(config.data), bases.trained_on(found.run))
+    ready = prepared(config, asked, own.resolve(config.data), found.run)
     base = opened(found, asked, plan, show)
     show.begin(base, plan, ready)
     record = on_task(
@@ -42,11 +42,11 @@ def alone(asked: Asked, plan: Plan, show: Show) -> dict[str, Any]:
 
 def over(asked: Asked, plan: Plan, name: str, show: Show) -> dict[str, Any]:
     """Every unseen task of a mixture. Raises: BadInput. Cost: (draws + 1) evaluations a task."""
-    unseen, found = unseen_of(asked, name), named.find(asked.target, asked.dir)
-    base, trained = opened(found, asked, plan, show), bases.trained_on(found.run)
+    found = named.find(asked.target, asked.dir)
+    unseen, base = unseen_of(asked, found, name), opened(found, asked, plan, show)
 
     def work(task: Task) -> dict[str, Any]:
-        return on_task(base, plan, prepared(base.config, asked, task, trained), base.config)
+        return on_task(base, plan, prepared(base.config, asked, task, found.run), base.config)
 
     records = each(unseen, work, show)
     return header("demonstrations", base, plan) | {"mixture": unseen.name, "tasks": records, "mean": mean(records)}

@@ -8,8 +8,8 @@ from typing import Any
 
 from zofo import models, sources
 from zofo.adapters.slots import Slots
+from zofo.adapting import apart, draws, folder
 from zofo.adapting import base as bases
-from zofo.adapting import draws, folder
 from zofo.adapting.base import Base
 from zofo.adapting.folder import Saved
 from zofo.adapting.options import ROWS
@@ -41,19 +41,26 @@ def options(saved: Saved, flags: Mapping[str, Any]) -> dict[str, Any]:
     return {**held, **flags}
 
 
+def shape(saved: Saved) -> dict[str, Any]:
+    """The options of a saved adapter's shape."""
+    return {f"adapter.{key}": value for key, value in saved.adapter.model_dump().items()}
+
+
 def opened(
     found: Found, saved: Saved, flags: Mapping[str, Any], which: str = "best", say: Callable[[str], None] = print
 ) -> Used:
     """A run's theta or a model, with a saved adapter on it. Raises: BadInput where it is another base. Cost: as `base.opened`."""
-    chosen = {**flags, **{f"adapter.{key}": value for key, value in saved.adapter.model_dump().items()}}
-    base = bases.opened(found, chosen, Plan(), which, "fresh", say)
+    base = bases.opened(found, {**flags, **shape(saved)}, Plan(), which, "fresh", say)
     return Used(base, folder.onto(saved, base))
 
 
 def prepared(found: Found, saved: Saved, flags: Mapping[str, Any]) -> tuple[Config, Prepared]:
-    """The test rows, those that adapting would take. Raises: BadInput, before any weights are read."""
-    chosen = {**flags, **{f"adapter.{key}": value for key, value in saved.adapter.model_dump().items()}}
-    config = bases.configured(found, chosen, Plan())
+    """The test rows, those that adapting took where `flags` name no others. Raises: BadInput, before any weights are read."""
+    config = bases.configured(found, {**options(saved, flags), **shape(saved)}, Plan())
     task = own.resolve(config.data)
-    config = seeded(config, bases.trained_on(found.run).get(task.name, 0))
-    return config, draws.prepare(config, (), task)
+    seeds = bases.trained_on(found.run) | {str(saved.about["task"]): int(saved.test["seed"])}
+    config = seeded(config, seeds.get(task.name, 0))
+    ready = draws.prepare(config, (), task)
+    apart.refuse_carved(found.run, ready)
+    apart.refuse_other(saved, ready, flags)
+    return config, ready

@@ -21,15 +21,27 @@ Adapter = Annotated[
 ]
 
 
-def refuse(slot: str | None, split: str = "test", flags: Mapping[str, Any] | None = None) -> None:
+def refuse(
+    slot: str | None,
+    split: str = "test",
+    flags: Mapping[str, Any] | None = None,
+    side: str = "test",
+    draws: int | None = None,
+) -> None:
     """Raise where an option does not go with a saved adapter."""
+    flags = flags or {}
     if slot is not None:
         raise BadInput(f"--slot {slot}", "--adapter names another one", "leave one of the two out")
+    if draws is not None:
+        raise BadInput(f"--draws {draws}", "a saved adapter is of one draw", "leave one of the two out")
     if split != "test":
         raise BadInput(f"--split {split}", "a saved adapter may have been trained on these rows", "leave it out")
-    if "run.seed" in (flags or {}):
+    if side != "test" or "data.mixture" in flags:
+        asked = f"--side {side}" if side != "test" else f"--mixture {flags['data.mixture']}"
+        raise BadInput(asked, "a saved adapter is scored on one task", "leave it out, or name a --task")
+    if "run.seed" in flags:
         found = "the test rows of a saved adapter are those that `zofo adapt` takes"
-        raise BadInput(f"--seed {(flags or {})['run.seed']}", found, "leave it out")
+        raise BadInput(f"--seed {flags['run.seed']}", found, "leave it out")
 
 
 def evaluate(found: Found, flags: Mapping[str, Any], which: str, adapter: str, out: str | None) -> int:
@@ -39,9 +51,8 @@ def evaluate(found: Found, flags: Mapping[str, Any], which: str, adapter: str, o
     from zofo.run.jsonfile import write_json
 
     saved = folder.find(adapter)
-    chosen = use.options(saved, flags)
-    config, ready = use.prepared(found, saved, chosen)
-    used = use.opened(found, saved, chosen, which, complain)
+    config, ready = use.prepared(found, saved, flags)
+    used = use.opened(found, saved, flags, which, complain)
     began = time.perf_counter()
     result = draws.measured(used.slots.model, ready, config)
     seconds = time.perf_counter() - began

@@ -80,7 +80,7 @@ def evaluate(
             "--side train", f"these tasks are scored on their test rows, not on {split} rows", "leave one out"
         )
     if adapter is not None:
-        adapted.refuse(slot, split, flags)
+        adapted.refuse(slot, split, flags, side, draws)
         return adapted.evaluate(found, flags, which, adapter, out)
     if draws is not None:
         demonstrated.refuse(slot, split, side)
@@ -120,16 +120,20 @@ def of_run(
 ) -> int:
     """Scores of a run's adapters (or its weights) at a checkpoint."""
     from zofo import job, saved, settled
+    from zofo.adapting import apart
     from zofo.run.jsonfile import read_json
     from zofo.tasks.parts import PARTS
 
     own = settled.plain(load(run.config))
     config = settled.plain(changed(own, flags))
     task = asked_for(config.data) if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
+    if isinstance(task, Mixture) and (asked.side, asked.split) == ("test", "test"):
+        apart.refuse_seen(run, task)
     task, same = mixture.turned(task, asked.side, rows_of(config)), config == own and asked.side == "test"
     ready = job.prepare(config, task=task, wanted=PARTS if same else (asked.split,))
     if same:
         job.same_rows(read_json(run.splits), ready)
+    apart.refuse_carved(run, ready)
     held = saved.open_run(run, which, None, complain)
     began, results = time.perf_counter(), dict[str, Any]()
     for name in chosen(held, slot, run.name):
