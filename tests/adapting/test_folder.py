@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,27 @@ def test_an_interruption_leaves_nothing(opened, tmp_path: Path, monkeypatch: pyt
         folder.write(base, PLAN, made.record, made.tensors, tmp_path / "one")
     assert list(tmp_path.iterdir()) == [] or [p.name for p in tmp_path.iterdir()] == ["cache"]
     assert models.fingerprint(base.leaves) == base.sha256
+
+
+def test_its_bytes_are_on_the_disk_before_it_has_its_name(
+    opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, ready = opened(PLAN)
+    made, synced, held = draws.on_task(base, PLAN, ready, base.config), set[int](), list[int]()
+
+    class Watching(seam.Disk):
+        def fsync(self, file: int) -> None:
+            synced.add(os.fstat(file).st_ino)
+
+        def rename(self, old: Path, new: Path) -> None:
+            if new == tmp_path / "one":
+                held.extend(path.stat().st_ino for path in old.iterdir())
+                assert set(held) <= synced
+            super().rename(old, new)
+
+    monkeypatch.setattr(seam, "disk", Watching())
+    folder.write(base, PLAN, made.record, made.tensors, tmp_path / "one")
+    assert len(held) >= 3
 
 
 def test_what_is_no_adapter_or_is_taken_is_refused(opened, tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from zofo import job
 from zofo.adapting import draws, shown
 from zofo.adapting.plan import Plan
+from zofo.adapting.run import Asked
+from zofo.adapting.show import Quiet
 from zofo.errors import BadInput
 from zofo.models import fingerprint
 from zofo.tasks import parts
@@ -29,6 +32,21 @@ def test_each_draw_is_what_eval_gives_with_its_demonstrations(opened) -> None:
     held = [draw["result"]["loss"] for draw in record["draws"] if draw["fewer"] < 6]
     assert held and len({*held, record["before"]["loss"]}) == len(held) + 1, "other demonstrations, other losses"
     assert fingerprint(base.leaves) == base.sha256
+
+
+@pytest.mark.usefixtures("cache")
+def test_demonstrations_are_cut_as_asked_and_calibration_sees_them(folder: str, flags: dict[str, Any]) -> None:
+    plan = Plan(shots=2, draws=2)
+    whole = shown.alone(Asked(folder, options=flags), plan, Quiet())["tasks"]["reviews"]
+    cut = shown.alone(Asked(folder, options=flags | {"data.shot_length": 24}), plan, Quiet())["tasks"]["reviews"]
+    assert cut["before"] == whole["before"] and cut["draws"][0]["result"]["loss"] != whole["draws"][0]["result"]["loss"]
+    assert any("where they are demonstrations" in note for note in cut["notes"])
+    two = [
+        shown.alone(Asked(folder, options=flags | {"data.calibration": way}), plan, Quiet())["tasks"]["reviews"]
+        for way in ("sfc", "icl-sfc")
+    ]
+    assert two[0]["before"] == two[1]["before"], "without demonstrations they are the same"
+    assert two[0]["draws"][0]["result"] != two[1]["draws"][0]["result"]
 
 
 def test_more_demonstrations_than_rows_are_refused(opened) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from zofo.adapting import base as bases
 from zofo.adapting import draws
 from zofo.adapting.base import Base
 from zofo.adapting.draws import Told, measured
-from zofo.adapting.each import each, header, mean
+from zofo.adapting.each import Keep, each, header
 from zofo.adapting.plan import Plan
 from zofo.adapting.run import Asked, prepared, refuse_none, unseen_of
 from zofo.adapting.show import Show
@@ -31,7 +32,7 @@ def alone(asked: Asked, plan: Plan, show: Show) -> dict[str, Any]:
     refuse_none(asked)
     found = named.find(asked.target, asked.dir)
     config = bases.configured(found, asked.flags, plan)
-    ready = prepared(config, asked, own.resolve(config.data), bases.trained_on(found.run))
+    ready = in_tokens(config, asked, plan, own.resolve(config.data), bases.trained_on(found.run))
     base = opened(found, asked, plan, show)
     show.begin(base, plan, ready)
     record = on_task(
@@ -40,16 +41,28 @@ def alone(asked: Asked, plan: Plan, show: Show) -> dict[str, Any]:
     return header("demonstrations", base, plan) | {"tasks": {ready.task.name: record}}
 
 
-def over(asked: Asked, plan: Plan, name: str, show: Show) -> dict[str, Any]:
-    """Every unseen task of a mixture. Raises: BadInput. Cost: (draws + 1) evaluations a task."""
+def over(asked: Asked, plan: Plan, name: str, show: Show, keep: Keep | None = None) -> dict[str, Any]:
+    """Every unseen task of a mixture; `keep` is given the results after each. Raises: BadInput. Cost: (draws + 1) evaluations a task."""
     unseen, found = unseen_of(asked, name), named.find(asked.target, asked.dir)
     base, trained = opened(found, asked, plan, show), bases.trained_on(found.run)
 
     def work(task: Task) -> dict[str, Any]:
-        return on_task(base, plan, prepared(base.config, asked, task, trained), base.config)
+        return on_task(base, plan, in_tokens(base.config, asked, plan, task, trained), base.config)
 
-    records = each(unseen, work, show)
-    return header("demonstrations", base, plan) | {"mixture": unseen.name, "tasks": records, "mean": mean(records)}
+    return each(unseen, work, show, header("demonstrations", base, plan), keep)
+
+
+def with_shots(config: Config, shots: int) -> Config:
+    """The configuration with so many demonstrations; without any, `icl-sfc` is `sfc`: nothing stands before the task-only prompt."""
+    bare = not shots and config.data.calibration == "icl-sfc"
+    data = config.data.model_copy(update={"shots": shots} | ({"calibration": "sfc"} if bare else {}))
+    return config.model_copy(update={"data": data})
+
+
+def in_tokens(config: Config, asked: Asked, plan: Plan, task: Task, trained: Mapping[str, int]) -> Prepared:
+    """A task's rows, checked with their demonstrations. How many a row lost goes unsaid: each draw says it of its own."""
+    ready = prepared(with_shots(config, plan.shots), asked, task, trained)
+    return replace(ready, notes=[note for note in ready.notes if " demonstrations (" not in note])
 
 
 def opened(found: Found, asked: Asked, plan: Plan, show: Show) -> Base:
@@ -62,7 +75,7 @@ def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told 
     """A task's record: the score without demonstrations, and with those of each draw."""
     records = []
     with base.lent() as model:
-        before = measured(model, ready, config)
+        before = measured(model, read(ready, with_shots(config, 0), 0), config)
         for draw in range(plan.draws):
             records.append(one(model, plan, ready, config, draw))
             if told is not None:
@@ -72,12 +85,18 @@ def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told 
 
 def one(model: nn.Module, plan: Plan, ready: Prepared, config: Config, draw: int) -> dict[str, Any]:
     """The score with one draw of demonstrations: the same ones before every test row."""
-    seed, room = plan.seed_of(draw), job.room(config, ready.task, ready.source)
-    data = config.data.model_copy(update={"shots": plan.shots})
-    made = parts.encode(ready.task, ready.splits, ready.tokenizer, data, seed, room, ("test",))
+    seed = plan.seed_of(draw)
+    made = read(ready, with_shots(config, plan.shots), seed)
     began = time.perf_counter()
-    result = measured(model, replace(ready, encoded=made.encoded, nulls=made.nulls), config)
+    result = measured(model, made, config)
     fewer = sum(row.left_out > 0 for row in made.encoded["test"])
     return {
         "draw": draw + 1, "seed": seed, "fewer": fewer, "seconds": time.perf_counter() - began, "result": result,
     }  # fmt: skip
+
+
+def read(ready: Prepared, config: Config, seed: int) -> Prepared:
+    """The test rows after the demonstrations that a seed draws."""
+    room = job.room(config, ready.task, ready.source)
+    made = parts.encode(ready.task, ready.splits, ready.tokenizer, config.data, seed, room, ("test",))
+    return replace(ready, encoded=made.encoded, nulls=made.nulls)
