@@ -41,12 +41,24 @@ def test_demonstrations_are_cut_as_asked_and_calibration_sees_them(folder: str, 
     cut = shown.alone(Asked(folder, options=flags | {"data.shot_length": 24}), plan, Quiet())["tasks"]["reviews"]
     assert cut["before"] == whole["before"] and cut["draws"][0]["result"]["loss"] != whole["draws"][0]["result"]["loss"]
     assert any("where they are demonstrations" in note for note in cut["notes"])
-    two = [
-        shown.alone(Asked(folder, options=flags | {"data.calibration": way}), plan, Quiet())["tasks"]["reviews"]
-        for way in ("sfc", "icl-sfc")
-    ]
-    assert two[0]["before"] == two[1]["before"], "without demonstrations they are the same"
-    assert two[0]["draws"][0]["result"] != two[1]["draws"][0]["result"]
+
+
+@pytest.mark.usefixtures("cache")
+def test_calibration_sees_the_demonstrations_of_each_draw(
+    folder: str, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: dict[str, list[int]] = {"sfc": [], "icl-sfc": []}
+    for way, held in sizes.items():
+
+        def watched(model: Any, ready: Any, config: Any, held: list[int] = held) -> dict[str, Any]:
+            held.append(max(len(null.context) for null in ready.nulls["test"]))
+            return draws.measured(model, ready, config)
+
+        monkeypatch.setattr(shown, "measured", watched)
+        options = flags | {"data.shot_length": 24, "data.calibration": way}
+        shown.alone(Asked(folder, options=options), Plan(shots=1, draws=1), Quiet())
+    (plain, also), (before, after) = sizes["sfc"], sizes["icl-sfc"]
+    assert plain == also == before < after, "without demonstrations the two are the same"
 
 
 def test_more_demonstrations_than_rows_are_refused(opened) -> None:
