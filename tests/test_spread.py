@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import numpy as np
@@ -29,6 +30,17 @@ def test_one_value_has_no_spread_and_none_has_no_mean() -> None:
     assert spread.of([0.25]) == spread.Spread(1, 0.25)
     with pytest.raises(ValueError, match="no values"):
         spread.of([])
+
+
+@pytest.mark.parametrize("values", [[0.5, math.nan], [math.inf, 1.0, 2.0], [math.inf, -math.inf], [math.nan]])
+def test_what_is_not_finite_has_no_interval(values: list[float]) -> None:
+    found = spread.of(values)
+    assert not math.isfinite(found.mean) and (found.n, found.sd, found.low, found.high) == (
+        len(values),
+        None,
+        None,
+        None,
+    )
 
 
 def test_the_interval_holds_the_mean_19_times_in_20() -> None:

@@ -221,8 +221,9 @@ def adapter_of(job: Loaded) -> str | None:
 
 
 def described(settings: Config, ready: Prepared, split: str, adapter: str | None) -> dict[str, Any]:
-    """What eval.json says about how scores came about: model, adapter, task, template, split, seed, versions."""
+    """What eval.json says about how scores came about: model, adapter, task, template, split, seed, versions; of a mixture, each task's rows too."""
     data, task = settings.data, ready.task
+    members = {m.task.name: m.splits.record["parts"][split]["sha256"] for m in ready.members if m.encoded[split]}
     return {
         "model": settings.model.name,
         "dtype": settings.model.dtype,
@@ -237,6 +238,7 @@ def described(settings: Config, ready: Prepared, split: str, adapter: str | None
         "source": ready.splits.record["source"],
         "seed": settings.run.seed,
         "versions": {name: installed(name) for name in PACKAGES},
+        **({"members_sha256": members} if members else {}),
     }
 
 

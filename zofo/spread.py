@@ -13,7 +13,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Spread:
-    """n values: mean, standard deviation (n - 1 below), and the ends of the interval; None of one value alone."""
+    """n values: mean, standard deviation (n - 1 below), and the ends of the interval; None of one value alone, or where one is not finite."""
 
     n: int
     mean: float
@@ -26,6 +26,8 @@ def of(values: Sequence[float]) -> Spread:
     """The mean m, sd and m -+ t_{0.975, n-1} sd / sqrt(n). Values: independent, near normal. Raises: ValueError without any."""
     if not values:
         raise ValueError("no values")
+    if not all(map(math.isfinite, values)):
+        return Spread(len(values), sum(values) / len(values))
     mean = statistics.fmean(values)
     if len(values) == 1:
         return Spread(1, mean)

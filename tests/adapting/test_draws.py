@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +13,10 @@ import torch
 
 from zofo.adapting import draws
 from zofo.adapting.plan import Plan
+from zofo.cli import drawn
 from zofo.methods import first_order
 from zofo.models import fingerprint
+from zofo.run.jsonfile import read_json, write_json
 from zofo.tasks import shots
 
 
@@ -96,9 +101,26 @@ def test_the_record_says_what_was_drawn_and_its_spread(opened) -> None:
     record, scores = made.record, [draw["result"]["accuracy"] for draw in made.record["draws"]]
     assert record["metric"] == "accuracy" and record["drawn"] == "2 examples of each of 2 classes"
     assert (record["after"]["n"], record["after"]["mean"]) == (3, statistics.fmean(scores))
-    assert record["test"] == {"rows": 6, "sha256": ready.splits.record["parts"]["test"]["sha256"]}
+    own = ready.splits.record
+    about = {"of": own["parts"]["test"]["of"], "source": own["source"], "seed": own["seed"]}
+    assert record["test"] == {"rows": 6, "sha256": own["parts"]["test"]["sha256"], **about}
     assert all(len(draw["rows"]) == 4 for draw in record["draws"]) and set(made.tensors)
     assert not any(note.startswith(("train", "validation")) for note in record["notes"])
+
+
+def test_a_draw_whose_loss_is_not_finite_leaves_a_record(
+    opened, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan = Plan(shots=1, steps=1, draws=2)
+    base, ready = opened(plan)
+    ready, losses = replace(ready, task=ready.task.model_copy(update={"metrics": ()})), iter([1.0, math.nan, 2.0])
+    monkeypatch.setattr(draws, "measured", lambda *_: {"loss": next(losses), "n": 6})
+    record = draws.on_task(base, plan, ready, base.config).record
+    assert record["metric"] == "loss" and math.isnan(record["after"]["mean"]) and record["after"]["low"] is None
+    write_json(tmp_path / "a.json", record)
+    assert read_json(tmp_path / "a.json")["after"]["mean"] == "nan"
+    assert drawn.after(record) == drawn.after(read_json(tmp_path / "a.json")) == "nan"
+    drawn.task({"start": "fresh", "tasks": {"reviews": record}})
 
 
 def test_the_test_rows_do_not_hang_on_the_seed_of_the_draws(opened) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_a_task_that_fails_keeps_its_place_and_its_reason() -> None:
             raise RuntimeError("no\nmemory")
         return record(0.1, 0.2)
 
-    found = each.each(unseen("a", "b", "c", "d"), work, Listening())
+    found = each.each(unseen("a", "b", "c", "d"), work, Listening())["tasks"]
     assert list(found) == ["a", "b", "c", "d"] and told == [(n, k, 4) for k, n in enumerate("abcd", 1)]
     assert found["b"]["failed"] == "--shots 4: class 'x' of b has 1 training rows; ask for fewer"
     assert found["c"]["failed"] == "RuntimeError: no memory" and "failed" not in found["d"]
@@ -51,6 +52,20 @@ def test_an_interruption_is_no_failure_of_a_task() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         each.each(unseen("a"), work, Quiet())
+
+
+def test_what_is_done_is_kept_after_each_task() -> None:
+    kept: list[dict[str, Any]] = []
+
+    def work(task: Any) -> dict[str, Any]:
+        if task.name == "c":
+            raise KeyboardInterrupt
+        return record(0.1, 0.2)
+
+    with pytest.raises(KeyboardInterrupt):
+        each.each(unseen("a", "b", "c"), work, Quiet(), {"kind": "x"}, lambda found: kept.append(deepcopy(found)))
+    assert [list(found["tasks"]) for found in kept] == [["a"], ["a", "b"]]
+    assert kept[1]["kind"] == "x" and (kept[1]["mean"]["tasks"], kept[1]["mean"]["of"]) == (2, 3)
 
 
 def test_the_mean_over_tasks_has_its_interval_over_draws() -> None:

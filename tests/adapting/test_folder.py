@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def test_zofo_json_says_how_it_came_about(opened, tmp_path: Path) -> None:
     held = json.loads((tmp_path / "one" / folder.ABOUT).read_text(encoding="utf-8"))
     assert (held["theta_sha256"], held["task"], held["shots"], held["steps"]) == (base.sha256, "reviews", 2, 3)
     assert held["seed"] == 0 and held["lr"] == 1e-2 and held["after"] == made.record["draws"][0]["result"]
-    kept = {"data.max_length": 48, "data.hard_prompt": True, "data.channel": False}
+    kept = {"data.max_length": 48, "data.hard_prompt": True, "data.channel": False, "data.shot_length": 0}
     assert held["data"] == {"data.task": "reviews", "data.test_rows": 6, **kept}, (
         "a run may say otherwise: defaults too"
     )
@@ -82,6 +83,27 @@ def test_an_interruption_leaves_nothing(opened, tmp_path: Path, monkeypatch: pyt
         folder.write(base, PLAN, made.record, made.tensors, tmp_path / "one")
     assert list(tmp_path.iterdir()) == [] or [p.name for p in tmp_path.iterdir()] == ["cache"]
     assert models.fingerprint(base.leaves) == base.sha256
+
+
+def test_its_bytes_are_on_the_disk_before_it_has_its_name(
+    opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, ready = opened(PLAN)
+    made, synced, held = draws.on_task(base, PLAN, ready, base.config), set[int](), list[int]()
+
+    class Watching(seam.Disk):
+        def fsync(self, file: int) -> None:
+            synced.add(os.fstat(file).st_ino)
+
+        def rename(self, old: Path, new: Path) -> None:
+            if new == tmp_path / "one":
+                held.extend(path.stat().st_ino for path in old.iterdir())
+                assert set(held) <= synced
+            super().rename(old, new)
+
+    monkeypatch.setattr(seam, "disk", Watching())
+    folder.write(base, PLAN, made.record, made.tensors, tmp_path / "one")
+    assert len(held) >= 3
 
 
 def test_what_is_no_adapter_or_is_taken_is_refused(opened, tmp_path: Path) -> None:

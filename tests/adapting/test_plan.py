@@ -43,4 +43,5 @@ def test_a_run_lends_its_model_adapter_and_way_of_reading() -> None:
     made = settings({"data.task": "rte", "adapter.dropout": 0.1}, Plan(), own)
     assert (made.model.name, made.adapter.r, made.adapter.dropout) == ("m", 3, 0.1)
     assert (made.data.task, made.data.max_length, made.data.test_rows) == ("rte", 99, 1000)
+    assert settings({}, Plan(), build({"data.shot_length": 7})).data.shot_length == 7
     assert "data.max_length" in KEPT and made.method.lr_p == RATES["lora"]

@@ -69,6 +69,8 @@ def test_another_base_is_refused_in_one_line(cli, adapted: str, trained: str) ->
         ("adapt {model} --task reviews --draws 0", "--draws 0: not 1 or more"),
         ("adapt {model} --task reviws", "--task reviws: no such task"),
         ("adapt {model} --task reviews --json no/a.json", "--json no/a.json: its folder does not exist"),
+        ("adapt {model} --task reviews --json runs", "--json runs: it is a folder; name a file"),
+        ("eval {model} --task reviews --out runs", "--out runs: it is a folder; name a file"),
         ("adapt {model} --task reviews --data.batch 4", "no such option"),
         ("adapt {model} --task reviews --objective f1", "a metric has none"),
         ("adapt ./nothing --task reviews", "no run in runs, and as a model"),
@@ -142,11 +144,17 @@ def test_a_mixture_is_a_line_a_task_and_a_failure_is_status_1(cli, model: str, h
     (tmp_path / "m.yaml").write_text("test: [./good]\n", encoding="utf-8")
     status, out, err = cli("eval", model, *asked, "--draws", "2", "--out", "shown.json")
     assert (status, err) == (0, ""), err
+    status, out, err = cli("eval", model, *asked[:2], "--out", "scores.json")
+    assert (status, err) == (0, ""), err
+    assert cli("compare", "mixed.json", "scores.json")[2] == "", "on the same rows, and that is known"
     status, out, err = cli("compare", "mixed.json", "shown.json", "--plot", "unseen.png")
     assert (status, err) == (0, "") and (home / "unseen.png").read_bytes().startswith(b"\x89PNG")
     head, *rows = [line.split("\t") for line in out.splitlines() if "\t" in line]
     assert head == ["task", "metric", "mixed, before", "mixed, after", "shown, before", "shown, after"]
-    assert [row[0] for row in rows] == ["own/good", "own/bad", "mean over tasks"] and rows[1][3].startswith("failed: ")
+    assert [row[0] for row in rows] == ["own/good", "own/bad", "mean over 1 of 2 tasks"] and rows[1][3].startswith(
+        "failed: "
+    )
+    assert "note: not in the mean, which is over the tasks that all files have a score of: own/bad\n" in out
     assert rows[0][2] == rows[0][4], "both begin from the same base on the same rows"
 
 

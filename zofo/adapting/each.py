@@ -17,15 +17,25 @@ from zofo.job import PACKAGES, installed
 from zofo.tasks.mixture import Mixture
 
 Record = dict[str, Any]
+Keep = Callable[[Record], None]
 
 
-def each(unseen: Mixture, work: Callable[[Any], Record], show: Show) -> dict[str, Record]:
-    """The record of every unseen task, in order; of one that fails, its reason (`failed`)."""
+def each(
+    unseen: Mixture, work: Callable[[Any], Record], show: Show, head: Record | None = None, keep: Keep | None = None
+) -> Record:
+    """The results (after a head) of every unseen task, in order; of one that fails, its reason (`failed`).
+
+    Args: keep, called with the results so far after each task, so that an interruption loses none that is done.
+    """
     records: dict[str, Record] = {}
+    found = {**(head or {}), "mixture": unseen.name, "tasks": records, "mean": None}
     for number, task in enumerate(unseen.test, 1):
         records[task.name] = {"task": task.name, **guarded(partial(work, task))}
+        found["mean"] = mean(records, len(unseen.test))
+        if keep is not None:
+            keep(found)
         show.task(records[task.name], number, len(unseen.test))
-    return records
+    return found
 
 
 def guarded(work: Callable[[], Record]) -> Record:
@@ -51,12 +61,12 @@ def header(kind: str, base: Base, plan: Plan) -> Record:
     }
 
 
-def mean(records: Mapping[str, Mapping[str, Any]]) -> Record | None:
-    """The mean over the tasks that have a score, before, and after with its interval over the draws (of each draw's own mean)."""
+def mean(records: Mapping[str, Mapping[str, Any]], of: int | None = None) -> Record | None:
+    """The mean over the tasks that have a score, before, and after with its interval over the draws (of each draw's own mean); `of`: tasks in all."""
     held = [r for r in records.values() if "failed" not in r and r["metric"] != "loss"]
     if not held:
         return None
     before = statistics.fmean(r["before"][r["metric"]] for r in held)
     by_draw = zip(*([draw["result"][r["metric"]] for draw in r["draws"]] for r in held), strict=True)
     after = asdict(spread.of([statistics.fmean(values) for values in by_draw]))
-    return {"tasks": len(held), "of": len(records), "before": before, "after": after}
+    return {"tasks": len(held), "of": of or len(records), "before": before, "after": after}

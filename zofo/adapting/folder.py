@@ -52,6 +52,7 @@ def write(base: Base, plan: Plan, record: Mapping[str, Any], tensors: Mapping[st
             slots.load("p", tensors)
             stored.write(slots, "p", work)
         write_json(work / ABOUT, about(base, plan, record))
+        seam.settle_folder(work)
         seam.disk.rename(work, out)
         seam.disk.fsync_dir(out.parent)
     except BaseException:

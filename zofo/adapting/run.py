@@ -13,7 +13,7 @@ from zofo import named
 from zofo.adapting import apart, draws, folder
 from zofo.adapting import base as bases
 from zofo.adapting.base import Base
-from zofo.adapting.each import each, header, mean
+from zofo.adapting.each import Keep, each, header
 from zofo.adapting.plan import Plan, seeded
 from zofo.adapting.show import Quiet, Show
 from zofo.config import Config
@@ -98,8 +98,8 @@ def refuse_none(asked: Asked) -> None:
         raise BadInput(f"RUN|MODEL {asked.target}", "no task was named for it", do)
 
 
-def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show) -> dict[str, Any]:
-    """Every unseen task of a mixture; one that fails stays in the record with its reason (`failed`). Raises: BadInput."""
+def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show, keep: Keep | None = None) -> dict[str, Any]:
+    """Every unseen task of a mixture; one that fails stays in the record with its reason (`failed`); `keep` is given the results after each. Raises: BadInput."""
     if out is not None:
         folder.refuse_taken(out)
     found = named.find(asked.target, asked.dir)
@@ -111,8 +111,7 @@ def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show) -> d
         size = folder.write(base, plan, record, tensors, out / task.name) if out is not None else None
         return record | {"bytes": size}
 
-    records = each(unseen, work, show)
-    return header("adapt", base, plan) | {"mixture": unseen.name, "tasks": records, "mean": mean(records)}
+    return each(unseen, work, show, header("adapt", base, plan), keep)
 
 
 def unseen_of(asked: Asked, target: Found, name: str) -> Mixture:

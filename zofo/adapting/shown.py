@@ -14,7 +14,7 @@ from zofo.adapting import base as bases
 from zofo.adapting import draws
 from zofo.adapting.base import Base
 from zofo.adapting.draws import Told, measured
-from zofo.adapting.each import each, header, mean
+from zofo.adapting.each import Keep, each, header
 from zofo.adapting.plan import Plan
 from zofo.adapting.run import Asked, prepared, refuse_none, unseen_of
 from zofo.adapting.show import Show
@@ -22,6 +22,7 @@ from zofo.config import Config
 from zofo.job import Prepared
 from zofo.methods import table
 from zofo.named import Found
+from zofo.run.folder import RunFolder
 from zofo.tasks import own, parts
 from zofo.tasks.definition import Task
 
@@ -31,7 +32,7 @@ def alone(asked: Asked, plan: Plan, show: Show) -> dict[str, Any]:
     refuse_none(asked)
     found = named.find(asked.target, asked.dir)
     config = bases.configured(found, asked.flags, plan)
-    ready = prepared(config, asked, own.resolve(config.data), found.run)
+    ready = in_tokens(config, asked, plan, own.resolve(config.data), found.run)
     base = opened(found, asked, plan, show)
     show.begin(base, plan, ready)
     record = on_task(
@@ -40,16 +41,28 @@ def alone(asked: Asked, plan: Plan, show: Show) -> dict[str, Any]:
     return header("demonstrations", base, plan) | {"tasks": {ready.task.name: record}}
 
 
-def over(asked: Asked, plan: Plan, name: str, show: Show) -> dict[str, Any]:
-    """Every unseen task of a mixture. Raises: BadInput. Cost: (draws + 1) evaluations a task."""
+def over(asked: Asked, plan: Plan, name: str, show: Show, keep: Keep | None = None) -> dict[str, Any]:
+    """Every unseen task of a mixture; `keep` is given the results after each. Raises: BadInput. Cost: (draws + 1) evaluations a task."""
     found = named.find(asked.target, asked.dir)
     unseen, base = unseen_of(asked, found, name), opened(found, asked, plan, show)
 
     def work(task: Task) -> dict[str, Any]:
-        return on_task(base, plan, prepared(base.config, asked, task, found.run), base.config)
+        return on_task(base, plan, in_tokens(base.config, asked, plan, task, found.run), base.config)
 
-    records = each(unseen, work, show)
-    return header("demonstrations", base, plan) | {"mixture": unseen.name, "tasks": records, "mean": mean(records)}
+    return each(unseen, work, show, header("demonstrations", base, plan), keep)
+
+
+def with_shots(config: Config, shots: int) -> Config:
+    """The configuration with so many demonstrations; without any, `icl-sfc` is `sfc`: nothing stands before the task-only prompt."""
+    bare = not shots and config.data.calibration == "icl-sfc"
+    data = config.data.model_copy(update={"shots": shots} | ({"calibration": "sfc"} if bare else {}))
+    return config.model_copy(update={"data": data})
+
+
+def in_tokens(config: Config, asked: Asked, plan: Plan, task: Task, run: RunFolder | None) -> Prepared:
+    """A task's rows, checked with their demonstrations. How many a row lost goes unsaid: each draw says it of its own."""
+    ready = prepared(with_shots(config, plan.shots), asked, task, run)
+    return replace(ready, notes=[note for note in ready.notes if " demonstrations (" not in note])
 
 
 def opened(found: Found, asked: Asked, plan: Plan, show: Show) -> Base:
@@ -62,7 +75,7 @@ def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told 
     """A task's record: the score without demonstrations, and with those of each draw."""
     records = []
     with base.lent() as model:
-        before = measured(model, ready, config)
+        before = measured(model, read(ready, with_shots(config, 0), 0), config)
         for draw in range(plan.draws):
             records.append(one(model, plan, ready, config, draw))
             if told is not None:
@@ -72,12 +85,18 @@ def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told 
 
 def one(model: nn.Module, plan: Plan, ready: Prepared, config: Config, draw: int) -> dict[str, Any]:
     """The score with one draw of demonstrations: the same ones before every test row."""
-    seed, room = plan.seed_of(draw), job.room(config, ready.task, ready.source)
-    data = config.data.model_copy(update={"shots": plan.shots})
-    made = parts.encode(ready.task, ready.splits, ready.tokenizer, data, seed, room, ("test",))
+    seed = plan.seed_of(draw)
+    made = read(ready, with_shots(config, plan.shots), seed)
     began = time.perf_counter()
-    result = measured(model, replace(ready, encoded=made.encoded, nulls=made.nulls), config)
+    result = measured(model, made, config)
     fewer = sum(row.left_out > 0 for row in made.encoded["test"])
     return {
         "draw": draw + 1, "seed": seed, "fewer": fewer, "seconds": time.perf_counter() - began, "result": result,
     }  # fmt: skip
+
+
+def read(ready: Prepared, config: Config, seed: int) -> Prepared:
+    """The test rows after the demonstrations that a seed draws."""
+    room = job.room(config, ready.task, ready.source)
+    made = parts.encode(ready.task, ready.splits, ready.tokenizer, config.data, seed, room, ("test",))
+    return replace(ready, encoded=made.encoded, nulls=made.nulls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,9 +14,8 @@ from cyclopts import Parameter
 from zofo.adapting.options import NOT_OURS
 from zofo.cli import drawn
 from zofo.cli.evaluate import Which
-from zofo.cli.output import line, plain
+from zofo.cli.output import line, plain, refuse_no_file
 from zofo.cli.target import Dir, Target
-from zofo.errors import BadInput
 from zofo.report.words import duration, size
 
 FOLDER = "adapters"
@@ -55,24 +55,24 @@ def adapt(
 
     Prints the test rows' score before, for every draw, and over the draws: mean, sd, and a 95 % interval by Student's t.
     """
-    if json is not None and not Path(json).parent.is_dir():
-        raise BadInput(f"--json {json}", "its folder does not exist", "make it first")
+    refuse_no_file("--json", json)
     from zofo.adapting import run
     from zofo.adapting.plan import Plan
     from zofo.run.jsonfile import write_json
 
     plan = Plan(shots, steps, draws, batch, lr, seed)
     asked, show = run.Asked(target, which, start, dir, flags), drawn.Show(alone=mixture is None)
+    keep = partial(write_json, Path(json)) if json is not None else None
     if mixture is not None:
-        found = run.over(asked, plan, mixture, Path(out) if out else None, show)
+        found = run.over(asked, plan, mixture, Path(out) if out else None, show, keep)
         drawn.mixture(found)
     else:
         place = Path(out) if out else free(target, flags)
         found = run.alone(asked, plan, place, show)
         drawn.task(found)
         told(found, place)
-    if json is not None:
-        write_json(Path(json), found)
+    if keep is not None:
+        keep(found)
     return int(any("failed" in record for record in found["tasks"].values()))
 
 

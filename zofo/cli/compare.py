@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from zofo.cli.output import line, plain, table
+from zofo.cli.output import line, plain, refuse_no_file, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir
 from zofo.config import load
@@ -58,12 +58,16 @@ def side_by_side(words: Sequence[str], files: Sequence[str], plot: str | None) -
     """Files of results over a mixture, by task."""
     if other := next((word for word in words if word not in files), None):
         raise BadInput(f"zofo compare {other}", "runs and files of results do not stand in one table", "give one kind")
-    if plot is not None and not Path(plot).parent.is_dir():
-        raise BadInput(f"--plot {plot}", "its folder does not exist", "make it first")
-    series = [one for name in files for one in unseen.read(Path(name))]
+    refuse_no_file("--plot", plot)
+    series = unseen.averaged([one for name in files for one in unseen.read(Path(name))])
     table(*unseen.rows(series))
+    if left := unseen.left_out(series):
+        line(f"note: not in the mean, which is over the tasks that all files have a score of: {plain(', '.join(left))}")
     if other_rows := unseen.unequal(series):
         complain(plain(f"not tested on the same rows, so their scores do not compare: {', '.join(other_rows)}"))
+    if not_said := unseen.unknown(series):
+        told = "not every file says on which rows it was tested (write it anew), so scores may not compare"
+        complain(plain(f"{told}: {', '.join(not_said)}"))
     if plot is not None:
         unseen.draw(series, Path(plot))
         line(f"drawn in {plot}")

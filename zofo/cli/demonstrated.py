@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,13 @@ def evaluate(target: str, flags: Mapping[str, Any], which: str, draws: int, out:
     asked = Asked(target, which, None, dir, {key: value for key, value in flags.items() if key not in OURS})
     name = ours.data.mixture
     show = drawn.Demonstrations(alone=not name)
-    found = shown.over(asked, plan, name, show) if name else shown.alone(asked, plan, show)
+    keep = partial(write_json, Path(out)) if out is not None else None
+    found = shown.over(asked, plan, name, show, keep) if name else shown.alone(asked, plan, show)
     if name:
         drawn.mixture(found)
     else:
         drawn.task(found)
         line(f"scoring took {duration(next(iter(found['tasks'].values()))['seconds'])} a draw")
-    if out is not None:
-        write_json(Path(out), found)
+    if keep is not None:
+        keep(found)
     return int(any("failed" in record for record in found["tasks"].values()))

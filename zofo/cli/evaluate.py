@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from zofo.cli import adapted, demonstrated, mixture
 from zofo.cli.adapted import Adapter
-from zofo.cli.output import line, plain, table
+from zofo.cli.output import line, plain, refuse_no_file, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir, Target, find
 from zofo.config import COLUMNS, Config, build, flatten, load
@@ -72,8 +72,7 @@ def evaluate(
 
     Without options a run is scored on its own task, as it was trained.
     """
-    if out is not None and not Path(out).parent.is_dir():
-        raise BadInput(f"--out {out}", "its folder does not exist", "make it first")
+    refuse_no_file("--out", out)
     found, asked = find(target, dir), Asked(split, out, side)
     if side == "train" and split != "test":
         raise BadInput(

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from zofo.errors import BadInput
 
 
 def plain(text: object) -> str:
     """Text in one line without control signs (line breaks and tabs become a space), fit for a line of output."""
     words = " ".join(str(text).split())
     return "".join(sign if sign.isprintable() else "?" for sign in words)
+
+
+def refuse_no_file(option: str, path: str | None) -> None:
+    """Raise BadInput where a file that an option names cannot be written at the end: no folder for it, or a folder itself."""
+    if path is not None and not Path(path).parent.is_dir():
+        raise BadInput(f"{option} {path}", "its folder does not exist", "make it first")
+    if path is not None and Path(path).is_dir():
+        raise BadInput(f"{option} {path}", "it is a folder", "name a file")
 
 
 def line(text: str = "") -> None:

@@ -22,7 +22,7 @@ from zofo.report.words import number
 Row = Mapping[str, Any]
 FALL = 0.3  # of the loss, from the first step to the last: what is called flat has fallen by less
 LOW = 0.05  # nats: a loss below that has no room to fall
-FIRST, SLOW = 30, 300  # steps before a first-order, a zeroth-order level is called flat, and a third of the run
+FIRST, SLOW = 30, 300  # steps before a first-order, a zeroth-order level is called flat (`least` says what more)
 JUMPY = 5.0  # standard errors of von Neumann's ratio
 RISE = 5.0  # standard errors, that the mean of a block lies above that of an earlier one
 PART = 0.2  # of the loss, the same

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zofo import spread as spreads
 from zofo.errors import BadInput
 from zofo.report.plots import GREY
 from zofo.report.words import named, number, primary, spread
@@ -28,13 +30,19 @@ class Point:
     metric: str = ""
     before: float | None = None
     after: Mapping[str, Any] | None = None
-    rows: str = ""  # the SHA-256 of its test rows
+    rows: str = ""  # the SHA-256 of its test rows ("": not known)
     failed: str = ""
+    draws: tuple[float, ...] = ()  # the score of each draw, where there are some
+
+    @property
+    def scored(self) -> bool:
+        """Whether it has a score that can stand in a mean over tasks: a loss has another scale."""
+        return self.after is not None and self.metric != "loss" and number(self.after.get("mean")) is not None
 
 
 @dataclass(frozen=True)
 class Series:
-    """One file of results: what it is called, and its tasks' points, the mean among them."""
+    """One file of results: what it is called, and its tasks' points (with `averaged`, the mean among them)."""
 
     name: str
     points: dict[str, Point]
@@ -53,7 +61,8 @@ def read(path: Path) -> list[Series]:
         found = {name: r for name, r in held.get("results", {}).items() if "tasks" in r}
         if found:
             several = len(found) > 1
-            return [of_scores(f"{path.stem} {name}" if several else path.stem, r) for name, r in found.items()]
+            sha = held.get("members_sha256", {})
+            return [of_scores(f"{path.stem} {name}" if several else path.stem, r, sha) for name, r in found.items()]
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"results {path}", f"a task lacks {error}", "write the file anew") from None
     raise BadInput(f"results {path}", "it holds no scores by task", "give files of zofo adapt --json, or eval --out")
@@ -61,20 +70,15 @@ def read(path: Path) -> list[Series]:
 
 def of_draws(name: str, held: Mapping[str, Any]) -> Series:
     """Results over draws, before and after."""
-    points = {task: point(record) for task, record in held["tasks"].items()}
-    if (mean := held.get("mean")) is not None:
-        points[MEAN] = Point("score", number(mean["before"]), mean["after"])
-    return Series(name, points)
+    return Series(name, {task: point(record) for task, record in held["tasks"].items()})
 
 
-def of_scores(name: str, result: Mapping[str, Any]) -> Series:
-    """Scores as they are, without draws."""
+def of_scores(name: str, result: Mapping[str, Any], sha: Mapping[str, str]) -> Series:
+    """Scores as they are, without draws; `sha`: of each task's rows, where the file says it."""
     points = {}
     for task, held in result["tasks"].items():
         metric = primary(held) or "loss"
-        points[task] = Point(metric, None, {"mean": held[metric]})
-    if "score" in result:
-        points[MEAN] = Point("score", None, {"mean": result["score"]})
+        points[task] = Point(metric, None, {"mean": held[metric]}, sha.get(task, ""))
     return Series(name, points)
 
 
@@ -83,7 +87,43 @@ def point(record: Mapping[str, Any]) -> Point:
     if "failed" in record:
         return Point(failed=str(record["failed"]))
     metric = record["metric"]
-    return Point(metric, number(record["before"][metric]), record["after"], record["test"]["sha256"])
+    draws = tuple(float(draw["result"][metric]) for draw in record["draws"])
+    return Point(metric, number(record["before"][metric]), record["after"], record["test"]["sha256"], "", draws)
+
+
+def shared(series: Sequence[Series]) -> list[str]:
+    """The tasks that have a score in every file, by one metric."""
+    held = {name: [one.points.get(name, Point()) for one in series] for name in tasks(series) if name != MEAN}
+    return [n for n, found in held.items() if all(p.scored for p in found) and len({p.metric for p in found}) == 1]
+
+
+def averaged(series: Sequence[Series]) -> list[Series]:
+    """The series, each with its mean over the tasks that all share: means over different tasks do not compare. None is added without such tasks, or for one task alone."""
+    names = shared(series)
+    if not names or len(tasks(series)) < 2:
+        return list(series)
+    return [Series(s.name, s.points | {MEAN: mean([s.points[name] for name in names])}) for s in series]
+
+
+def mean(points: Sequence[Point]) -> Point:
+    """The mean of some tasks, before and after; over draws, with the interval of each draw's own mean."""
+    before = [p.before for p in points if p.before is not None]
+    after = {"mean": statistics.fmean(float(p.after["mean"]) for p in points if p.after is not None)}
+    if len({len(p.draws) for p in points}) == 1 and points[0].draws:
+        after = asdict(spreads.of([statistics.fmean(draw) for draw in zip(*(p.draws for p in points), strict=True)]))
+    return Point("score", statistics.fmean(before) if len(before) == len(points) else None, after)
+
+
+def called(series: Sequence[Series], name: str) -> str:
+    """What a line is called: its task, or over how many tasks the mean is, where some are left out."""
+    used, of = len(shared(series)), len(tasks(series)) - 1
+    return f"mean over {used} of {of} tasks" if name == MEAN and used < of else name
+
+
+def left_out(series: Sequence[Series]) -> list[str]:
+    """Tasks that are not in the mean, where there is one."""
+    used = {*shared(series), MEAN}
+    return [name for name in tasks(series) if name not in used] if MEAN in tasks(series) else []
 
 
 def tasks(series: Sequence[Series]) -> list[str]:
@@ -100,7 +140,7 @@ def rows(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
         held = [one.points.get(task, Point(failed="-")) for one in series]
         metric = next((p.metric for p in held if p.metric), "")
         cells = [cell for p in held for cell in words(p)]
-        found.append([task, named(metric), *cells])
+        found.append([called(series, task), named(metric), *cells])
     return columns, found
 
 
@@ -115,8 +155,18 @@ def words(p: Point) -> tuple[str, str]:
 
 def unequal(series: Sequence[Series]) -> list[str]:
     """Tasks whose test rows are not the same in all files."""
-    held = {task: {one.points[task].rows for one in series if task in one.points} for task in tasks(series)}
-    return [task for task, found in held.items() if len(found - {""}) > 1]
+    return [task for task, found in tested(series).items() if len(set(found) - {""}) > 1]
+
+
+def unknown(series: Sequence[Series]) -> list[str]:
+    """Tasks of several files, one of which does not say on which rows it was tested."""
+    return [task for task, found in tested(series).items() if len(found) > 1 and "" in found]
+
+
+def tested(series: Sequence[Series]) -> dict[str, list[str]]:
+    """By task, the rows of every file that has scored it."""
+    held = {task: [one.points[task] for one in series if task in one.points] for task in tasks(series) if task != MEAN}
+    return {task: [p.rows for p in found if p.after is not None] for task, found in held.items()}
 
 
 def draw(series: Sequence[Series], path: Path) -> None:
@@ -140,7 +190,7 @@ def picture(series: Sequence[Series]) -> bytes:
     axes = figure.subplots()
     for rank, one in enumerate(series):
         line(axes, names, one, rank, len(series))
-    dress(axes, names)
+    dress(axes, [called(series, name) for name in names], names[-1] == MEAN)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     held = io.BytesIO()
     figure.savefig(held, format="png")
@@ -171,12 +221,12 @@ def line(axes: Axes, names: Sequence[str], one: Series, rank: int, of: int) -> N
         label = "_nolegend_"
 
 
-def dress(axes: Axes, names: Sequence[str]) -> None:
-    """Names, lines between tasks, and what the signs mean."""
+def dress(axes: Axes, names: Sequence[str], mean: bool) -> None:
+    """Names (`mean`: the last is of the mean), lines between tasks, and what the signs mean."""
     axes.set_yticks(range(len(names)), [name.removeprefix("crossfit/") for name in names], fontsize=9)
     axes.set_ylim(len(names) - 0.5, -0.5)
     for at in range(1, len(names)):
-        last = names[at] == MEAN
+        last = mean and at == len(names) - 1
         axes.axhline(at - 0.5, color=GREY, linewidth=1.2 if last else 0.4, alpha=1 if last else 0.5)
     axes.grid(axis="x", alpha=0.25)
     axes.set_xlabel("score of the unseen task (%): macro-F1, accuracy or F1")

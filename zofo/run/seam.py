@@ -154,6 +154,13 @@ def settle(file: int) -> None:
         disk.close(file)
 
 
+def settle_folder(path: Path) -> None:
+    """Fsync what others wrote into a folder: its files, and their names."""
+    for entry in sorted(path.iterdir()):
+        settle(disk.extend(entry))
+    disk.fsync_dir(path)
+
+
 def put(path: Path, data: bytes) -> None:
     """Write a file under the name given, fsynced. Not atomic: for names that no reader looks at."""
     put_parts(path, [data])
