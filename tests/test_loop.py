@@ -297,7 +297,10 @@ def test_losses_that_are_not_finite_stop_the_run_with_a_clear_error(
     with pytest.raises(NotFinite, match=r"5 times in a row.*lower the learning rates"):
         started(str(home / "broken"), home, **flags)
     rows = read_metrics(home / "runs" / "run" / "metrics.jsonl")  # the NaN is in the log, nothing is repaired
-    assert all("nan" in (row.get("A"), row.get("loss_p")) for row in rows if row["kind"] == "step")
+    steps = [row for row in rows if row["kind"] == "step"]
+    assert all("nan" in (row.get("A"), row.get("loss_p")) for row in steps)
+    found = files.listing(home / "runs" / "run" / "checkpoints")
+    assert found[-1:] == [row["step"] for row in steps][-1:], "the steps before the one that gave up are not lost"
 
 
 def test_seconds_stop_a_run_that_then_is_tested(folder: str, home: Path) -> None:

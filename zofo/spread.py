@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -31,31 +30,8 @@ def of(values: Sequence[float]) -> Spread:
     mean = statistics.fmean(values)
     if len(values) == 1:
         return Spread(1, mean)
-    sd = statistics.stdev(values, mean)
-    half = quantile(len(values) - 1) * sd / math.sqrt(len(values))
-    return Spread(len(values), mean, sd, mean - half, mean + half)
+    from scipy.stats import t  # a tenth of a second to import
 
-
-@functools.cache
-def quantile(freedom: int, level: float = LEVEL) -> float:
-    """t with P(|T| <= t) = level, T of Student's law with so many degrees of freedom, by bisection to rounding."""
-    low, high = 0.0, 1.0
-    while inside(high, freedom) < level:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle, freedom) < level else (low, middle)
-    return high
-
-
-def inside(t: float, freedom: int) -> float:
-    """P(|T| <= t): the finite sums for whole degrees of freedom (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
-    angle = math.atan(t / math.sqrt(freedom))
-    odd = freedom % 2
-    term, total = (math.cos(angle) if odd else 1.0), 0.0
-    for k in range(1 if odd else 0, freedom - 1, 2):
-        total += term
-        term *= math.cos(angle) ** 2 * (k + 1) / (k + 2)
-    if odd:
-        return 2 / math.pi * (angle + math.sin(angle) * total)
-    return math.sin(angle) * total
+    sd, n = statistics.stdev(values, mean), len(values)
+    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
+    return Spread(n, mean, sd, mean - half, mean + half)

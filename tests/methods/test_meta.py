@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from linear_tasks import BEST, N, Rows, loss
 from torch import Tensor, nn
 
 from zofo.adapters.bank import Bank
 from zofo.adapters.slots import Slots
 from zofo.config import MethodConfig
-from zofo.core import streams
 from zofo.core.estimate import central
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
@@ -25,8 +25,7 @@ from zofo.methods import bilevel, losses, meta
 from zofo.methods.learner import Learner
 from zofo.methods.state import Member, Problem, Report, State, from_checkpoint, to_checkpoint
 
-N, RANK = 4, 1
-BEST = torch.randn(N, N, generator=torch.Generator().manual_seed(1)).double()
+RANK = 1
 
 
 class Toy(nn.Module):
@@ -49,29 +48,6 @@ class Toy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         slot = self.active_adapter
         return self.linear(x) + x @ self.A[slot].t() @ self.B[slot].t()  # type: ignore[no-any-return]
-
-
-def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    x, y = batch
-    return (model(x) - y).square().mean(1)  # type: ignore[no-any-return]
-
-
-class Rows:
-    """64 rows a batch of y = V x, where V is the best W and a matrix of rank one that is the task's own."""
-
-    def __init__(self, name: str) -> None:
-        draw = torch.Generator().manual_seed(streams.key(0, f"task-{name}") % 2**31)
-        u, v = torch.randn(N, 1, generator=draw).double(), torch.randn(1, N, generator=draw).double()
-        self.name, self.asked, self.V = name, list[tuple[str, int]](), BEST + u @ v / 2
-
-    def batch(self, part: str, stream: str, step: int, micro: int) -> list[Any]:
-        self.asked.append((stream, step))
-        draw = torch.Generator().manual_seed(streams.key(0, f"{self.name}-{stream}", step) % 2**31)
-        x = torch.randn(64, N, generator=draw).double()
-        return [(x, x @ self.V.t())] * micro
-
-    def mixed(self, stream: str, step: int, micro: int, share: float) -> list[Any]:
-        return self.batch("mixed", stream, step, micro)
 
 
 def family(n: int) -> tuple[Member, ...]:

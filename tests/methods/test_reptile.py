@@ -9,16 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from linear_tasks import Rows, loss
 from torch import Tensor, nn
 
 from zofo.adapters.slots import Slots
 from zofo.config import MethodConfig
-from zofo.core import streams
 from zofo.errors import NotFinite
 from zofo.methods import reptile
 from zofo.methods.state import Member, Problem, State
-
-BEST = torch.randn(4, 4, generator=torch.Generator().manual_seed(1)).double()
 
 
 class Toy(nn.Module):
@@ -37,30 +35,18 @@ class Toy(nn.Module):
         return self.linear(x) + x @ self.A.t() @ self.B.t()  # type: ignore[no-any-return]
 
 
-def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    x, y = batch
-    return (model(x) - y).square().mean(1)  # type: ignore[no-any-return]
-
-
-class Rows:
-    """Eight rows a batch of y = V x, where V is BEST and a matrix of rank one that is the task's own."""
+class AllRows(Rows):
+    """Eight rows a batch, never a mixed one."""
 
     def __init__(self, name: str) -> None:
-        draw = torch.Generator().manual_seed(streams.key(0, f"task-{name}") % 2**31)
-        u, v = torch.randn(4, 1, generator=draw).double(), torch.randn(1, 4, generator=draw).double()
-        self.name, self.V = name, BEST + u @ v / 2
-
-    def batch(self, part: str, stream: str, step: int, micro: int) -> list[Any]:
-        draw = torch.Generator().manual_seed(streams.key(0, f"{self.name}-{stream}", step) % 2**31)
-        x = torch.randn(8, 4, generator=draw).double()
-        return [(x, x @ self.V.t())] * micro
+        super().__init__(name, 8)
 
     def mixed(self, stream: str, step: int, micro: int, share: float) -> list[Any]:
         raise AssertionError("Reptile draws from all rows")
 
 
 def family(n: int) -> tuple[Member, ...]:
-    return tuple(Member(f"set/{i}", Rows(str(i)), loss, None, 10) for i in range(n))
+    return tuple(Member(f"set/{i}", AllRows(str(i)), loss, None, 10) for i in range(n))
 
 
 def made(n: int = 3, steps: int = 10, **options: Any) -> Problem:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from films import ROWS
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -19,7 +20,6 @@ from zofo.scoring.objective import answer_logprobs, choice_losses, read_prefix, 
 from zofo.tasks.definition import Task
 from zofo.tasks.parts import encode as encode_parts
 from zofo.tasks.render import Style, demonstration, encode
-from zofo.tasks.splits import Splits
 
 CHANNEL = Style(channel=True)
 FIXED = Task(
@@ -196,16 +196,6 @@ def test_the_accuracy_objective_chooses_by_the_same_sums(model: nn.Module, token
 
 
 # A run's rows
-
-
-def splits(rows: list[dict[str, Any]]) -> Splits:
-    parts = [rows[:6], rows[6:14], rows[14:18], rows[18:]]
-    names = ("D_f", "D_p", "validation", "test")
-    named = {part: [f"x.csv, row {k}" for k in range(len(own))] for part, own in zip(names, parts, strict=True)}
-    return Splits(*parts, [], {}, named)
-
-
-ROWS = splits([{"text": f"film {k:02}", "label": k % 2} for k in range(24)])
 
 
 def test_every_part_is_rendered_for_the_channel(tokenizer: Any) -> None:

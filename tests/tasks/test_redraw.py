@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from films import ROWS, splits
 from transformers import AutoTokenizer
 
 from zofo.config import Config, DataConfig, build
@@ -17,7 +18,6 @@ from zofo.tasks.batches import Batches, walk
 from zofo.tasks.definition import Task
 from zofo.tasks.demonstrations import for_each
 from zofo.tasks.parts import encode as encode_parts
-from zofo.tasks.splits import Splits
 
 FIXED = Task(name="fixed", template="{{ text }} It was", choices=("terrible", "great"), shorten="text")
 
@@ -26,16 +26,6 @@ FIXED = Task(name="fixed", template="{{ text }} It was", choices=("terrible", "g
 def tokenizer(folder: str) -> Any:
     """A token a byte."""
     return AutoTokenizer.from_pretrained(folder)
-
-
-def splits(rows: list[dict[str, Any]]) -> Splits:
-    parts = [rows[:6], rows[6:14], rows[14:18], rows[18:]]
-    names = ("D_f", "D_p", "validation", "test")
-    named = {part: [f"x.csv, row {k}" for k in range(len(own))] for part, own in zip(names, parts, strict=True)}
-    return Splits(*parts, [], {}, named)
-
-
-ROWS = splits([{"text": f"film {k:02}", "label": k % 2} for k in range(24)])
 
 
 # Demonstrations drawn anew

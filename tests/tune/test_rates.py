@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from killing import picture
 
 from zofo import config, loop
 from zofo.config import resolve
@@ -19,9 +19,6 @@ from zofo.methods.table import METHODS
 from zofo.run.folder import RunFolder
 from zofo.settled import plain
 from zofo.tune import along, pick, rates, trial
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from killing import picture
 
 SKETCH = {"method.rule": "normalised", "method.noise": "rademacher", "method.rank": 4, "method.lr_theta": 0.1}
 CASES: dict[str, dict[str, Any]] = {

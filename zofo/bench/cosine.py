@@ -22,7 +22,8 @@ from zofo.core.estimate import ESTIMATORS
 from zofo.errors import BadInput
 from zofo.job import Job
 from zofo.methods import bilevel
-from zofo.methods.bilevel import Plan
+from zofo.methods import plan as plans
+from zofo.methods.plan import Plan
 from zofo.methods.state import Micro, Problem, State
 
 Options = Mapping[str, Any]  # of the method
@@ -66,7 +67,7 @@ def objectives(todo: Plan) -> dict[str, Plan]:
 def measure(held: Job, asked: Asked, k: int, say: Callable[[str], None]) -> dict[Key, list[Near]]:
     """Estimates at theta and adapters as they stand, on the batches of outer iterations k, k + 1, ..."""
     found = dict[Key, list[Near]]()
-    todo = bilevel.plan(held.config.method, bilevel.lam_at(held.config.method, k, held.problem.steps))
+    todo = plans.plan(held.config.method, plans.lam_at(held.config.method, k, held.problem.steps))
     for b in range(asked.batches if asked.kinds else 0):
         state = State(k=k + b)
         _, upper = bilevel.draw(held.problem, state, held.batches)

@@ -28,7 +28,8 @@ from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import Job
 from zofo.methods import bilevel, table
-from zofo.methods.bilevel import Plan
+from zofo.methods import plan as plans
+from zofo.methods.plan import Plan
 from zofo.methods.state import Micro, State
 from zofo.run import checkpoint as files
 from zofo.run.folder import RunFolder
@@ -63,8 +64,8 @@ Key = tuple[str, str, float]  # objective, dtype, eps
 def measure(held: Job, asked: Asked, k: int, say: Say) -> tuple[float, dict[Key, list[Sample]]]:
     """lambda at outer iteration k, and samples at theta and adapters as they stand, on the batches of k, k + 1, ..."""
     method, samples = held.config.method, dict[Key, list[Sample]]()
-    lam = bilevel.lam_at(method, k, held.problem.steps)
-    todo = bilevel.plan(method, lam)
+    lam = plans.lam_at(method, k, held.problem.steps)
+    todo = plans.plan(method, lam)
     for b in range(asked.batches):
         say(f"batch {b + 1} of {asked.batches}")
         _, upper = bilevel.draw(held.problem, State(k=k + b), held.batches)

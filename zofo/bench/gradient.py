@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from zofo.core import noise
 from zofo.core.noise import Direction
 from zofo.core.weights.leaves import Leaf, Leaves
-from zofo.methods.bilevel import Term
 from zofo.methods.losses import mean_loss
+from zofo.methods.plan import Term
 from zofo.methods.state import Micro, Problem
 
 Gradient = dict[str, Tensor]

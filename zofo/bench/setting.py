@@ -11,7 +11,7 @@ from zofo import config, objectives
 from zofo.config import Config
 from zofo.core.probe.scratch import Scratch
 from zofo.job import Job
-from zofo.methods.bilevel import Term
+from zofo.methods.plan import Term
 from zofo.methods.state import Problem
 from zofo.problem import FP16_SCALE
 

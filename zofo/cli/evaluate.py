@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -19,9 +19,12 @@ from zofo.config import COLUMNS, Config, build, flatten, load
 from zofo.errors import BadInput
 from zofo.report.words import duration, figure, measured, named, rows_of, score
 from zofo.run.folder import RunFolder
-from zofo.tasks.definition import Task
-from zofo.tasks.mixture import Mixture, Side, asked_for, reread
 
+if TYPE_CHECKING:
+    from zofo.tasks.definition import Task
+    from zofo.tasks.mixture import Mixture
+
+Side = Literal["train", "test"]
 Which = Annotated[Literal["best", "last"], Parameter(help="which checkpoint of the run")]
 Slot = Annotated[Literal["p", "s"] | None, Parameter(help="which adapter of the run")]
 OTHER_ROWS = {"data.task", "data.train", "data.mixture"}
@@ -98,6 +101,7 @@ def evaluate(
 def of_model(name: str, flags: Mapping[str, Any], asked: Asked) -> int:
     """Scores of a model without training."""
     from zofo import job, models, settled
+    from zofo.tasks.mixture import asked_for
 
     config = settled.plain(build({"model.name": name, **flags}))  # fp32 unless asked: scores do not hang on the machine
     task = mixture.turned(asked_for(config.data), asked.side, rows_of(config))
@@ -121,6 +125,7 @@ def of_run(
     from zofo import job, saved, settled
     from zofo.adapting import apart
     from zofo.run.jsonfile import read_json
+    from zofo.tasks.mixture import Mixture, asked_for
     from zofo.tasks.parts import PARTS
 
     own = settled.plain(load(run.config))
@@ -148,6 +153,9 @@ def of_run(
 
 def with_own_files(run: RunFolder, own: Config, config: Config, flags: Mapping[str, Any]) -> Task | Mixture:
     """A run's own task (or mixture), its test or validation file replaced where that was asked for. Raises BadInput for what would mix its rows."""
+    from zofo.tasks.definition import Task
+    from zofo.tasks.mixture import reread
+
     task = reread(run.task, f"run {run.name}")
     before, now = flatten(own.model_dump(), ""), flatten(config.model_dump(), "")
     if wrong := [key for key in FIXED if key in flags and now[key] != before[key]]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from zofo.cli.output import line, plain, table
 from zofo.errors import BadInput
 from zofo.report.words import figure, named, primary, score
-from zofo.tasks.mixture import SIDES, Mixture, Side, find, here, listed
 
 if TYPE_CHECKING:
     from zofo.prepared import Prepared
     from zofo.tasks.definition import Task
+    from zofo.tasks.mixture import Mixture, Side
 
 WORDS: dict[Side, str] = {"train": "training", "test": "unseen"}
 """What the tasks of a side are called."""
@@ -21,6 +21,8 @@ WORDS: dict[Side, str] = {"train": "training", "test": "unseen"}
 
 def show(name: str) -> int:
     """A mixture: its tasks with side, metric and, where the data is here, rows; those that cannot be had are named."""
+    from zofo.tasks.mixture import SIDES, find, here, listed
+
     _, folder, listing = listed(name, f"zofo show {name}")
     line(f"mixture {name}: {plain(listing.about)}" + (" All must have options." if listing.kind != "any" else ""))
     if all(here(entry, folder) for side in SIDES for entry in getattr(listing, side)):
@@ -62,6 +64,8 @@ def metric_of(task: Task) -> str:
 
 def turned(mixture: Task | Mixture, side: Side, asked: str) -> Task | Mixture:
     """The mixture whose tasks of a side are those that are scored, on their test rows. Raises: BadInput for the training side of one task."""
+    from zofo.tasks.mixture import Mixture
+
     if side == "test":
         return mixture
     if not isinstance(mixture, Mixture):

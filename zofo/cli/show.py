@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -18,9 +18,9 @@ from zofo.run import folder
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
 from zofo.run.metrics import read_metrics
-from zofo.tasks import definition
-from zofo.tasks import mixture as mixtures
-from zofo.tasks.definition import Task
+
+if TYPE_CHECKING:
+    from zofo.tasks.definition import Task
 
 COLUMNS = ("what", "metric", "score", "loss", "rows")
 Name = Annotated[
@@ -34,6 +34,9 @@ Name = Annotated[
 
 def show(name: Name, /, *, dir: Dir = "runs") -> int:
     """Show a run (what differs from the defaults, results, last metrics), a task, a mixture of tasks or a preset."""
+    from zofo.tasks import definition
+    from zofo.tasks import mixture as mixtures
+
     if name in folder.names(dir):
         return of_run(folder.find(name, dir))
     if name in mixtures.names() or mixtures.is_one(Path(name)):

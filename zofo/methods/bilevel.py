@@ -23,11 +23,7 @@ from zofo.core.weights import move
 from zofo.methods import losses, theta
 from zofo.methods.learner import Learner
 from zofo.methods.losses import Slope
-from zofo.methods.plan import Plan as Plan
-from zofo.methods.plan import Term as Term
-from zofo.methods.plan import lam_at as lam_at
-from zofo.methods.plan import plan as plan
-from zofo.methods.plan import slots as slots
+from zofo.methods.plan import Plan, lam_at, plan, slots
 from zofo.methods.state import Micro, Problem, Report, Source, State, tally
 from zofo.methods.undo import whole
 

@@ -17,21 +17,16 @@ from torch import Tensor
 
 from zofo.adapters import bank
 from zofo.adapters.bank import Keep
-from zofo.config import MethodConfig
 from zofo.core.probe import Objective
 from zofo.core.weights import move
 from zofo.methods import bilevel, losses, theta
 from zofo.methods.bilevel import Sight
 from zofo.methods.losses import Slope
 from zofo.methods.plan import Plan, lam_at, plan
+from zofo.methods.plan import slots as slots
 from zofo.methods.state import Member, Problem, Report, Source, State, tally
 from zofo.methods.tasks import averaged, left_out, sampled, used
 from zofo.methods.undo import whole
-
-
-def slots(config: MethodConfig) -> tuple[str, ...]:
-    """The adapters that a task needs."""
-    return bilevel.slots(config)
 
 
 def init(problem: Problem) -> State:

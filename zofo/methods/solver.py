@@ -15,6 +15,7 @@ from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.methods import bilevel, table
+from zofo.methods import plan as plans
 from zofo.methods.state import Problem, Report, State, from_checkpoint, to_checkpoint
 
 
@@ -47,7 +48,7 @@ class Bilevel:
     ) -> None:
         config = checked(options, steps)
         leaves = tree.find(model)
-        self.slots: Slots = attach(model, adapter, bilevel.slots(config), seed, config.init == "shared")
+        self.slots: Slots = attach(model, adapter, plans.slots(config), seed, config.init == "shared")
         probe = Scratch(self.slots.model, leaves) if config.probe == "scratch" else Inplace(leaves)
         self.problem = Problem(self.slots.model, loss, config, seed, steps or 1, leaves, probe, self.slots)
         self.state: State = bilevel.init(self.problem)
@@ -65,7 +66,7 @@ class Bilevel:
         On an exception at any forward or backward pass nothing has changed.
         """
         config = self.problem.config
-        todo = bilevel.plan(config, bilevel.lam_at(config, self.state.k, self.problem.steps))
+        todo = plans.plan(config, plans.lam_at(config, self.state.k, self.problem.steps))
         wanted = config.T if todo.below else 0
         if len(lower) != wanted or (todo.mixed and any(p is None for _, p in lower)):
             each = "(batch_s, batch_p) pairs, batch_p p's mixed batch" if todo.mixed else "(batch_s, None) pairs"
