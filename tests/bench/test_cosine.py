@@ -18,7 +18,7 @@ from zofo.core.sketch.grad import SketchGrad
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.job import Job
-from zofo.methods import bilevel, losses, theta
+from zofo.methods import above, bilevel, losses, theta
 from zofo.methods.state import Micro, State
 
 LAM = 10.0  # of the job `held`
@@ -75,7 +75,7 @@ def test_every_kind_is_measured_against_a_and_g(held: Job) -> None:
 
 
 def test_zeroth_order_is_the_methods_own_step(held: Job) -> None:
-    """The same c along the same z as `bilevel.look` takes, forward and central, low rank too."""
+    """The same c along the same z as `above.look` takes, forward and central, low rank too."""
     plan = bilevel.plan(held.config.method, LAM)
     for kind in ("central-sphere", "forward-low-rank-8"):
         problem = replace(cosine.problem_of(held, KINDS[kind], "fp32", 1e-3, 4), seed=2)
@@ -83,7 +83,7 @@ def test_zeroth_order_is_the_methods_own_step(held: Job) -> None:
         plain = problem_in(held, "fp32", str(KINDS[kind]["noise"]))
         options = {"estimator": kind.split("-")[0], "eps": 1e-3}
         plain = replace(plain, seed=2, config=plain.config.model_copy(update=options))
-        assert found == bilevel.look(plain, State(), plan, upper(held)).grad
+        assert found == above.look(plain, State(), plan, upper(held)).grad
         assert isinstance(found, SeedGrad) and found.law == KINDS[kind]["noise"]
 
 

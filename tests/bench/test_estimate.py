@@ -19,7 +19,7 @@ from zofo.core import noise
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.job import Job
-from zofo.methods import bilevel
+from zofo.methods import above, bilevel
 from zofo.methods.losses import mean_loss
 from zofo.methods.state import Micro, State
 
@@ -140,7 +140,7 @@ def test_projected_gradients_are_the_methods_own(held: Job) -> None:
     assert lam == LAM and {len(found) for found in samples.values()} == {6}
     problem = estimate.with_seed(estimate.problem_in(held, "fp32", "gaussian"), 2, 1e-2)
     _, upper = bilevel.draw(held.problem, State(k=6), held.batches)
-    step = bilevel.look(problem, State(k=6), plan(), upper)
+    step = above.look(problem, State(k=6), plan(), upper)
     assert samples["G", "fp32", 1e-2][5].c == pytest.approx(step.grad.coefficients[0], rel=1e-9)
     assert len({sample.truth for sample in samples["A", "fp32", 1e-2]}) == 6
 

@@ -21,7 +21,7 @@ from zofo.core.estimate import central
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput, NotFinite
-from zofo.methods import bilevel, losses, meta
+from zofo.methods import above, bilevel, losses, meta
 from zofo.methods.learner import Learner
 from zofo.methods.state import Member, Problem, Report, State, from_checkpoint, to_checkpoint
 
@@ -129,8 +129,8 @@ def test_the_mean_of_the_estimates_is_the_estimate_of_the_mean(upper: str, tmp_p
     for member, f, p in zip(problem.members, *uppers, strict=True):
         problem.bank.into(problem.slots, member.name)
         own = problem.of(member)
-        parts = bilevel.backwards(own, k, todo, config.lam, (f, p))
-        grad = bilevel.sighted(own, State(k=k), todo, (f, p), *parts).estimate.grad
+        parts = above.backwards(own, k, todo, config.lam, (f, p))
+        grad = above.sighted(own, State(k=k), todo, (f, p), *parts).estimate.grad
         total = grad if total is None else total.plus(grad)
     mean = total.scaled(1 / 3)
 

@@ -21,7 +21,7 @@ from zofo.core import noise, sketch
 from zofo.core.estimate import ESTIMATORS
 from zofo.errors import BadInput
 from zofo.job import Job
-from zofo.methods import bilevel
+from zofo.methods import above, bilevel
 from zofo.methods import plan as plans
 from zofo.methods.plan import Plan
 from zofo.methods.state import Micro, Problem, State
@@ -112,8 +112,8 @@ def problem_of(held: Job, options: Options, dtype: str, eps: float | None, rank:
 def estimated(problem: Problem, state: State, todo: Plan, upper: tuple[Micro, Micro]) -> Estimated:
     """The gradient in theta as an iteration takes it; lambda is in the terms' weights, and p takes no share."""
     with problem.standing_still():
-        _, found = bilevel.backwards(problem, state.k, todo, 0.0, upper)
-    return (found or bilevel.look(problem, state, todo, upper)).grad
+        _, found = above.backwards(problem, state.k, todo, 0.0, upper)
+    return (found or above.look(problem, state, todo, upper)).grad
 
 
 def rows_of(where: str, found: Mapping[Key, Sequence[Near]]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from zofo.bench.setting import Asked, combinations, computed, mean_and_se, probl
 from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import Job
-from zofo.methods import bilevel, table
+from zofo.methods import above, bilevel, table
 from zofo.methods import plan as plans
 from zofo.methods.plan import Plan
 from zofo.methods.state import Micro, State
@@ -86,7 +86,7 @@ def on_batch(held: Job, asked: Asked, todo: Plan, state: State, upper: tuple[Mic
     for dtype in asked.dtypes:
         problem = problem_in(held, dtype, asked.noise)
         for eps in asked.eps:
-            slopes = [bilevel.look(with_seed(problem, s, eps), state, todo, upper).by_term for s in seeds]
+            slopes = [above.look(with_seed(problem, s, eps), state, todo, upper).by_term for s in seeds]
             for name, w in weights.items():
                 cs = [sum(x * y for x, y in zip(w, slope, strict=True)) for slope in slopes]
                 found = [Sample(c, t, truth[name].square) for c, t in zip(cs, truth[name].along, strict=True)]

@@ -10,17 +10,14 @@ zeroth-order step of theta on G, one z for all terms. theta goes down A, down la
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from zofo.config import MethodConfig
-from zofo.core.estimate import ESTIMATORS, Estimate
+from zofo.core.estimate import Estimate
 from zofo.core.probe import Objective
-from zofo.core.seedgrad import SeedGrad
-from zofo.core.sketch.grad import SketchGrad
-from zofo.core.weights import move
-from zofo.methods import losses, theta
+from zofo.methods import above, losses, theta
 from zofo.methods.learner import Learner
 from zofo.methods.losses import Slope
 from zofo.methods.plan import Plan, lam_at, plan, slots
@@ -32,16 +29,6 @@ Lower = Sequence[tuple[Micro, Micro | None]]
 
 Step = tuple[Problem, Micro, Micro | None]
 """A step of the lower level: the problem that has its loss, and its pair of batches."""
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What the upper level saw at theta_k, before it moves: G's estimate in theta, p's gradient (None: p stands), numbers."""
-
-    estimate: Estimate[Any]
-    slope: Slope | None
-    numbers: dict[str, float]
-    finite: bool
 
 
 def init(problem: Problem) -> State:
@@ -116,13 +103,13 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
 
 def explore(
     problem: Problem, state: State, todo: Plan, steps: Sequence[Step], upper: tuple[Micro, Micro]
-) -> tuple[State, Sight]:
+) -> tuple[State, above.Sight]:
     """An iteration but for theta's move: learn below, look above, and take p's step there."""
     lam = lam_at(problem.config, state.k, problem.steps)
     with problem.standing_still():
         state, said = below(problem, state, todo, steps)
-        parts = backwards(problem, state.k, todo, lam, upper)
-    state, sight = stepped(problem, state, sighted(problem, state, todo, upper, *parts))
+        parts = above.backwards(problem, state.k, todo, lam, upper)
+    state, sight = stepped(problem, state, above.sighted(problem, state, todo, upper, *parts))
     numbers = {"lam": lam, **said.get(problem.task, {})}
     return state, replace(sight, numbers=numbers | sight.numbers)
 
@@ -140,29 +127,16 @@ def below(
         problem.slots.copy("p", "s")
         state.learners["s"].restart()
     for t, (own, batch_s, batch_p) in enumerate(steps):
-        for slot in todo.below:
-            batch = batch_p if slot == "p" and todo.mixed else batch_s
-            assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
-            rate = state.learners[slot].rate
-            state, slope = descend(own, state, slot, batch, t)
-            said[own.task] |= {f"lr_{slot}": rate, f"loss_{slot}": slope.loss}
+        pairs = [(slot, batch_p if slot == "p" and todo.mixed else batch_s) for slot in todo.below]
+        for slot, slope in slopes(own, state.k, pairs, t):
+            said[own.task] |= {f"lr_{slot}": state.learners[slot].rate, f"loss_{slot}": slope.loss}
+            state = descend(own, state, slot, slope)
     if todo.follow:
         problem.slots.copy("s", "p")
     return state, said
 
 
-def sighted(
-    problem: Problem, state: State, todo: Plan, upper: tuple[Micro, Micro],
-    slope: Slope | None, sketch: Estimate[SketchGrad] | None,
-) -> Sight:  # fmt: skip
-    """What is seen of G from theta_k: `slope` and `sketch` of backward passes (see `backwards`), else losses. Nothing moves."""
-    estimate: Estimate[Any] = sketch or look(problem, state, todo, upper)
-    finite = estimate.finite and move.fits(estimate.grad, theta.rate(problem, state.k))
-    finite = finite and (slope is None or math.isfinite(slope.loss))
-    return Sight(estimate, slope, told(problem, todo, estimate), finite)
-
-
-def stepped(problem: Problem, state: State, sight: Sight) -> tuple[State, Sight]:
+def stepped(problem: Problem, state: State, sight: above.Sight) -> tuple[State, above.Sight]:
     """p's step above, where all is finite; what is not is counted. Raises: NotFinite as `tally`."""
     finite, numbers = sight.finite, sight.numbers
     if finite and sight.slope is not None:
@@ -172,101 +146,34 @@ def stepped(problem: Problem, state: State, sight: Sight) -> tuple[State, Sight]
     return state, replace(sight, numbers=numbers, finite=finite)
 
 
-def descend(problem: Problem, state: State, slot: str, batch: Micro, t: int) -> tuple[State, Slope]:
+def slopes(problem: Problem, k: int, pairs: Sequence[tuple[str, Micro | None]], t: int) -> Iterator[tuple[str, Slope]]:
+    """The gradient of each slot's F(theta_k, slot; batch), one after another or (`together`) by one pass."""
+    if losses.joins(problem) and len(pairs) > 1:
+        values, grads = losses.joined(problem, [losses.Part(slot, batch or ()) for slot, batch in pairs])
+        yield from ((slot, Slope(value, grads[slot])) for (slot, _), value in zip(pairs, values, strict=True))
+        return
+    gradient = losses.gradient if problem.config.lower == "first-order" else losses.estimated_gradient
+    for slot, batch in pairs:
+        assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
+        yield slot, gradient(problem, batch, slot, k, t)
+
+
+def descend(problem: Problem, state: State, slot: str, slope: Slope) -> State:
     """One lower-level step of a slot: slot <- slot - rate * optimizer(grad F(theta_k, slot; batch))."""
-    first_order = problem.config.lower == "first-order"
-    slope = (losses.gradient if first_order else losses.estimated_gradient)(problem, batch, slot, state.k, t)
     finite = state.learners[slot].step(slope.grads, math.isfinite(slope.loss))
-    return tally(problem, state, finite, slot, f"the lower level's loss or gradient of {slot}"), slope
-
-
-def look(problem: Problem, state: State, todo: Plan, upper: tuple[Micro, Micro]) -> Estimate[SeedGrad]:
-    """Estimate G's gradient in theta: all terms at the same points, so with one z."""
-    assert problem.probe is not None
-    problem.model.eval()
-    objective, weights = seen(problem, todo, upper), [term.weight for term in todo.terms]
-    estimator = ESTIMATORS[problem.config.estimator]
-    return estimator(problem.probe, objective, problem.directions(state.k), problem.eps, weights)
-
-
-def seen(problem: Problem, todo: Plan, upper: tuple[Micro, Micro]) -> Objective:
-    """G's terms as an objective."""
-    rows = {"f": upper[0], "p": upper[1]}
-    return losses.terms(problem, [(term.slot, rows[term.rows]) for term in todo.terms])
+    return tally(problem, state, finite, slot, f"the lower level's loss or gradient of {slot}")
 
 
 def objective(problem: Problem, state: State, source: Source) -> Objective:
     """What theta's next step looks at."""
     todo = plan(problem.config, lam_at(problem.config, state.k, problem.steps))
     problem.model.eval()
-    return seen(problem, todo, draw(problem, state, source)[1])
+    return above.seen(problem, todo, draw(problem, state, source)[1])
 
 
 def weights(problem: Problem, state: State) -> list[float]:
     """The weights of the objective's terms in G."""
     return [term.weight for term in plan(problem.config, lam_at(problem.config, state.k, problem.steps)).terms]
-
-
-def backwards(
-    problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]
-) -> tuple[Slope | None, Estimate[SketchGrad] | None]:
-    """What the upper level takes from backward passes at theta_k: p's gradient, and with upper `sketch` G's in theta."""
-    if problem.config.upper == "sketch":
-        return sketched(problem, k, todo, lam, upper)
-    return (upper_slope(problem, k, todo, lam, upper) if todo.p_above else None), None
-
-
-def sketched(
-    problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]
-) -> tuple[Slope | None, Estimate[SketchGrad]]:
-    """Q of G, Q_A + lambda (Q_B - Q_C) with one R a layer, and g_p from the same passes over A and B.
-
-    Cost: a forward and a backward pass a term.
-    """
-    rows, share, values = {"f": upper[0], "p": upper[1]}, shares(lam), []
-    parts: list[tuple[float, Slope]] = []
-    with theta.capturing(problem, k) as capture:
-        for term in todo.terms:
-            learn = todo.p_above and term.name in share
-            slope = losses.gradient(
-                problem, rows[term.rows], term.slot, k,
-                dropout=False, learn=learn, capture=capture, weight=term.weight,
-            )  # fmt: skip
-            values.append(slope.loss)
-            if learn:
-                parts.append((share[term.name], slope))
-    return (summed(parts) if parts else None), theta.estimate(capture, values)
-
-
-def shares(lam: float) -> dict[str, float]:
-    """The weights of the terms' gradients in g_p."""
-    return {"A": 1 / (1 + lam), "B": lam / (1 + lam)}
-
-
-def summed(parts: Sequence[tuple[float, Slope]]) -> Slope:
-    """The weighted sum of losses and gradients."""
-    return Slope(sum(w * part.loss for w, part in parts), losses.weighted(parts))
-
-
-def upper_slope(problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]) -> Slope:
-    """g_p = (grad_p A + lambda grad_p B) / (1 + lambda), exact (or along one z of iteration k), at theta_k.
-
-    With lambda = 0 it is grad_p A. Dropout is off.
-    """
-    slope = losses.gradient if problem.config.lower == "first-order" else losses.estimated_gradient
-    rows, share = {"f": upper[0], "p": upper[1]}, shares(lam)
-    seen = [term for term in todo.terms if term.name in share]
-    return summed([(share[term.name], slope(problem, rows[term.rows], "p", k, dropout=False)) for term in seen])
-
-
-def told(problem: Problem, todo: Plan, estimate: Estimate[Any]) -> dict[str, float]:
-    """Losses and projected gradients by term, the gap B - C, and c itself (of a sketch: |g|)."""
-    names = [term.name for term in todo.terms]
-    values = dict(zip(names, estimate.terms, strict=True))
-    by_term = zip(names, estimate.by_term, strict=True) if estimate.by_term else ()
-    slopes = {f"c_{name}": c for name, c in by_term}
-    gap = {"gap": values["B"] - values["C"]} if "C" in values else {}
-    return values | gap | slopes | theta.size(problem, estimate.grad)
 
 
 def passes(config: MethodConfig, todo: Plan, T: int, estimate: Estimate[Any]) -> tuple[int, int]:

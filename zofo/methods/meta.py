@@ -19,8 +19,8 @@ from zofo.adapters import bank
 from zofo.adapters.bank import Keep
 from zofo.core.probe import Objective
 from zofo.core.weights import move
-from zofo.methods import bilevel, losses, theta
-from zofo.methods.bilevel import Sight
+from zofo.methods import above, bilevel, losses, theta
+from zofo.methods.above import Sight
 from zofo.methods.losses import Slope
 from zofo.methods.plan import Plan, lam_at, plan
 from zofo.methods.plan import slots as slots
@@ -112,8 +112,8 @@ def together(problem: Problem, state: State, todo: Plan, members: Sequence[Membe
         state, said = bilevel.below(problem, state, todo, steps)
     for own, (lower, upper) in zip(owns, drawn, strict=True):
         with problem.standing_still():
-            slope, sketch = bilevel.backwards(own, state.k, todo, lam, upper)
-        sight = bilevel.sighted(own, state, todo, upper, slope, sketch)
+            slope, sketch = above.backwards(own, state.k, todo, lam, upper)
+        sight = above.sighted(own, state, todo, upper, slope, sketch)
         numbers = {"lam": lam, **said.get(own.task, {})}
         if slope is not None and sight.finite and theta.finite(slope.grads):
             parts.append(slope)
