@@ -7,6 +7,7 @@ zofo's cache.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -45,9 +46,8 @@ def resolve(source: Source) -> str:
 
 def converted(gguf: Path) -> Path:
     """Dequantise a GGUF file into a safetensors folder of the cache, unless it is there. Cost: some 20 s, once."""
-    with gguf.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    target = cache() / "models" / f"{gguf.stem}-{digest}"
+    found = gguf.stat()
+    target = cache() / "models" / f"{gguf.stem}-{digested(gguf, found.st_size, found.st_mtime_ns)[:16]}"
     if target.is_dir():
         return target
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -63,6 +63,13 @@ def converted(gguf: Path) -> Path:
         with contextlib.suppress(OSError):  # another process was first: its copy is the same
             os.rename(shutil.copytree(work, f"{target}.tmp-{os.getpid()}"), target)
     return target
+
+
+@functools.lru_cache(maxsize=8)
+def digested(path: Path, size: int, changed: int) -> str:
+    """A file's SHA-256, read once as long as its size and time stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ def bare_ids(tokenizer: Any, text: str) -> Ids:
     return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
+@functools.lru_cache(maxsize=4)
 def leading_ids(tokenizer: Any) -> Ids:
     """The special tokens that the tokenizer puts before plain text: BOS for some, nothing for others."""
     full, bare = tuple(tokenizer("a")["input_ids"]), bare_ids(tokenizer, "a")
