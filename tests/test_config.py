@@ -163,7 +163,6 @@ BILEVEL = {
     "init",
     "weighting",
     "inference_adapter",
-    "together",
 }
 UPPER = {
     "lr_theta", "schedule_theta", "rule", "decay", "estimator", "noise", "rank", "eps", "q", "probe", "probe_dtype", "stack",
@@ -174,13 +173,12 @@ PROBES = {"estimator", "eps", "q", "probe", "probe_dtype", "stack"}
 CASES = [
     ({}, SOME),
     ({"lam_schedule": "linear"}, SOME - {"lam_start"}),
-    ({"lower": "zeroth-order"}, (SOME | {"together"}) - {"lower_eps"}),
-    ({"s": "off"}, SOME | {"together"} | NO_LAMBDA | {"coupling", "lam"}),
-    ({"coupling": "follow"}, SOME | {"together"} | (NO_LAMBDA - {"s_start", "init", "lr_s"}) | {"lam", "lr_p"}),
-    ({"lam": 0}, SOME | {"together"} | NO_LAMBDA),
-    ({"lam": 0, "coupling": "outer"}, SOME | {"together"} | NO_LAMBDA | {"T", "accumulate_lower"}),
-    ({"coupling": "outer"}, SOME | {"together"}),
-    ({"coupling": "outer", "upper": "sketch"}, (SOME | PROBES | {"transfer"}) - {"rank", "side", "nu"}),
+    ({"lower": "zeroth-order"}, SOME - {"lower_eps"}),
+    ({"s": "off"}, SOME | NO_LAMBDA | {"coupling", "lam"}),
+    ({"coupling": "follow"}, SOME | (NO_LAMBDA - {"s_start", "init", "lr_s"}) | {"lam", "lr_p"}),
+    ({"lam": 0}, SOME | NO_LAMBDA),
+    ({"lam": 0, "coupling": "outer"}, SOME | NO_LAMBDA | {"T", "accumulate_lower"}),
+    ({"coupling": "outer"}, SOME),
     ({"noise": "low-rank"}, SOME - {"rank"}),
     ({"probe": "inplace"}, SOME | {"stack"}),
     ({"objective": "accuracy"}, SOME | {"stack"}),
@@ -207,7 +205,7 @@ CASES = [
     ({"name": "sketch"}, BILEVEL | FIRST | PROBES | OTHERS | {"transfer"}),
     ({"name": "sketch", "rule": "adam"}, BILEVEL | FIRST | PROBES | OTHERS),
     ({"name": "meta"}, SOME - (AMONG - {"lr_outer"})),
-    ({"name": "meta", "s": "off"}, (SOME - (AMONG - {"lr_outer"})) | {"together"} | NO_LAMBDA | {"coupling", "lam"}),
+    ({"name": "meta", "s": "off"}, (SOME - (AMONG - {"lr_outer"})) | NO_LAMBDA | {"coupling", "lam"}),
     ({"upper": "sketch"}, (SOME | PROBES | {"transfer"}) - {"rank", "side", "nu"}),
     ({"name": "reptile"}, {key.removeprefix("method.") for key in keys() if key.startswith("method.")} - REPTILE),
 ]

@@ -192,11 +192,6 @@ class MethodConfig(Section):
     stack: Literal["auto", "on", "off"] = Field(
         "auto", description="evaluate theta + eps z and theta - eps z in one pass (auto: measured; chosen once a run)"
     )
-    together: bool = Field(
-        False,
-        description="s and p below, and the terms of a sketched upper level, as rows of one backward pass: faster where "
-        "rows are few, and the activations of two or three micro-batches (LoRA without dropout)",
-    )
     q: int = Field(1, ge=1, description="probes a step")
     probe: Literal["scratch", "inplace"] = Field(
         "scratch", description="exact probing, or MeZO's drifting walk for comparison"

@@ -195,9 +195,6 @@ STEPS: dict[str, dict[str, Any]] = {
     "sketch, adam": SKETCH | {"method.name": "sketch", "method.rule": "adam"},
     "sketch, bf16": SKETCH | {"method.name": "sketch", "model.dtype": "bf16"},
     "bilevel, sketch": SKETCH | {"method.T": 1, "method.upper": "sketch", "method.coupling": "outer"},
-    "bilevel, together": {"method.T": 1, "method.together": True},
-    "bilevel, sketch, together": SKETCH
-    | {"method.T": 1, "method.upper": "sketch", "method.coupling": "outer", "method.together": True},
     "first-order, full": {"method.name": "first-order", "method.tune": "full"},
     "first-order, full, bf16": {"method.name": "first-order", "method.tune": "full", "model.dtype": "bf16"},
     "first-order, full, sgd": {"method.name": "first-order", "method.tune": "full", "method.optimizer": "sgd"},

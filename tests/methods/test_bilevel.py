@@ -22,7 +22,7 @@ from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.core.weights import move
 from zofo.errors import NotFinite
-from zofo.methods import above, bilevel, losses
+from zofo.methods import above, bilevel
 from zofo.methods.solver import Bilevel
 from zofo.methods.state import Problem, Report
 from zofo.methods.table import effective
@@ -616,52 +616,6 @@ def test_stacked_iterations_equal_those_of_one_point_a_pass(case: dict) -> None:
     theta, adapters = apart(alone, together)
     assert theta < 1e-9 and adapters < 1e-9
     assert apart(together, problem_of("fp64", True, **case))[0] > 1e-6, "theta does move"
-
-
-SKETCH = dict(upper="sketch", noise="rademacher", rank=4, rule="normalised")
-TOGETHER: list[tuple[dict[str, Any], int]] = [  # and the forward passes of an iteration: T = 2, two micro-batches each
-    (dict(coupling="both"), 4 + 12),
-    (dict(coupling="both", **SKETCH), 4 + 2),
-    (dict(coupling="outer", **SKETCH), 4 + 2),
-    (dict(coupling="outer", weighting="normalised", **SKETCH | {"rule": "sgd"}), 4 + 2),
-    (dict(coupling="outer", clip=0.1, optimizer="sgd", lr_p=0.01, lr_s=0.01, **SKETCH | {"rule": "adam"}), 4 + 2),
-]
-
-
-@pytest.mark.parametrize(("case", "passes"), TOGETHER, ids=str)
-def test_backward_passes_together_equal_those_one_after_another(case: dict, passes: int) -> None:
-    """In fp64, two iterations: losses, theta, p and s to a few roundings, in so many passes; the costs told are the same."""
-    ends = []
-    for together in (False, True):
-        problem, calls = problem_of("fp64", False, together=together, accumulate_lower=2, **case), list[int]()
-        problem.model.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
-        ends.append((problem, iterated(problem, 2), len(calls)))
-    (apart_, before, _), (together_, after, calls_) = ends
-    assert calls_ == 2 * passes
-    for one, two in zip(before, after, strict=True):
-        assert (one.forwards, one.backwards) == (two.forwards, two.backwards)
-        assert one.numbers.keys() == two.numbers.keys() and one.numbers["bad"] == two.numbers["bad"] == 0
-        assert [two.numbers[n] for n in one.numbers] == pytest.approx(list(one.numbers.values()), rel=1e-8, abs=1e-9)
-    theta, adapters = apart(apart_, together_)
-    assert theta < 1e-9 and adapters < 1e-9
-    moved, learned = apart(together_, problem_of("fp64", False, together=True, **case))
-    assert moved > 1e-6 and learned > 1e-4, "theta and the adapters do move"
-
-
-@pytest.mark.parametrize("slot", ["p", "s"])
-def test_together_each_slot_has_the_gradient_of_its_own_rows_alone(slot: str) -> None:
-    """A part with no wish to learn leaves no gradient, and who wants one is put back."""
-    problem = problem_of("fp64", False)
-    wanted = {name: param.requires_grad for name, param in problem.model.named_parameters()}
-    batch, other = micro((0, 1), (2,)), micro((3, 4), (5,))
-    parts = [losses.Part("p", batch, 2.0, slot == "p"), losses.Part("s", other, 0.5, slot == "s")]
-    values, grads = losses.joined(problem, parts)
-    assert list(grads) == [slot]
-    alone = losses.gradient(problem, batch if slot == "p" else other, slot, 0)
-    assert values["ps".index(slot)] == pytest.approx(alone.loss, rel=1e-12)
-    for one, two in zip(grads[slot], alone.grads, strict=True):
-        assert torch.allclose(one, (2.0 if slot == "p" else 0.5) * two, rtol=1e-9, atol=1e-12)
-    assert wanted == {name: param.requires_grad for name, param in problem.model.named_parameters()}
 
 
 @pytest.mark.parametrize("stack", [False, True])

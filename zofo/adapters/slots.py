@@ -42,11 +42,6 @@ class Slots:
         kinds = {str(getattr(c.peft_type, "value", c.peft_type)) for c in self.model.peft_config.values()}
         return kinds == {"LORA"}
 
-    @property
-    def dropout(self) -> bool:
-        """Whether the adapters have dropout, which peft does in train mode alone, and rows by slot in eval mode."""
-        return any(getattr(c, "lora_dropout", 0.0) for c in self.model.peft_config.values())
-
     @contextmanager
     def rows(self, names: Sequence[str]) -> Iterator[None]:
         """Run a block in which row i of every batch goes through slot names[i] (eval mode, LoRA)."""

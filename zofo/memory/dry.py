@@ -197,10 +197,8 @@ def learning(made: Hollow) -> Parts:
     assert problem.slots is not None
     slot = next(iter(problem.slots.params))
     with watched(made, SLOPES) as live, problem.standing_still():
-        if losses.joins(problem) and problem.config.coupling == "both" and len(problem.slots.params) > 1:
-            held: Any = losses.joined(problem, [losses.Part("s", [batch]), losses.Part("p", [batch])])
-        elif problem.config.lower == "first-order":
-            held = losses.gradient(problem, [batch], slot, 0)
+        if problem.config.lower == "first-order":
+            held: Any = losses.gradient(problem, [batch], slot, 0)
         else:  # the adapter's copy, and a gradient of its size
             held = [torch.empty_like(param) for _ in range(2) for param in problem.slots.list(slot)]
             with torch.no_grad():
@@ -255,10 +253,6 @@ def sketch(made: Hollow) -> SketchGrad:
     slot = next(iter(problem.slots.params)) if problem.slots is not None else None
     learn = problem.slots is not None and config.coupling == "outer"
     with theta.capturing(problem, 0) as capture:
-        if losses.joins(problem) and problem.slots is not None and len(problem.slots.params) > 1:
-            terms = [losses.Part(slot, [made.work.largest], 1.0, learn and slot == "p") for slot in ("p", "p", "s")]
-            held: Any = losses.joined(problem, terms, capture)
-            return capture.grad()
         for _ in range(1 if slot is None else 2):  # terms: from the second on there is a total beside
             held = losses.gradient(problem, [made.work.largest], slot, 0, dropout=False, capture=capture, learn=learn)
     del held

@@ -1,8 +1,9 @@
-"""glibc's malloc, told to keep what it has: a training step asks for the same large pieces again and again.
+"""glibc's malloc, told to keep what it has: a training step asks for the same pieces again and again.
 
 By default malloc gives the kernel large pieces back when they are free, and the kernel zeroes every page of the next
-one: some 50,000 page faults a zeroth-order step of SmolLM2-135M, a tenth of its time. Kept, a piece is used again. What
-is freed stays with the process until `resident.settle`; its peak is the same.
+one: some 50,000 page faults a zeroth-order step of SmolLM2-135M. Kept, a piece is used again. What is freed stays with
+the process until `resident.settle`. Pieces above `LARGE` go back all the same: rows of a run differ in length, a kept piece
+that is a little too small serves nobody, and steps of first order came to hold a tenth more by it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from collections.abc import Callable
 
 TRIM, MAP = -1, -3  # glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
 MOST = 2**31 - 1
-OLD_MOST = 1 << 25  # what older versions take at most
+LARGE = 1 << 25  # bytes; what older versions take at most
 DEFAULT = 128 * 1024
 
 
 def keep() -> bool:
-    """Keep freed memory for the next step. False where malloc is not glibc's."""
+    """Keep freed memory for the next step, in pieces of `LARGE` bytes at most. False where malloc is not glibc's."""
     option = tuner()
-    return option is not None and bool(option(TRIM, MOST) and (option(MAP, 1 << 30) or option(MAP, OLD_MOST)))
+    return option is not None and bool(option(TRIM, MOST) and option(MAP, LARGE))
 
 
 def give_back() -> bool:

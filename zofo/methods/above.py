@@ -70,8 +70,6 @@ def sketched(
 
     Cost: a forward and a backward pass a term.
     """
-    if losses.joins(problem) and len(todo.terms) > 1:
-        return sketched_together(problem, k, todo, lam, upper)
     rows, share, values = {"f": upper[0], "p": upper[1]}, shares(lam), []
     parts: list[tuple[float, Slope]] = []
     with theta.capturing(problem, k) as capture:
@@ -85,26 +83,6 @@ def sketched(
             if learn:
                 parts.append((share[term.name], slope))
     return (summed(parts) if parts else None), theta.estimate(capture, values)
-
-
-def sketched_together(
-    problem: Problem, k: int, todo: Plan, lam: float, upper: tuple[Micro, Micro]
-) -> tuple[Slope | None, Estimate[SketchGrad]]:
-    """The same by one pass over the rows of all terms: p's gradient of G is g_p but for a factor.
-
-    grad_p G = weight_A grad_p A + weight_B grad_p B, and weight_B / weight_A = lambda.
-    """
-    rows = {"f": upper[0], "p": upper[1]}
-    parts = [
-        losses.Part(term.slot, rows[term.rows], term.weight, todo.p_above and term.slot == "p") for term in todo.terms
-    ]
-    with theta.capturing(problem, k) as capture:
-        values, grads = losses.joined(problem, parts, capture)
-    factor = shares(lam)["A"] / todo.terms[0].weight
-    seen = zip(todo.terms, values, strict=True)
-    loss = sum(shares(lam)[term.name] * value for term, value in seen if term.name in shares(lam))
-    slope = Slope(loss, [grad.mul_(factor) for grad in grads["p"]]) if todo.p_above else None
-    return slope, theta.estimate(capture, values)
 
 
 def shares(lam: float) -> dict[str, float]:

@@ -10,7 +10,7 @@ zeroth-order step of theta on G, one z for all terms. theta goes down A, down la
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -127,10 +127,12 @@ def below(
         problem.slots.copy("p", "s")
         state.learners["s"].restart()
     for t, (own, batch_s, batch_p) in enumerate(steps):
-        pairs = [(slot, batch_p if slot == "p" and todo.mixed else batch_s) for slot in todo.below]
-        for slot, slope in slopes(own, state.k, pairs, t):
-            said[own.task] |= {f"lr_{slot}": state.learners[slot].rate, f"loss_{slot}": slope.loss}
-            state = descend(own, state, slot, slope)
+        for slot in todo.below:
+            batch = batch_p if slot == "p" and todo.mixed else batch_s
+            assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
+            rate = state.learners[slot].rate
+            state, slope = descend(own, state, slot, batch, t)
+            said[own.task] |= {f"lr_{slot}": rate, f"loss_{slot}": slope.loss}
     if todo.follow:
         problem.slots.copy("s", "p")
     return state, said
@@ -146,22 +148,12 @@ def stepped(problem: Problem, state: State, sight: above.Sight) -> tuple[State, 
     return state, replace(sight, numbers=numbers, finite=finite)
 
 
-def slopes(problem: Problem, k: int, pairs: Sequence[tuple[str, Micro | None]], t: int) -> Iterator[tuple[str, Slope]]:
-    """The gradient of each slot's F(theta_k, slot; batch), one after another or (`together`) by one pass."""
-    if losses.joins(problem) and len(pairs) > 1:
-        values, grads = losses.joined(problem, [losses.Part(slot, batch or ()) for slot, batch in pairs])
-        yield from ((slot, Slope(value, grads[slot])) for (slot, _), value in zip(pairs, values, strict=True))
-        return
-    gradient = losses.gradient if problem.config.lower == "first-order" else losses.estimated_gradient
-    for slot, batch in pairs:
-        assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
-        yield slot, gradient(problem, batch, slot, k, t)
-
-
-def descend(problem: Problem, state: State, slot: str, slope: Slope) -> State:
+def descend(problem: Problem, state: State, slot: str, batch: Micro, t: int) -> tuple[State, Slope]:
     """One lower-level step of a slot: slot <- slot - rate * optimizer(grad F(theta_k, slot; batch))."""
+    first_order = problem.config.lower == "first-order"
+    slope = (losses.gradient if first_order else losses.estimated_gradient)(problem, batch, slot, state.k, t)
     finite = state.learners[slot].step(slope.grads, math.isfinite(slope.loss))
-    return tally(problem, state, finite, slot, f"the lower level's loss or gradient of {slot}")
+    return tally(problem, state, finite, slot, f"the lower level's loss or gradient of {slot}"), slope
 
 
 def objective(problem: Problem, state: State, source: Source) -> Objective:

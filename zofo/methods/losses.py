@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,15 +41,6 @@ def mean_loss(problem: Problem, batch: Micro, slot: str | None, upper: bool = Tr
     loss = problem.loss_above if upper else problem.loss
     rows = [loss(problem.model, micro).reshape(-1) for micro in batch]
     return torch.stack([r.cpu().double().sum() for r in rows]).sum() / sum(r.numel() for r in rows)
-
-
-class Part(NamedTuple):
-    """F(theta, slot; batch), its weight in a sum, and whether the slot's gradient is wanted."""
-
-    slot: str
-    batch: Micro
-    weight: float = 1.0
-    learn: bool = True
 
 
 @dataclass(frozen=True)
@@ -144,51 +135,6 @@ def gradient(
     if capture is not None:
         capture.close(weight / (count * problem.scale))
     return Slope(total / count, [grad.div_(count * problem.scale) for grad in grads])
-
-
-def joins(problem: Problem) -> bool:
-    """Whether backward passes of p and s go together: where it is asked for, and each row can go through its own slot."""
-    slots = problem.slots
-    wanted = problem.config.together and problem.config.lower == "first-order"
-    return wanted and slots is not None and slots.by_row and not slots.dropout
-
-
-def joined(
-    problem: Problem, parts: Sequence[Part], capture: Capture | None = None
-) -> tuple[list[float], dict[str, list[Tensor]]]:
-    """The losses of several F's, and by slot the gradient of sum_i weight_i F_i: their micro-batches are the rows of one pass.
-
-    Dropout is off. capture: the same passes leave the sketch of the sum's gradient in theta there. The parts have as many
-    micro-batches each. Cost: a forward and a backward pass over all their rows a micro-batch, and its activations.
-    """
-    assert problem.slots is not None
-    learned = list(dict.fromkeys(part.slot for part in parts if part.learn))
-    own = {slot: problem.slots.list(slot) for slot in problem.slots.params}
-    wanted = [param for slot in learned for param in own[slot]]
-    others = [param for slot, held in own.items() if slot not in learned for param in held]
-    anchor = [capture.anchor] if capture is not None else []
-    counts = [sum(micro.count.numel() for micro in part.batch) for part in parts]
-    values, grads = [0.0 for _ in parts], list[Tensor]()
-    with learning(problem.model, False), wanting(wanted, True), wanting(others, False), Wide(), torch.enable_grad():
-        for micros in zip(*(part.batch for part in parts), strict=True):
-            rows = losses_of(problem, [part.slot for part in parts], micros)
-            sums = [row.sum() for row in rows]
-            total = sum(part.weight / n * value for part, n, value in zip(parts, counts, sums, strict=True))
-            found = torch.autograd.grad(torch.as_tensor(total) * problem.scale, [*wanted, *anchor])[: len(wanted)]
-            values = [v + float(row.detach().cpu().double().sum()) for v, row in zip(values, rows, strict=True)]
-            grads = [grad.add_(new) for grad, new in zip(grads, found, strict=True)] if grads else apart(found)
-            del rows, sums, total, found
-    if capture is not None:
-        capture.close(1 / problem.scale)
-    left = iter(grad.div_(problem.scale) for grad in grads)
-    return [v / n for v, n in zip(values, counts, strict=True)], {s: [next(left) for _ in own[s]] for s in learned}
-
-
-def losses_of(problem: Problem, slots: Sequence[str], micros: Sequence[Any]) -> tuple[Tensor, ...]:
-    """The losses of the rows of each micro-batch, through its slot, by one forward pass."""
-    with rows_of(problem, slots, [len(micro.input_ids) for micro in micros]):
-        losses = problem.loss(problem.model, merged(micros)).reshape(-1)
-    return torch.split(losses, [micro.count.numel() for micro in micros])
 
 
 def apart(grads: Sequence[Tensor]) -> list[Tensor]:

@@ -93,9 +93,9 @@ def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
         raise BadInput(f"Bilevel(name={options['name']!r})", "this is the bilevel solver", "leave `name` out")
     if "objective" in options:
         raise BadInput("Bilevel(objective=...)", "the objective is the loss that you give", "leave it out")
-    for name in ("probe_dtype", "stack", "together"):
+    for name in ("probe_dtype", "stack"):
         if name in options:
-            found = "your loss says how it is computed, a batch at a time"
+            found = "your loss says how it is computed, a point at a time"
             raise BadInput(f"Bilevel({name}=...)", found, "leave it out")
     config = build({f"method.{name}": value for name, value in options.items()})
     table.check(config, [f"method.{name}" for name in options])

@@ -79,20 +79,11 @@ def bilevel_options(config: Config) -> set[str]:
     used |= {"coupling", "T"}
     if m.coupling == "follow":
         return (used | {"lr_s", "s_start", "init"}) - {"lr_p", "inference_adapter"}
-    used |= {"lam"} | ({"together"} if joins(config) else set())
+    used |= {"lam"}
     if m.lam == 0:
         return used - {"inference_adapter"} - ({"T", "accumulate_lower"} if m.coupling == "outer" else set())
     used |= {"lam_schedule", "weighting", "s_start", "init", "lr_s"}
     return used | ({"lam_start"} if m.lam_schedule != "constant" else set())
-
-
-def joins(config: Config) -> bool:
-    """Whether there are backward passes of p and s, at one theta, that can be rows of one: of LoRA, which goes by row."""
-    m, below = config.method, config.method.coupling == "both" and config.method.lower == "first-order"
-    terms = m.upper == "sketch" and m.lam > 0
-    return (
-        m.s == "on" and m.lam > 0 and (below or terms) and config.adapter.kind == "lora" and not config.adapter.dropout
-    )
 
 
 def meta_options(config: Config) -> set[str]:

@@ -131,7 +131,7 @@ class SketchedProduct(torch.autograd.Function):
         kept = flat(x) @ capture.projection.signs(own, dtype).t() if by_input else x
         ctx.save_for_backward(kept, weight)
         ctx.capture, ctx.leaves, ctx.by_input = capture, leaves, by_input
-        return affine.product(x, weight.to(dtype), None if bias is None else bias.to(dtype), flip).detach()
+        return affine.product(x, weight.to(dtype), None if bias is None else bias.to(dtype), flip)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
