@@ -109,6 +109,19 @@ def test_a_row_like_another_has_its_options_choice_and_steps(make) -> None:
     assert cells.finals(grid, {("a", "reviews"): None}) == [], "without a choice neither it nor its likes are run"
 
 
+def test_what_a_row_says_itself_goes_before_what_was_chosen_for_the_one_it_is_like(make) -> None:
+    swept = {"method.lr_s": [1e-3, 1e-4], "method.lr_theta": [1e-6, 1e-7]}
+    rows = [
+        {"name": "a", "preset": "bilevel-lora", "sweep": swept},
+        {"name": "frozen", "like": "a", "options": {"method.lr_theta": 0}},
+    ]
+    chosen = {"method.lr_s": 1e-4, "method.lr_theta": 1e-7}
+    a, frozen = cells.finals(make(rows=rows, against="", seeds=[0]), {("a", "reviews"): chosen})
+    assert (a.config.method.lr_s, a.config.method.lr_theta, a.values) == (1e-4, 1e-7, chosen)
+    assert (frozen.config.method.lr_s, frozen.config.method.lr_theta) == (1e-4, 0)
+    assert frozen.values == {"method.lr_s": 1e-4}, "what is told of it is what it has"
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [

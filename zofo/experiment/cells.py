@@ -181,13 +181,17 @@ def sweeps(grid: Grid) -> list[Cell]:
 
 
 def finals(grid: Grid, chosen: Chosen) -> list[Cell]:
-    """The runs of the table: every row on every task with every seed, with its chosen values (without a choice: none)."""
+    """The runs of the table: every row on every task with every seed, with its chosen values (without a choice: none).
+
+    What a row says itself goes before what was chosen for the row that it is like.
+    """
     found = []
     for task in grid.tasks:
         for row in rows_of(grid, task):
             values = chosen.get((row.like or row.name, task), {})
             if values is not None:
-                found += [cell(grid, row, task, seed, dict(values)) for seed in grid.seeds]
+                own = {key: value for key, value in values.items() if key not in row.options}
+                found += [cell(grid, row, task, seed, own) for seed in grid.seeds]
     return found
 
 
