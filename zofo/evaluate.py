@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zofo.scoring import generation
 from zofo.scoring.batch import Batch, Encoded, choice_batch, lm_batch, tokens
-from zofo.scoring.metrics import BY_ROW, Answered, by_row, summarise
+from zofo.scoring.metrics import Answered, by_row, summarise
 from zofo.scoring.objective import answer_logprobs, compared, cross_entropy, evaluating, read_prefix
 from zofo.scoring.past import Past, can_share
 from zofo.scoring.tokens import common
@@ -76,7 +76,7 @@ def evaluate(
     task-only twin; tokenizer, needed to generate (without one, or without metrics, free answers have a loss
     only); share, keep the keys and values of what rows or choices have in common, where the model can.
     Returns: the task's metrics, `loss`, `choice_loss`, each with NAME_se, and `n`; with `predictions` also
-    `predictions` (choice numbers or texts), `losses`, `scores` and `by_row` (of the metrics that are means), a value a row in the order given. Raises: ValueError without rows.
+    `predictions` (choice numbers or texts), `losses`, `scores` and `by_row` (the metrics; of those that are no means over rows, such as macro-F1, each row's share by the jackknife), a value a row in the order given. Raises: ValueError without rows.
     Cost: a forward pass a batch, more rows each where choices have several tokens.
     """
     reading = Reading(model, dtype, pad, share and can_share(model), check, progress)
@@ -92,7 +92,7 @@ def evaluate(
     if predictions:
         result["predictions"] = [row.text if task.kind == "text" else row.choice for row in rows]
         result |= {"losses": found.losses["loss"], "scores": found.scores}
-        result["by_row"] = {name: by_row(name, rows) for name in task.metrics if name in BY_ROW and rows}
+        result["by_row"] = {name: by_row(name, rows) for name in task.metrics if rows}
     return result
 
 

@@ -40,6 +40,7 @@ def test_dry_prints_the_plan_and_writes_nothing(cli, model: str, home: Path) -> 
         ("nosuch", "zofo experiment nosuch: no such file, and no experiment of that name"),
         ("grid.yaml --scale small", "--scale small: grid.yaml has no such scale; leave it out"),
         ("grid.yaml --jobs 0", "--jobs 0: not 1 or more"),
+        ("grid.yaml --costs 0", "--costs 0: not 1 or more"),
         ("grid.yaml --name ../x", "--run '../x': not a plain folder name"),
     ],
 )
@@ -72,6 +73,20 @@ def test_a_grid_is_run_to_its_tables_and_tables_are_made_again(cli, model: str, 
     status, again, _ = cli("experiment", file, "--name", "done", "--tables")
     assert status == 0 and again.splitlines()[1:3] == out[out.index("\nrow\t") :].splitlines()[1:3]
     assert json.loads((place / "table.json").read_text(encoding="utf-8")) == found
+
+
+@pytest.mark.parametrize(("words", "wanted"), [("opt-1.3b --scale paper", "opt-1.3b-paper"), ("grid.yaml", "grid")])
+def test_the_folder_has_the_files_name_and_scale(
+    cli, model: str, home: Path, monkeypatch: pytest.MonkeyPatch, words: str, wanted: str
+) -> None:
+    from zofo.cli import experiment
+
+    written(home, model)
+    stores = []
+    monkeypatch.setattr(experiment, "plan", lambda made, store, jobs: stores.append(store.path) or 0)
+    status, _, err = cli("experiment", *words.split(), "--dry")
+    assert status == 0, err
+    assert stores == [Path("experiments") / wanted]
 
 
 def test_experiments_that_ship_are_listed(cli) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from zofo.errors import BadInput
 from zofo.experiment import cells
 from zofo.experiment.grid import Grid
+from zofo.run.folder import check_name
 
 
 def plan(grid: Grid) -> list[tuple[str, int, dict[str, Any]]]:
@@ -109,6 +113,19 @@ def test_a_row_like_another_has_its_options_choice_and_steps(make) -> None:
     assert cells.finals(grid, {("a", "reviews"): None}) == [], "without a choice neither it nor its likes are run"
 
 
+def test_what_a_row_says_itself_goes_before_what_was_chosen_for_the_one_it_is_like(make) -> None:
+    swept = {"method.lr_s": [1e-3, 1e-4], "method.lr_theta": [1e-6, 1e-7]}
+    rows = [
+        {"name": "a", "preset": "bilevel-lora", "sweep": swept},
+        {"name": "frozen", "like": "a", "options": {"method.lr_theta": 0}},
+    ]
+    chosen = {"method.lr_s": 1e-4, "method.lr_theta": 1e-7}
+    a, frozen = cells.finals(make(rows=rows, against="", seeds=[0]), {("a", "reviews"): chosen})
+    assert (a.config.method.lr_s, a.config.method.lr_theta, a.values) == (1e-4, 1e-7, chosen)
+    assert (frozen.config.method.lr_s, frozen.config.method.lr_theta) == (1e-4, 0)
+    assert frozen.values == {"method.lr_s": 1e-4}, "what is told of it is what it has"
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [
@@ -135,9 +152,83 @@ def test_options_of_every_row_count_where_they_have_an_effect(make) -> None:
     assert c.flat["data.shots"] == 2 and "data.batch" not in c.flat and "method.lr_p" not in c.flat
 
 
+def own_task(place: Path, **keys: Any) -> str:
+    """A task of the user's own: its YAML file beside its rows."""
+    (place / "rows.jsonl").write_text('{"text": "good", "label": 1}\n', encoding="utf-8")
+    held = {"name": "own", "choices": ["bad", "good"], "files": {"train": "rows.jsonl"}, **keys}
+    (place / "own.yaml").write_text(yaml.safe_dump(held), encoding="utf-8")
+    return str(place / "own.yaml")
+
+
+def test_a_task_file_that_has_changed_and_its_data_make_other_runs(make, tmp_path: Path) -> None:
+    def digests() -> list[str]:
+        rows = [{"name": "a", "preset": "fo-lora"}, {"name": "b", "evaluate": True}]
+        return [cell.digest for cell in cells.finals(make(rows=rows, against="", seeds=[0], tasks=[task]), {})]
+
+    task = own_task(tmp_path)
+    found = [digests()]
+    assert digests() == found[0]
+    own_task(tmp_path, template="{{ text }}!")
+    found.append(digests())
+    (tmp_path / "rows.jsonl").write_text('{"text": "bad", "label": 0}\n{"text": "b", "label": 0}\n', encoding="utf-8")
+    found.append(digests())
+    assert len({digest for both in found for digest in both}) == 6
+    assert cells.contents("reviews") == {} == cells.contents("crossfit/ag_news")
+
+
+def test_a_metric_to_choose_by_is_there_or_it_is_refused_before_anything_runs(make, tmp_path: Path) -> None:
+    def swept(task: str, preset: str = "fo-lora", **options: Any) -> list[cells.Cell]:
+        rate = {"fo-lora": "method.lr_p", "mezo": "method.lr_theta"}[preset]
+        rows = [{"name": "a", "preset": preset, "options": options, "sweep": {rate: [1e-3, 1e-4]}}]
+        return cells.sweeps(make(rows=rows, against="", tasks=[task], sweep={"by": "metric"}))
+
+    assert len(swept("sst2")) == 2
+    assert len(swept("squad", "mezo", **{"method.objective": "f1"})) == 2, "it learns by what it writes"
+    with pytest.raises(BadInput, match=r"row 'a': sweep\.by = metric: validation on squad has no metric \(free ans"):
+        swept("squad")
+    with pytest.raises(BadInput, match=r"has no metric \(the task has none\); choose by loss"):
+        swept(own_task(tmp_path, metrics=[]))
+
+
+def test_threads_are_an_evaluations_too_and_its_digest_is_as_it_was_without_them(make) -> None:
+    def evaluation(**options: Any) -> cells.Cell:
+        rows = [{"name": "a", "evaluate": True}]
+        return cells.finals(make(rows=rows, against="", seeds=[0], options=options), {})[0]
+
+    assert (evaluation(**{"run.threads": 1}).config.run.threads, evaluation().config.run.threads) == (1, 0)
+    assert "run.threads" not in evaluation().flat
+    assert evaluation(**{"run.threads": 1}).flat["run.threads"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("+lora", "lora"),
+        ("=x", "x"),
+        ("-.+=x", "x"),
+        ("a+b=1.5", "a+b=1.5"),
+        ("a b.", "a-b"),
+        ("a+", "a+"),
+        ("+", "row"),
+    ],
+)
+def test_a_row_may_begin_with_any_sign(make, name: str, wanted: str) -> None:
+    assert cells.slug(name) == wanted
+    (cell,) = cells.finals(make(rows=[{"name": name, "preset": "fo-lora"}], against="", seeds=[0]), {})
+    assert check_name(cell.name) == cell.name
+
+
 def test_validations_and_checkpoints_follow_from_the_steps(make) -> None:
     grid = make(budget={"steps": 100}, validations=10)
     assert {c.config.run.eval_every for c in cells.finals(grid, {}) if c.steps} == {10}
     grid = make(budget={"steps": 100}, options={"run.eval_every": 50})
     assert {c.config.run.eval_every for c in cells.finals(grid, {}) if c.steps} == {50}
     assert all(not c.config.run.test for c in cells.finals(grid, {}))
+
+
+@pytest.mark.parametrize(("steps", "every"), [(1, 1), (9, 1), (10, 1), (11, 2), (19, 2), (20, 2), (21, 3)])
+def test_validations_are_never_more_than_asked_for(make, steps: int, every: int) -> None:
+    """The last step is validated too, whether it is a multiple or not."""
+    rows = [{"name": "a", "preset": "fo-lora"}]
+    (cell,) = cells.finals(make(rows=rows, against="", seeds=[0], budget={"steps": steps}, validations=10), {})
+    assert cell.config.run.eval_every == every and math.ceil(steps / every) <= 10

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 
-from zofo.experiment import table, text
+import pytest
+
+from zofo.experiment import cosines, table, text
 
 ROWS = [
     {"name": "lora", "preset": "fo-lora"},
     {"name": "zo", "preset": "bilevel-lora", "options": {"method.T": 1, "method.lr_theta": 1e-4}},
+    {
+        "name": "low rank", "preset": "bilevel-lora",
+        "options": {"method.T": 1, "method.lr_theta": 1e-4, "method.noise": "low-rank", "method.rank": 4},
+    },
     {"name": "sketch", "preset": "bilevel-sketch-lora", "options": {"method.T": 1, "method.lam": 0}},
-]
+]  # fmt: skip
 
 
 def test_cosines_are_measured_where_theta_moves_by_an_estimate_of_G(lab, make) -> None:
@@ -21,6 +27,7 @@ def test_cosines_are_measured_where_theta_moves_by_an_estimate_of_G(lab, make) -
     zo, sketch = records["zo"]["cosines"], records["sketch"]["cosines"]
     assert set(zo) == {"A", "G"} and set(sketch) == {"A"}, "with lambda 0, G is A"
     assert zo["G"]["kind"] == "central-gaussian" and sketch["A"]["kind"] == "sketch-rademacher-input"
+    assert records["low rank"]["cosines"]["G"]["kind"] == "central-low-rank-4"
     assert all(math.isfinite(held["mean"]) for held in (zo["G"], sketch["A"]))
     assert sketch["A"]["mean"] > 0.1 > abs(zo["G"]["mean"])
 
@@ -28,3 +35,17 @@ def test_cosines_are_measured_where_theta_moves_by_an_estimate_of_G(lab, make) -
     by = {entry["row"]: entry for entry in made["rows"]}
     assert by["lora"]["cosine"] is None and by["sketch"]["cosine"] == sketch["A"]["mean"]
     assert "| theta moved | cosine |" in text.document(made, "it")
+
+
+def test_a_run_whose_cosines_fail_is_scored_all_the_same(lab, make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise KeyError("nosuch")
+
+    monkeypatch.setattr(cosines, "of", failing)
+    grid = make(rows=ROWS[1:2], seeds=[0], against="", cosines=2)
+    (cell,), _ = lab.run(grid)
+    held = lab.store.record(cell)
+    assert held is not None and held["status"] == "done" and "test" in held and "cosines" not in held
+    assert held["notes"] == ["no cosine: KeyError: 'nosuch'"]
+    entry = table.tabulate(grid, lab.store, [cell])["rows"][0]
+    assert "no cosine: KeyError: 'nosuch'" in text.note(entry)

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from zofo import loop
 from zofo.errors import BadInput
 from zofo.experiment import cells, record, runner, table
 from zofo.run.folder import RunFolder
-from zofo.run.jsonfile import read_json
+from zofo.run.jsonfile import read_json, write_json
 from zofo.run.lock import lock
 from zofo.run.signals import Interrupted
 
@@ -155,6 +156,35 @@ def test_what_has_changed_is_run_again_and_told_and_nothing_else(lab, make) -> N
     said = lab.run(make(rows=[{**rows[1], "name": "renamed"}], against="", seeds=[0]))[1]
     assert len(lab.orders) == before + 3, "the runs are known by what they do"
     assert "note: row 'plain' is no longer in the file; its runs stay where they are" in said
+
+
+def test_a_choice_that_the_file_no_longer_has_makes_no_table(lab, make) -> None:
+    lab.store.make()
+    chosen = {"row": "lora", "task": "reviews", "values": {"method.lr_p": 1e-2}, "candidates": []}
+    write_json(lab.store.choices, [chosen])
+
+    def values(*rows: dict[str, Any]) -> list[dict[str, Any]]:
+        grid = make(rows=rows, against="", seeds=[0])
+        made = runner.known(grid, lab.store)
+        told = table.tabulate(grid, lab.store, made)["rows"][0]["failures"]
+        assert (told == ["what was chosen is no longer in the file"]) == (not made)
+        return [cell.values for cell in made]
+
+    assert values(LORA) == [{"method.lr_p": 1e-2}]
+    assert values({**LORA, "sweep": {"method.lr_p": [1e-3, 1e-4]}}) == []
+    assert values({"name": "lora", "preset": "fo-lora"}) == [{}], "it sweeps no more"
+
+
+def test_an_evaluation_takes_the_threads_that_it_is_given(lab, make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise BadInput("it", "went no further", "on")
+
+    monkeypatch.setattr(record.job, "prepare", stopped)
+    (cell,) = cells.finals(make(rows=[{"name": "a", "evaluate": True}], against="", seeds=[0]), {})
+    torch.set_num_threads(2)
+    with pytest.raises(BadInput, match="went no further"):
+        record.as_it_is(cell.config)
+    assert torch.get_num_threads() == 1
 
 
 def test_a_second_process_is_refused(lab, make) -> None:

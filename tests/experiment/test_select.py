@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from zofo.errors import BadInput
 from zofo.experiment import cells
 from zofo.experiment.select import choose, standing
 from zofo.experiment.store import Store
@@ -37,6 +38,22 @@ def test_the_choice(make, made_up, tmp_path, losses, chosen) -> None:
     assert found.values == (None if chosen is None else {"method.lr_p": chosen})
     assert [c["values"]["method.lr_p"] for c in found.candidates] == RATES
     assert not chosen or all("failed: it did" in r for c in found.candidates for r in c["failed"])
+
+
+def test_losses_of_different_kinds_are_not_compared(make, made_up, tmp_path) -> None:
+    rows = [{"name": "a", "preset": "fo-lora", "sweep": {"method.objective": ["lm", "classification"]}}]
+    store = Store(tmp_path / "s")
+    store.make()
+    swept = cells.sweeps(make(rows=rows, against=""))
+    for cell, by in zip(swept, ("loss", "choice_loss"), strict=True):
+        record = made_up(cell, [1, 0], standing={"loss": 5.0, "choice_loss": 0.6}[by])
+        record["validation"]["by"] = by
+        write_json(store.cells / f"{cell.name}.json", record)
+    told = r"row 'a', reviews: sweep\.by = loss: .* by choice_loss and loss, which do not compare; choose by metric"
+    with pytest.raises(BadInput, match=told):
+        choose(make(rows=rows, against=""), store, swept)
+    (found,) = choose(make(rows=rows, against="", sweep={"by": "metric"}), store, swept)
+    assert found.values == {"method.objective": "lm"}
 
 
 def test_a_metric_counts_upwards(make, made_up) -> None:

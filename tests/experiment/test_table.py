@@ -75,3 +75,51 @@ def test_other_test_rows_do_not_compare(full) -> None:
     for record in held["better"].records.values():
         record["test"]["rows_sha256"] = "cd"
     assert table.against(made, held["better"], list(held.values())) is None
+
+
+def lined(full, rename: Any) -> tuple[Any, dict[str, table.Line], list[table.Line]]:
+    """sst2's lines, their records changed by `rename` (row, slot)."""
+    made, store, cells = full
+    held = {line.row: line for line in table.lines(made, store, cells) if line.task == "sst2"}
+    for line in held.values():
+        for record in line.records.values():
+            record["test"]["metric"] = "macro_f1"
+            for slot in record["test"]["slots"].values():
+                slot["macro_f1"] = slot["accuracy"] / 2
+                rename(line.row, slot)
+    return made, held, list(held.values())
+
+
+def test_older_records_name_no_metric_of_their_rows_and_it_is_found(full) -> None:
+    made, held, every = lined(full, lambda row, slot: None)
+    found = table.against(made, held["better"], every)
+    assert found is not None and found.metric == "accuracy" and found.told["mean"] == pytest.approx(0.25)
+    assert table.unnamed("macro_f1", {"macro_f1": 0.1, "by_row": [-0.5]}) == {"loss": [0.5]}
+    assert table.unnamed("f1", {"em": 0.0, "f1": 0.5, "by_row": [0.5]}) == {"f1": [0.5]}
+
+
+def test_a_difference_is_in_the_scores_metric_where_both_have_it_by_row(full) -> None:
+    def newer(row: str, slot: dict[str, Any]) -> None:
+        slot["by_row"] = {"macro_f1": [v / 2 for v in slot["by_row"]], "accuracy": slot["by_row"]}
+
+    made, held, every = lined(full, newer)
+    found = table.against(made, held["better"], every)
+    assert found is not None and found.metric == "macro_f1" and found.told["mean"] == pytest.approx(0.125)
+    made, held, every = lined(full, lambda row, slot: newer(row, slot) if row == "base" else None)
+    found = table.against(made, held["better"], every)
+    assert found is not None and found.metric == "accuracy", "what both have"
+
+
+def test_losses_and_scores_have_no_mean_together() -> None:
+    assert table.common(["f1", "accuracy"]) == "score" and table.common(["em", "em"]) == "em"
+    assert table.common(["loss", "loss"]) == "loss" and table.common(["loss", "em"]) is None
+    assert table.common([]) is None
+
+
+def test_validation_without_scores_reaches_nothing_and_says_nothing(full) -> None:
+    made, store, cells = full
+    held = next(line for line in table.lines(made, store, cells) if line.row == "base")
+    for record in held.records.values():
+        for point in record["curve"]:
+            point["score"] = None
+    assert table.reached(made, held)["seconds"] == {"0.1": [], "0.9": []}

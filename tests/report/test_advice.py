@@ -132,6 +132,18 @@ def test_a_rate_that_is_too_high_is_seen_and_a_lower_one_named(case: str) -> Non
     assert all("--method.lr_p 0.00017 (it is 0.0005)" in one["jumps loss_p"] for one in found)
 
 
+def test_methods_of_several_tasks_are_not_sent_to_a_probing_that_refuses_them() -> None:
+    several, (jumping,) = build({"method.name": "meta"}), drawn(JUMPS["diverges"], 0.1, 200, 1)
+    level = advice.Level("loss_s", "s", "lr_s", 1e-3, False)
+    row = {"step": 7, "p": {"accuracy": 0.6, "accuracy_se": 0.02}, "s": {"accuracy": 0.8, "accuracy_se": 0.02}}
+    for config, wanted in ((several, False), (BILEVEL, True)):
+        found = [advice.restless(level, jumping, config), *advice.of_validation(row, config)]
+        found += [advice.flat(level, values, config) for values in drawn(constant, 0.02, 200, 12)]
+        told = [one for one in found if one is not None]
+        assert {one.about for one in told} == {"jumps loss_s", "flat loss_s", "lag"}
+        assert all(("--auto-lr" in one.text) == wanted for one in told)
+
+
 def test_a_loss_near_zero_has_no_room_to_fall() -> None:
     assert said(FIRST, "loss_p", [0.01 + 0.001 * (k % 3) for k in range(200)]) == {}
 

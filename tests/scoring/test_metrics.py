@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from zofo.scoring.metrics import (
     Answered,
     Value,
     accuracy,
+    by_row,
     em,
     exact_match,
     f1,
@@ -180,6 +182,18 @@ def test_the_jackknife_leaves_out_each_row_in_turn(metric: Callable[[Sequence[An
     for seed in range(5):
         rows = drawn(seed, (0, 1, 1, 2), (0, 1, 1), n)
         assert metric(rows)[1] == pytest.approx(brute(rows, metric), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 30])
+@pytest.mark.parametrize(("name", "metric"), [("macro_f1", macro_f1), ("f1a", f1a), ("accuracy", accuracy)])
+def test_by_row_has_the_metrics_mean_and_its_standard_error(
+    name: str, metric: Callable[[Sequence[Answered]], Value], n: int
+) -> None:
+    rows = drawn(n, (0, 1, 1, 2), (0, 1, 1), n)
+    values, (value, error) = by_row(name, rows), metric(rows)
+    assert len(values) == n and sum(values) / n == pytest.approx(value, abs=1e-12)
+    if name != "accuracy" and n > 1:
+        assert statistics.stdev(values) / math.sqrt(n) == pytest.approx(error, abs=1e-12)
 
 
 def test_the_jackknife_notices_a_class_that_only_one_row_has() -> None:

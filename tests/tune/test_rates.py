@@ -133,6 +133,22 @@ def test_what_was_given_or_is_off_is_kept_and_not_probed(small: dict[str, Any], 
     assert "nothing to choose" in told.notes[0]
 
 
+def test_p_that_follows_s_is_not_waited_for(
+    small: dict[str, Any], folder: str, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """p takes no step of its own, so that a trial of it would never end."""
+    job, real, tried = made_job(small, folder, {"method.coupling": "follow"}), trial.run, list[str]()
+
+    def seen(at: Any, held: Any, slots: Any) -> Any:
+        tried.extend(slots)
+        assert "p" not in slots
+        return real(at, held, slots)
+
+    monkeypatch.setattr(trial, "run", seen)
+    rates.choose(job, {"method.lr_s"}, told)
+    assert tried == ["s"]
+
+
 def test_adam_above_is_refused_in_a_sentence(small: dict[str, Any], folder: str, told: Any) -> None:
     job = made_job(small, folder, {"method.name": "mezo", "method.rule": "adam"})
     assert rates.choose(job, {"method.eps"}, told).config.method.lr_theta == job.config.method.lr_theta

@@ -15,6 +15,16 @@ from zofo.job import Job
 from zofo.tune import trial
 
 
+@pytest.mark.parametrize(("n", "wanted"), [(7, [0, 2, 4]), (6, [0, 2, 4]), (5, [0, 1, 3]), (3, [0, 1, 2]), (2, [0, 1])])
+def test_the_rows_it_is_judged_on_are_spread_over_all(
+    monkeypatch: pytest.MonkeyPatch, n: int, wanted: list[int]
+) -> None:
+    monkeypatch.setattr(trial, "ROWS", 3)
+    prepared = SimpleNamespace(encoded={"validation": list(range(n))}, members=())
+    job: Any = SimpleNamespace(prepared=prepared, batches=SimpleNamespace(cut=lambda rows, which: rows))
+    assert trial.bench(job).rows == wanted
+
+
 def test_a_trial_takes_its_steps_and_one_that_diverges_is_told(
     made: Callable[..., Job], folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

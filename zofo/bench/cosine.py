@@ -50,6 +50,12 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if any(kind in some for some in found.values()))
 
 
+def options_of(kind: str) -> Options:
+    """The method's options of a kind: one of `KINDS`, or `central-low-rank-4`, a law of another rank."""
+    estimator, _, law = kind.partition("-")
+    return KINDS.get(kind) or {"upper": "zeroth-order", "estimator": estimator, "noise": law}
+
+
 def objectives(todo: Plan) -> dict[str, Plan]:
     """A alone, and G where the method has it, as plans that move theta only."""
     weights = combinations(todo.terms)
@@ -90,7 +96,7 @@ def on_batch(
         G = gradient.whole(plain, plan.terms, [term.weight for term in plan.terms], rows)
         squares = gradient.squares(G)
         for kind, dtype, eps in cases(asked):
-            problem = problem_of(held, KINDS[kind], dtype, eps, asked.rank)
+            problem = problem_of(held, options_of(kind), dtype, eps, asked.rank)
             estimates = (estimated(replace(problem, seed=key), state, plan, upper) for key in range(asked.keys))
             yield (name, kind, dtype, eps), [near(g, G, squares, held.leaves) for g in estimates]
 
@@ -99,7 +105,7 @@ def cases(asked: Asked) -> Iterator[tuple[str, str, float | None]]:
     """Kind, dtype, and each probe size (of a sketch: none)."""
     for kind in asked.kinds:
         for dtype in asked.dtypes:
-            for eps in asked.eps if kind in ZEROTH else (None,):
+            for eps in (None,) if kind in SKETCHES else asked.eps:
                 yield kind, dtype, eps
 
 

@@ -45,8 +45,8 @@ def experiment(
         bool, Parameter(negative=(), show_default=False, help="make tables and plots of what is there, and stop")
     ] = False,
     costs: Annotated[
-        int, Parameter(metavar="ROUNDS", help="measure what a step of each row costs, interleaved, and stop")
-    ] = 0,
+        int | None, Parameter(metavar="ROUNDS", help="measure what a step of each row costs, interleaved, and stop")
+    ] = None,
 ) -> int:
     """Run an experiment, or go on with it: the same command again, after a kill too.
 
@@ -55,13 +55,13 @@ def experiment(
     from zofo.experiment import grid as grids
     from zofo.experiment.store import Store
 
-    if jobs < 1 or costs < 0:
+    if jobs < 1 or (costs is not None and costs < 1):
         wrong = f"--jobs {jobs}" if jobs < 1 else f"--costs {costs}"
         raise BadInput(wrong, "not 1 or more", "give a whole number above 0")
     made, chosen = grids.read(file, scale)
-    called = check_name(name or "-".join(filter(None, [Path(file).stem, chosen])))
+    called = check_name(name or "-".join(filter(None, [grids.locate(file).stem, chosen])))
     store = Store(Path(dir) / called)
-    if costs:
+    if costs is not None:
         return measure(made, costs)
     if dry:
         return plan(made, store, jobs)

@@ -8,7 +8,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from zofo import config
@@ -16,6 +17,7 @@ from zofo.config import Config, flatten
 from zofo.errors import BadInput
 from zofo.experiment.grid import Cost, Grid, Row, spread
 from zofo.methods import table
+from zofo.tasks import definition
 
 OWN = (
     "model.name", "data.task", "run.name", "run.dir", "run.seed", "run.steps", "run.seconds", "run.test",
@@ -23,8 +25,10 @@ OWN = (
 """Options that the grid itself sets."""
 SILENT = {"run.name", "run.dir", "run.test", "run.keep", "run.save_every", "run.snapshot_every"}
 """Options that change no number of a run: runs that differ in them alone are the same."""
-READ = ("data.", "model.dtype")
+READ = ("data.", "model.dtype", "run.threads")
 """Options that an evaluation reads (or their beginnings); `data.batch` is a training one."""
+CONTENTS = "data.task (SHA-256)"
+"""Of a task that is a YAML file: what stands in it and in the data that it names."""
 Values = dict[str, Any]
 Chosen = Mapping[tuple[str, str], Values | None]
 """Values chosen by (row, task); None where every candidate failed."""
@@ -51,9 +55,14 @@ class Cell:
     @cached_property
     def flat(self) -> dict[str, Any]:
         """The options that its numbers hang on, by dotted key."""
-        held = flatten(self.config.model_dump(mode="json"), "")
+        held = flatten(self.config.model_dump(mode="json"), "") | contents(self.task)
         if self.evaluate:
-            return {key: value for key, value in held.items() if key == "run.seed" or read(key) or key == "model.name"}
+            own = {
+                key: value
+                for key, value in held.items()
+                if key in ("run.seed", "model.name") or read(key) or key == CONTENTS
+            }
+            return {key: value for key, value in own.items() if key != "run.threads" or value}
         return {key: value for key, value in held.items() if key not in SILENT}
 
     @cached_property
@@ -75,9 +84,33 @@ class Cell:
         return f"{self.row}, {self.task}, seed {self.seed}{values}"
 
 
+def contents(task: str) -> dict[str, str]:
+    """The SHA-256 of a task's own YAML file with the data of its own that it names; nothing of a task by name.
+
+    Raises: `BadInput` where the file is missing or wrong. Cost: reads the data, once while it stays as it is.
+    """
+    if not task.endswith(definition.YAML):
+        return {}
+    own = definition.find(task).files
+    named = [own.train, own.validation, own.test] if own is not None else []
+    paths = [Path(task), *(Path(name) for name in named if name)]
+    files = [
+        file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()
+    ]
+    sums = [sha256(str(file), (held := file.stat()).st_size, held.st_mtime_ns) for file in files]
+    return {CONTENTS: hashlib.sha256(" ".join(sums).encode()).hexdigest()}
+
+
+@cache
+def sha256(path: str, size: int, changed: int) -> str:
+    """A file's SHA-256, as it was of that size at that time."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def slug(text: str) -> str:
-    """A text fit for a file's name."""
-    return re.sub(r"[^\w.=+]+", "-", text).strip("-.") or "row"
+    """A text fit for a file's name, which begins with a letter or a digit."""
+    return re.sub(r"[^\w.=+]+", "-", text).lstrip("-.=+").rstrip("-.") or "row"
 
 
 def read(key: str) -> bool:
@@ -155,7 +188,7 @@ def training(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: 
     steps = steps_of(grid, row, task)
     if sweep:
         steps = max(1, round(steps * grid.sweep.share))
-    every = max(1, steps // grid.validations)
+    every = math.ceil(steps / grid.validations)
     base = config.preset(name) if name else {}
     made = config.build({
         **base, "run.eval_every": every, "run.save_every": every, **held, **values,
@@ -174,20 +207,36 @@ def combinations(row: Row) -> list[Values]:
 def sweeps(grid: Grid) -> list[Cell]:
     """The runs that options are chosen by: every combination on the sweep's seeds."""
     swept = [(task, row) for task in grid.tasks for row in rows_of(grid, task) if row.sweep]
-    return [
+    made = [
         cell(grid, row, task, seed, values, sweep=True)
         for task, row in swept for values in combinations(row) for seed in grid.sweep.seeds
     ]  # fmt: skip
+    if grid.sweep.by == "metric":
+        for one in made:
+            check_scored(one)
+    return made
+
+
+def check_scored(swept: Cell) -> None:
+    """Raise `BadInput` for a run whose validation has losses alone: free answers are not written there, unless it learns by them."""
+    task = definition.find(swept.task)
+    if swept.config.method.objective not in table.METRICS and (task.kind == "text" or not task.metrics):
+        found = f"validation on {swept.task} has no metric ({'free answers' if task.metrics else 'the task has none'})"
+        raise BadInput(f"row '{swept.row}': sweep.by = metric", found, "choose by loss")
 
 
 def finals(grid: Grid, chosen: Chosen) -> list[Cell]:
-    """The runs of the table: every row on every task with every seed, with its chosen values (without a choice: none)."""
+    """The runs of the table: every row on every task with every seed, with its chosen values (without a choice: none).
+
+    What a row says itself goes before what was chosen for the row that it is like.
+    """
     found = []
     for task in grid.tasks:
         for row in rows_of(grid, task):
             values = chosen.get((row.like or row.name, task), {})
             if values is not None:
-                found += [cell(grid, row, task, seed, dict(values)) for seed in grid.seeds]
+                own = {key: value for key, value in values.items() if key not in row.options}
+                found += [cell(grid, row, task, seed, own) for seed in grid.seeds]
     return found
 
 

@@ -53,7 +53,9 @@ class Row(Section):
 
     name: str = Field(min_length=1, description="the row's name")
     preset: str = Field("", description="preset to begin with")
-    like: str = Field("", description="another row: its preset, options and chosen values come first")
+    like: str = Field(
+        "", description="another row: its preset, options and chosen values come first, `options` over them"
+    )
     same_steps: bool = Field(False, description="with `like`: as many steps as that row, whatever they cost")
     evaluate: bool = Field(False, description="no training: the model's own answers (options: data.shots, ...)")
     options: Options = Field({}, description="any option of `zofo train`")
@@ -89,7 +91,7 @@ class Grid(Section):
     steps: dict[str, int] = Field({}, description="steps by row, instead of what the budget gives")
     options: Options = Field({}, description="options of every row, where they have an effect")
     sweep: Sweep = Field(default_factory=Sweep, description="how swept options are chosen")
-    validations: int = Field(10, ge=1, description="validations a run (eval_every follows from the steps)")
+    validations: int = Field(10, ge=1, description="validations a run, at most (eval_every follows from the steps)")
     against: str = Field("", description="row that the others' differences are taken to")
     reach: list[float] = Field([], description="validation scores whose first time is told, such as 0.8")
     draws: int = Field(4000, ge=100, description="bootstrap draws")

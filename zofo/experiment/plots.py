@@ -95,7 +95,7 @@ def label(text: str) -> str:
 
 
 def curves(table: Mapping[str, Any], lines: Sequence[Line], at: Points, unit: str) -> Figure | None:
-    """Validation score against a cost: the mean over seeds, each seed faintly; the test score as a mark at the end."""
+    """Validation score (without a metric: loss) against a cost: the mean over seeds, each seed faintly; the test score as a mark at the end."""
     trained = [line for line in lines if any(record.get("curve") for record in line.done.values())]
     if not trained:
         return None
@@ -105,27 +105,38 @@ def curves(table: Mapping[str, Any], lines: Sequence[Line], at: Points, unit: st
         curve(axes[line.task], line, at, colour[line.row])
     for line in lines:
         if line not in trained and line.task in axes:
-            level = 100 * float(np.mean([test(record) for record in line.done.values()]))
+            level = float(np.mean([test(record) for record in line.done.values()]))
             axes[line.task].axhline(level, color=colour[line.row], linestyle="-.", linewidth=1, label=label(line.row))
-    metric = named(next(iter(trained[0].done.values()))["test"]["metric"])
-    for panel in axes.values():
-        panel.set(xlabel=unit, ylabel=f"{metric} (%): validation; dots: test")
+    for task, panel in axes.items():
+        metric = metric_of(next(line for line in trained if line.task == task))
+        panel.set(xlabel=unit, ylabel=f"{named(metric)}{'' if metric == 'loss' else ' (%)'}: validation; dots: test")
         panel.set_xlim(left=0)
     legend(figure, axes)
     return figure
 
 
+def metric_of(line: Line) -> str:
+    """What a line was tested by."""
+    return str(next(iter(line.done.values()))["test"]["metric"])
+
+
 def test(record: Mapping[str, Any]) -> float:
-    """A record's test score."""
+    """A record's test score as it is drawn: in percent, a loss as it is."""
     held = record["test"]
-    return float(held["slots"][held["used"]][held["metric"]])
+    return scale(held["metric"]) * float(held["slots"][held["used"]][held["metric"]])
+
+
+def scale(metric: str) -> float:
+    """What a value is multiplied by to be drawn."""
+    return 1.0 if metric == "loss" else 100.0
 
 
 def curve(axes: Axes, line: Line, at: Points, colour: Any) -> None:
     """One row's curve: seeds are validated at the same steps, so their means are taken point by point."""
-    tracks = []
+    tracks, metric = [], metric_of(line)
+    key, by = "loss" if metric == "loss" else "score", scale(metric)
     for seed, record in line.done.items():
-        points = [(at(line, seed, p), 100 * p["score"]) for p in record["curve"] if p["score"] is not None]
+        points = [(at(line, seed, p), by * float(p[key])) for p in record["curve"] if p[key] is not None]
         if points:
             tracks.append(np.array(points))
             axes.plot(*tracks[-1].T, color=colour, alpha=0.25, linewidth=0.8)
@@ -136,7 +147,7 @@ def curve(axes: Axes, line: Line, at: Points, colour: Any) -> None:
     axes.plot(*mean.T, color=colour, label=label(line.row), marker=".", markersize=4)
     axes.plot(
         mean[-1, 0],
-        100 * np.mean([test(r) for r in line.done.values()]),
+        np.mean([test(r) for r in line.done.values()]),
         "o",
         color=colour,
         markersize=8,
@@ -209,10 +220,11 @@ def step_time(table: Mapping[str, Any]) -> Figure | None:
 
 
 def prompt(table: Mapping[str, Any]) -> Figure | None:
-    """Scores with and without the hard prompt."""
-    rows = table.get("prompt", [])
+    """Scores with and without the hard prompt (losses only where there is nothing else)."""
+    held = table.get("prompt", [])
+    rows = [entry for entry in held if entry["metric"] != "loss"]
+    unit, by, rows = ("test score (%)", 100.0, rows) if rows else ("test loss", 1.0, held)
     kinds = {
-        "with the hard prompt": [100 * entry["scores"][0] for entry in rows],
-        "without": [100 * entry["scores"][1] for entry in rows],
+        word: [by * entry["scores"][k] for entry in rows] for k, word in enumerate(("with the hard prompt", "without"))
     }
-    return bars(rows, kinds, "test score (%)") if rows else None
+    return bars(rows, kinds, unit) if rows else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from zofo import config, job, models, saved, settled
 from zofo.config import Config
 from zofo.evaluate import evaluate
@@ -90,11 +92,11 @@ def tested(run: RunFolder) -> dict[str, Any]:
 
 
 def told(results: Mapping[str, Mapping[str, Any]], used: str, ready: job.Prepared) -> dict[str, Any]:
-    """Test results: which rows, which adapter validation chose, and each adapter's scores with the first metric of every row."""
+    """Test results: which rows, which adapter validation chose, and each adapter's scores with every row's, by metric (the loss where there is none)."""
     kept = {}
     for name, result in results.items():
-        values = next(iter(result.get("by_row", {}).values()), [-loss for loss in result["losses"]])
-        kept[name] = scores(result) | {"by_row": [int(v) if v == int(v) else v for v in values]}
+        rows = result.get("by_row") or {"loss": result["losses"]}
+        kept[name] = scores(result) | {"by_row": {metric: short(values) for metric, values in rows.items()}}
     first = results[used]
     metric = primary(first) if measured(first) else "loss"
     return {
@@ -103,6 +105,11 @@ def told(results: Mapping[str, Mapping[str, Any]], used: str, ready: job.Prepare
         "rows_sha256": ready.splits.record["parts"]["test"]["sha256"],
         "slots": kept,
     }
+
+
+def short(values: Sequence[float]) -> list[float]:
+    """Values with whole numbers as such: files of rights and wrongs are short."""
+    return [int(value) if float(value).is_integer() else value for value in values]
 
 
 def scored(model: Any, ready: job.Prepared, settings: Config, part: str) -> dict[str, Any]:
@@ -116,6 +123,8 @@ def scored(model: Any, ready: job.Prepared, settings: Config, part: str) -> dict
 def as_it_is(settings: Config) -> dict[str, Any]:
     """A model's own answers without training, on validation and test rows; nothing is chosen by either."""
     settings = settled.plain(settings)
+    if settings.run.threads:
+        torch.set_num_threads(settings.run.threads)
     ready = job.prepare(settings, wanted=("validation", "test"))
     model = models.load(ready.source, settings.model)
     found = {part: scored(model, ready, settings, part) for part in ("validation", "test")}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from zofo.errors import BadInput
 from zofo.experiment.cells import Cell, Values
 from zofo.experiment.grid import Grid
 from zofo.experiment.store import DONE, Record, Store
@@ -35,13 +36,18 @@ def choose(grid: Grid, store: Store, swept: Iterable[Cell]) -> list[Choice]:
 
 
 def choice(grid: Grid, store: Store, row: str, task: str, cells: list[Cell]) -> Choice:
-    """Choose among the candidates of one row on one task."""
+    """Choose among the candidates of one row on one task. Raises: `BadInput` where their standings are of different kinds."""
     candidates: list[dict[str, Any]] = []
+    scales = set[str]()
     for values in unique(cells):
         records = [store.record(cell) for cell in cells if cell.values == values]
+        scales |= {str(r["validation"].get("by", "loss")) for r in records if r is not None and r.get("validation")}
         held = [standing(record, grid.sweep.by) for record in records]
         mean = math.fsum(v for v in held if v is not None) / len(held) if None not in held else None
         candidates.append({"values": values, "standing": mean, "seeds": held, "failed": reasons(records)})
+    if grid.sweep.by == "loss" and len(scales) > 1:
+        found = f"its candidates were validated by {' and '.join(sorted(scales))}, which do not compare"
+        raise BadInput(f"row '{row}', {task}: sweep.by = loss", found, "choose by metric (the swept runs are kept)")
     fit = [c for c in candidates if c["standing"] is not None and math.isfinite(c["standing"])]
     best = min(fit, key=lambda c: c["standing"])["values"] if fit else None
     return Choice(row, task, best, candidates)

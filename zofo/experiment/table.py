@@ -15,8 +15,9 @@ from zofo.experiment.cells import Cell, rows_of
 from zofo.experiment.grid import Grid
 from zofo.experiment.grid import spread as combined
 from zofo.experiment.store import DONE, Record, Store
-from zofo.report.words import SLOTS
+from zofo.report.words import SLOTS, measured
 from zofo.run.jsonfile import read_json
+from zofo.scoring.metrics import BY_ROW
 
 Entry = dict[str, Any]
 
@@ -34,6 +35,19 @@ class Line:
     def done(self) -> dict[int, Record]:
         """The records that hold test scores."""
         return {seed: r for seed, r in self.records.items() if r["status"] == DONE and "test" in r}
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Bootstrap draws of a paired difference, and the metric that it is in."""
+
+    metric: str
+    draws: Draws
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The interval, with its metric."""
+        return {**vars(interval(self.draws)), "metric": self.metric}
 
 
 def lines(grid: Grid, store: Store, cells: Iterable[Cell]) -> list[Line]:
@@ -75,7 +89,7 @@ def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
     return table
 
 
-def entry(grid: Grid, store: Store, line: Line, drawn: Draws | None) -> Entry:
+def entry(grid: Grid, store: Store, line: Line, drawn: Paired | None) -> Entry:
     """A line of the table."""
     done = list(line.done.values())
     found: Entry = {"row": line.row, "task": line.task, "seeds": len(done), "wanted": len(grid.seeds)}
@@ -85,10 +99,11 @@ def entry(grid: Grid, store: Store, line: Line, drawn: Draws | None) -> Entry:
         for slot in SLOTS if done and all(slot in r["test"]["slots"] for r in done)
     }  # fmt: skip
     found["used"] = dict(Counter(r["test"]["used"] for r in done))
-    found["difference"] = vars(interval(drawn)) if drawn is not None else None
+    found["difference"] = drawn.told if drawn is not None else None
     found |= cost(line, done)
     found["values"] = next((dict(cell.values) for cell in line.cells.values()), {})
     found["failures"] = failures(store, line)
+    found["notes"] = sorted({note for r in done if r.get("steps") for note in r.get("notes", ())})
     found["pending"] = len(line.cells) - len(line.records)
     return found
 
@@ -140,19 +155,24 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def failures(store: Store, line: Line) -> list[str]:
-    """Why seeds have no score, a sentence each; where nothing could be chosen, why not."""
+    """Why seeds have no score, a sentence each; where nothing is chosen, why not."""
     told = [
         f"seed {seed}: {r['status']}: {r.get('reason', '')}" for seed, r in line.records.items() if r["status"] != DONE
     ]
     if line.cells or not store.choices.exists():
         return told
     held = [c for c in read_json(store.choices) if (c["row"], c["task"]) == (line.row, line.task)]
+    if any(c["values"] is not None for c in held):
+        return ["what was chosen is no longer in the file"]
     why = sorted({reason for c in held for candidate in c["candidates"] for reason in candidate["failed"]})
     return [f"nothing could be chosen: {'; '.join(why)}"] if held else []
 
 
-def against(grid: Grid, line: Line, made: Sequence[Line]) -> Draws | None:
-    """Bootstrap draws of a line less the one that it is compared with, over seeds that both have; None without any."""
+def against(grid: Grid, line: Line, made: Sequence[Line]) -> Paired | None:
+    """Bootstrap draws of a line less the one that it is compared with, over seeds that both have; None without any.
+
+    They are in the score's metric where every record has that row by row (an older one may hold another alone).
+    """
     other = next((o for o in made if (o.row, o.task) == (grid.against, line.task)), None)
     if other is None or other.row == line.row:
         return None
@@ -160,8 +180,11 @@ def against(grid: Grid, line: Line, made: Sequence[Line]) -> Draws | None:
     if not both:
         return None
     rows = {line.done[seed]["test"]["rows_sha256"] for seed in both}
-    differences = [by_row(line.done[seed]) - by_row(other.done[seed]) for seed in both]
-    return draw(differences, len(rows) == 1, grid.draws)
+    pairs = [(by_row(line.done[seed]), by_row(other.done[seed])) for seed in both]
+    metric = next((name for name in pairs[0][0] if all(name in one for pair in pairs for one in pair)), None)
+    if metric is None:
+        return None
+    return Paired(metric, draw([mine[metric] - its[metric] for mine, its in pairs], len(rows) == 1, grid.draws))
 
 
 def same_rows(one: Record, other: Record) -> bool:
@@ -169,21 +192,40 @@ def same_rows(one: Record, other: Record) -> bool:
     return all(one["test"][key] == other["test"][key] for key in ("rows_sha256", "metric"))
 
 
-def by_row(record: Record) -> np.ndarray[Any, Any]:
-    """The metric of every test row, of the adapter that validation chose."""
+def by_row(record: Record) -> dict[str, np.ndarray[Any, Any]]:
+    """Every test row's value, of the adapter that validation chose, by metric, the score's first."""
     test = record["test"]
-    return np.asarray(test["slots"][test["used"]]["by_row"], dtype=np.float64)
+    slot = test["slots"][test["used"]]
+    held = slot["by_row"] if isinstance(slot["by_row"], dict) else unnamed(test["metric"], slot)
+    return {metric: np.asarray(values, dtype=np.float64) for metric, values in held.items()}
 
 
-def average(grid: Grid, row: str, made: Sequence[Line], drawn: Mapping[tuple[str, str], Draws | None]) -> Entry:
-    """A row over all tasks: the mean over tasks of each seed's scores, on the seeds that all tasks have."""
+def unnamed(metric: str, slot: Mapping[str, Any]) -> dict[str, Any]:
+    """A list of rows' values of an older record by its name: the first metric that is a mean over rows, else minus the loss."""
+    name = next((name for name in (metric, *measured(slot)) if name in BY_ROW), "loss")
+    return {name: slot["by_row"] if name in BY_ROW else [-float(value) for value in slot["by_row"]]}
+
+
+def average(grid: Grid, row: str, made: Sequence[Line], drawn: Mapping[tuple[str, str], Paired | None]) -> Entry:
+    """A row over all tasks: the mean over tasks of each seed's scores, on the seeds that all tasks have.
+
+    There is none of scores and losses together.
+    """
     held = [line for line in made if line.row == row]
     seeds = [seed for seed in grid.seeds if all(seed in line.done for line in held)]
-    values = [statistics.fmean(score(line.done[seed]) for line in held) for seed in seeds]
+    metric = common(r["test"]["metric"] for line in held for r in line.done.values())
+    values = [statistics.fmean(score(line.done[seed]) for line in held) for seed in seeds] if metric else []
     parts = [drawn[row, line.task] for line in held]
     whole = [part for part in parts if part is not None]
-    difference = vars(interval(averaged(whole))) if whole and len(whole) == len(parts) else None
-    return {"row": row, "seeds": len(seeds), **spread(values), "difference": difference}
+    by = common(part.metric for part in whole) if len(whole) == len(parts) else None
+    difference = Paired(by, averaged([part.draws for part in whole])).told if by else None
+    return {"row": row, "seeds": len(seeds), "metric": metric, **spread(values), "difference": difference}
+
+
+def common(metrics: Iterable[str]) -> str | None:
+    """What a mean of several metrics is in: theirs where they are one, else "score"; None of nothing, and of scores with losses."""
+    found = set(metrics)
+    return found.pop() if len(found) == 1 else None if "loss" in found or not found else "score"
 
 
 def clock(cell: Cell, point: Mapping[str, Any]) -> float:
@@ -192,13 +234,17 @@ def clock(cell: Cell, point: Mapping[str, Any]) -> float:
 
 
 def reached(grid: Grid, line: Line) -> Entry:
-    """When each seed's validation score first reached each of the asked-for values (None: never within the budget)."""
+    """When each seed's validation score first reached each of the asked-for values (None: never within the budget).
+
+    Seeds whose validation has losses alone are left out.
+    """
     times = {}
     for level in grid.reach:
         firsts = []
         for seed, record in line.done.items():
-            points = [p for p in record.get("curve", []) if p["score"] is not None and p["score"] >= level]
-            firsts.append(clock(line.cells[seed], points[0]) if points else None)
+            scored = [p for p in record.get("curve", []) if p["score"] is not None]
+            points = [p for p in scored if p["score"] >= level]
+            firsts += [clock(line.cells[seed], points[0]) if points else None] if scored else []
         times[f"{level:g}"] = firsts
     return {"row": line.row, "task": line.task, "seconds": times}
 
@@ -214,6 +260,7 @@ def prompts(grid: Grid, made: Sequence[Line]) -> list[Entry]:
         scores = [statistics.fmean(score(r) for r in held.done.values()) for held in (other, line)]
         found.append({
             "task": line.task, "row": other.row, "without": line.row, "scores": scores, "drop": scores[0] - scores[1],
+            "metric": next(iter(line.done.values()))["test"]["metric"],
         })  # fmt: skip
     return found
 

@@ -23,28 +23,32 @@ def tables(table: Mapping[str, Any]) -> list[Made]:
     return found
 
 
+def told(value: float, metric: str | None, sign: str = "") -> str:
+    """A value in percent, a loss as it is; `sign`: "+" where one is always written."""
+    return format(value, f"{sign}.4g") if metric == "loss" else format(100 * value, f"{sign}.1f")
+
+
 def score(entry: Mapping[str, Any]) -> str:
-    """Mean and standard deviation in percent; "-" where there is none."""
+    """Mean and standard deviation, in percent but for a loss; "-" where there is none."""
     if entry.get("mean") is None:
         return "-"
-    if entry.get("metric") == "loss":
-        return figure(-entry["mean"])
-    sd = f" +- {100 * entry['sd']:.1f}" if entry.get("sd") is not None else ""
-    return f"{100 * entry['mean']:.1f}{sd}"
+    metric, sd = entry.get("metric"), entry.get("sd")
+    return told(entry["mean"], metric) + (f" +- {told(sd, metric)}" if sd is not None else "")
 
 
 def difference(entry: Mapping[str, Any]) -> str:
-    """A paired difference in points with its interval."""
+    """A paired difference with its interval, in points but for a loss (lower is better); the metric, where it is not the score's."""
     held = entry.get("difference")
     if held is None:
         return "-"
-    mean, low, high = (100 * held[key] for key in ("mean", "low", "high"))
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    metric = held["metric"]
+    mean, low, high = (told(held[key], metric, "+") for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]" + (f" ({named(metric)})" if metric != entry["metric"] else "")
 
 
 def note(entry: Mapping[str, Any]) -> str:
     """What is missing, what failed, what was chosen."""
-    parts = list(entry["failures"])
+    parts = [*entry["failures"], *entry["notes"]]
     parts += [f"{entry['pending']} to run"] if entry["pending"] else []
     parts += (
         [", ".join(f"{key.split('.', 1)[1]} {value}" for key, value in entry["values"].items())]
@@ -57,11 +61,12 @@ def note(entry: Mapping[str, Any]) -> str:
 def task(table: Mapping[str, Any], name: str) -> Made:
     """A task's rows."""
     rows = [entry for entry in table["rows"] if entry["task"] == name]
-    metric = named(next((entry["metric"] for entry in rows if entry["metric"]), None))
+    metric = next((entry["metric"] for entry in rows if entry["metric"]), None)
+    unit = "" if metric == "loss" else ", %"
     versus = [f"less {table['against']} [95 %]"] if table["against"] else []
     about = [(key, title) for key, title in THETA if any(entry.get(key) is not None for entry in rows)]
     columns = [
-        "row", f"test {metric}, %", "seeds", *versus, "p", "s", "used", "steps", "seconds", "passes", "s a step", "memory, MB",
+        "row", f"test {named(metric)}{unit}", "seeds", *versus, "p", "s", "used", "steps", "seconds", "passes", "s a step", "memory, MB",
         *(title for _, title in about), "notes",
     ]  # fmt: skip
     return (
@@ -121,10 +126,11 @@ def first(times: Sequence[float | None]) -> str:
 def prompt(table: Mapping[str, Any]) -> Made:
     """What the hard prompt is worth."""
     rows: list[Sequence[str]] = [
-        (entry["row"], entry["task"], *(f"{100 * value:.1f}" for value in (*entry["scores"], -entry["drop"])))
+        (entry["row"], entry["task"], *(told(v, entry["metric"]) for v in (*entry["scores"], -entry["drop"])))
         for entry in table["prompt"]
     ]
-    return "the hard prompt", ["row", "task", "with, %", "without, %", "points"], rows
+    unit = "" if all(entry["metric"] == "loss" for entry in table["prompt"]) else ", %"
+    return "the hard prompt", ["row", "task", f"with{unit}", f"without{unit}", "points" if unit else "difference"], rows
 
 
 def document(table: Mapping[str, Any], name: str) -> str:
@@ -138,7 +144,7 @@ def document(table: Mapping[str, Any], name: str) -> str:
     parts.append(
         "Test scores are means over seeds +- their standard deviation, at the checkpoint and with the adapter of the lowest "
         "validation loss; p and s apart. Brackets: 95 % of the paired difference over seeds and test rows (of one seed: "
-        "over rows alone). Seconds are steps x the cost of a step where the file gives one, else as measured; a backward pass counts as two passes."
+        "over rows alone), in another metric where one is named. Losses are as they are: lower is better. Seconds are steps x the cost of a step where the file gives one, else as measured; a backward pass counts as two passes."
     )
     for title, columns, rows in tables(table):
         parts.append(f"## {title}\n\n{markdown(columns, rows)}")

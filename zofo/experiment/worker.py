@@ -69,10 +69,17 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
                 loop.resume(run, show)
             else:
                 loop.start(settings, {"run.name"}, show)
-    found = record.trained(run)
-    if order["cosines"] and cosines.measurable(settings):
-        found["cosines"] = cosines.of(run, order["cosines"])
-    return found | ({"test": record.tested(run)} if order["test"] else {})
+    found = record.trained(run) | ({"test": record.tested(run)} if order["test"] else {})
+    wanted = order["cosines"] and cosines.measurable(settings)
+    return found | (compared(run, order["cosines"]) if wanted else {})
+
+
+def compared(run: RunFolder, keys: int) -> dict[str, Any]:
+    """A run's cosines; why there are none where measuring them failed, for the run itself is whole without them."""
+    try:
+        return {"cosines": cosines.of(run, keys)}
+    except Exception as error:
+        return {"notes": [f"no cosine: {failure(error)['reason']}"]}
 
 
 def wait_for(run: RunFolder) -> None:

@@ -60,7 +60,7 @@ def of_steps(rows: Sequence[Row], config: Config) -> Iterator[Advice]:
     steps = history.steps(rows)
     for level in levels(config):
         values = losses(steps, level.name)
-        found = restless(level, values) or flat(level, values, config)
+        found = restless(level, values, config) or flat(level, values, config)
         if found is not None:
             yield found
 
@@ -74,8 +74,13 @@ def of_validation(row: Row, config: Config) -> Iterator[Advice]:
     first = "--method.coupling both, or " if m.coupling == "outer" else ""
     yield Advice(
         "lag",
-        f"{behind}; begin again with {first}--method.lr_p {TIMES * m.lr_p:.2g} (it is {m.lr_p:.2g}), or --auto-lr",
+        f"{behind}; begin again with {first}--method.lr_p {TIMES * m.lr_p:.2g} (it is {m.lr_p:.2g}){probing(config)}",
     )
+
+
+def probing(config: Config) -> str:
+    """That `--auto-lr` would find a rate too, for methods that take it."""
+    return "" if table.several(config) else ", or --auto-lr"
 
 
 def levels(config: Config) -> list[Level]:
@@ -109,8 +114,8 @@ def flat(level: Level, values: Sequence[float], config: Config) -> Advice | None
     rate = f"--method.{level.option} {TIMES * level.rate:.2g} (it is {level.rate:.2g})"
     if level.slow:
         more = "zeroth order needs thousands of steps; to see more in each, raise --batch or --method.q"
-        return Advice(f"flat {level.name}", f"{told}: {more}; or begin again with {rate}, or --auto-lr")
-    return Advice(f"flat {level.name}", f"{told}: begin again with {rate}, or --auto-lr")
+        return Advice(f"flat {level.name}", f"{told}: {more}; or begin again with {rate}{probing(config)}")
+    return Advice(f"flat {level.name}", f"{told}: begin again with {rate}{probing(config)}")
 
 
 def least(level: Level, config: Config) -> int:
@@ -162,7 +167,7 @@ def variance(values: Sequence[float]) -> float:
     return math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1)
 
 
-def restless(level: Level, values: Sequence[float]) -> Advice | None:
+def restless(level: Level, values: Sequence[float], config: Config) -> Advice | None:
     """Advice where a level's loss jumps up and down, or rises, by more than noise."""
     finite = [value for value in values if math.isfinite(value)]
     found = broken(values, finite) or saw(finite) or risen(finite)
@@ -171,7 +176,7 @@ def restless(level: Level, values: Sequence[float]) -> Advice | None:
     rate = f"--method.{level.option} {level.rate / TIMES:.2g} (it is {level.rate:.2g})"
     return Advice(
         f"jumps {level.name}",
-        f"the loss of {level.what} {found}: the rate is too high; begin again with {rate}, or --auto-lr",
+        f"the loss of {level.what} {found}: the rate is too high; begin again with {rate}{probing(config)}",
     )
 
 

@@ -75,6 +75,20 @@ def jackknife(pairs: Sequence[tuple[str, str]], metric: Callable[[Counter[tuple[
     return value, math.sqrt((n - 1) / n * spread)
 
 
+def shares(pairs: Sequence[tuple[str, str]], metric: Callable[[Counter[tuple[str, str]]], float]) -> list[float]:
+    """A value a row of a metric of the counts of (gold, said): their mean is the metric, their sd / sqrt(n) (of n - 1) its jackknife standard error.
+
+    That of row i is metric + (n - 1) (mean of the metrics without a row - metric without row i). Cost: as `jackknife`.
+    """
+    counts, n = Counter(pairs), len(pairs)
+    value = metric(counts)
+    if n == 1:
+        return [value]
+    without = {pair: metric(counts - Counter([pair])) for pair in counts}
+    middle = math.fsum(counts[pair] * without[pair] for pair in counts) / n
+    return [value + (n - 1) * (middle - without[pair]) for pair in pairs]
+
+
 def class_f1(counts: Counter[tuple[str, str]], label: str) -> float:
     """2 TP / (2 TP + FP + FN) of one class; 0 where the class never occurs."""
     hit = counts[label, label]
@@ -100,16 +114,27 @@ def accuracy(rows: Sequence[Answered]) -> Value:
 
 def macro_f1(rows: Sequence[Answered]) -> Value:
     """Mean over classes of F1 (scikit-learn's `f1_score(average="macro")`); of several right answers the one given, else the first."""
-    return jackknife([(_gold(row), row.text) for row in rows], macro)
+    return jackknife(labelled(rows), macro)
 
 
-def _gold(row: Answered) -> str:
-    return row.text if row.choice in row.right else row.accepted[0]
+def labelled(rows: Sequence[Answered]) -> list[tuple[str, str]]:
+    """(gold, said) of each row; of several right answers gold is the one given, else the first."""
+    return [(row.text if row.choice in row.right else row.accepted[0], row.text) for row in rows]
 
 
 def f1a(rows: Sequence[Answered]) -> Value:
     """F1 of saying choice 1 (MultiRC's F1 over all answers)."""
-    return jackknife([(str(row.right[0]), str(row.choice)) for row in rows], lambda counts: class_f1(counts, "1"))
+    return jackknife(numbered(rows), first_f1)
+
+
+def numbered(rows: Sequence[Answered]) -> list[tuple[str, str]]:
+    """(right, chosen) of each row, by number."""
+    return [(str(row.right[0]), str(row.choice)) for row in rows]
+
+
+def first_f1(counts: Counter[tuple[str, str]]) -> float:
+    """F1 of choice 1."""
+    return class_f1(counts, "1")
 
 
 def f1(rows: Sequence[Answered]) -> Value:
@@ -129,10 +154,16 @@ BY_ROW: dict[str, Callable[[Answered], float]] = {
 }
 """Metrics that are means over rows, by what they are of a row."""
 
+SHARES: dict[str, Callable[[Sequence[Answered]], list[float]]] = {
+    "macro_f1": lambda rows: shares(labelled(rows), macro),
+    "f1a": lambda rows: shares(numbered(rows), first_f1),
+}
+"""Metrics that are not, by what each row has of them."""
+
 
 def by_row(metric: str, rows: Sequence[Answered]) -> list[float]:
-    """A metric's value of each row. Raises: KeyError for one that is no mean over rows."""
-    return [BY_ROW[metric](row) for row in rows]
+    """A metric's value of each row (`BY_ROW`), or each row's share of it (`SHARES`); their mean is the metric. Raises: KeyError."""
+    return SHARES[metric](rows) if metric in SHARES else [BY_ROW[metric](row) for row in rows]
 
 
 METRICS: dict[str, Callable[[Sequence[Answered]], Value]] = {

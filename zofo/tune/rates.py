@@ -58,9 +58,10 @@ def free(job: Job, given: Collection[str]) -> list[str]:
 
 
 def chosen(at: Bench, open_: Sequence[str], show: Show) -> MethodConfig:
-    """The options with the choices: first p and s, then theta with them."""
+    """The options with the choices: first p and s (those that take steps of their own), then theta with them."""
     job = at.job
-    learners = [slot for slot in trial.slots(job) if slot != "theta" and slot in job.begin().learners]
+    there, used = job.begin().learners.keys() - {"theta"}, table.effective(job.config)
+    learners = [slot for slot in trial.slots(job) if slot in there and f"method.{stepwise.RATES[slot]}" in used]
     tried = [slot for slot in learners if stepwise.RATES[slot] in open_]
     adapters: Tensors = {}
     with trial.restored(job, theta=bool(learners) or job.config.method.probe == "inplace"):
