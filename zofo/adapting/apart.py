@@ -24,15 +24,35 @@ def refuse_seen(run: RunFolder | None, asked: Mixture) -> None:
         raise BadInput(f"--mixture {asked.name}", found, "take another mixture, or a run that was not")
 
 
-def refuse_carved(run: RunFolder | None, ready: Prepared) -> None:
-    """Raise BadInput where test rows were carved from a file that a run trained on all of, having a test file beside it."""
+def refuse_carved(run: RunFolder | None, ready: Prepared, split: str = "test") -> None:
+    """Raise BadInput where rows of a split were carved from a file that a run trained on: from one with a test file beside it, or rows that it used."""
     if run is None or not run.splits.exists():
         return
-    record = read_json(run.splits)
+    record, who = read_json(run.splits), f"run {run.name}"
     own = [held for held in record.get("members", {}).values() if held["side"] == "train"] or [record]
-    whole = {held["source"] for held in own if tested_of(held["parts"]) != "train"}
+    whole = {held["source"] for held in own if tested_of(held["parts"]) == "test"}
     for member in ready.members or (ready,):
-        refuse_whole(whole, member.splits.record, f"run {run.name}")
+        asked = member.splits.record
+        if split == "test":
+            refuse_whole(whole, asked, who)
+        for held in own:
+            if held["source"] == asked["source"]:
+                refuse_used(used(held["parts"], split), asked, split, who)
+
+
+def used(parts: Mapping[str, Any], split: str) -> set[int]:
+    """The numbers, in the training file, of the rows that a task was trained on; where test rows are asked for, also of those that it was validated on."""
+    held = [parts[part] for part in ("D_f", "D_p", *(("validation",) if split == "test" else ()))]
+    return {k for part in held if part["of"] == "train" for k in part["indices"]}
+
+
+def refuse_used(rows: set[int], record: Mapping[str, Any], split: str, who: str) -> None:
+    """Raise BadInput where a split was carved from the training file and holds some of these of its rows."""
+    part = record["parts"].get(split, {"of": split})
+    if part["of"] == "train" and (both := rows & set(part["indices"])):
+        found = f"{len(both)} of its {part['rows']} {split} rows, carved from this file, are among those that {who} was made on"
+        do = f"leave out what carves them anew (--seed, another task or file), or give --data.{split} too"
+        raise BadInput(f"task {record['task']}, --data.train {record['source']}", found, do)
 
 
 def tested_of(parts: Mapping[str, Any]) -> str:
@@ -52,6 +72,8 @@ def refuse_other(saved: Saved, ready: Prepared, flags: Mapping[str, Any]) -> Non
     """Raise BadInput where an adapter's test rows are no longer those that its examples were kept apart from, and no others were named."""
     record, asked = ready.splits.record, f"--adapter {saved.path}"
     refuse_whole({saved.test["source"]} if saved.test["of"] != "train" else set(), record, asked)
+    if record["source"] == saved.test["source"]:
+        refuse_used(set(saved.about.get("rows", ())), record, "test", asked)
     if not (ROWS | {"data.test_rows"}) & set(flags) and record["parts"]["test"]["sha256"] != saved.test["sha256"]:
         found = f"the test rows of {ready.task.name} are not those that it was scored on"
         raise BadInput(asked, found, "bring back the data, or name other rows: --task, --data.test")

@@ -75,6 +75,7 @@ def about(base: Base, plan: Plan, record: Mapping[str, Any]) -> dict[str, Any]:
         "test": record["test"],
         "drawn": record["drawn"],
         "draw": first["draw"],
+        "rows": first["rows"],
         "before": record["before"],
         "after": first["result"],
     }

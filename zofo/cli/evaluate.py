@@ -137,7 +137,7 @@ def of_run(
     ready = job.prepare(config, task=task, wanted=PARTS if same else (asked.split,))
     if same:
         job.same_rows(read_json(run.splits), ready)
-    apart.refuse_carved(run, ready)
+    apart.refuse_carved(run, ready, asked.split)
     held = saved.open_run(run, which, None, complain)
     began, results = time.perf_counter(), dict[str, Any]()
     for name in chosen(held, slot, run.name):
