@@ -106,6 +106,7 @@ def of_model(name: str, flags: Mapping[str, Any], asked: Asked) -> int:
     config = settled.plain(build({"model.name": name, **flags}))  # fp32 unless asked: scores do not hang on the machine
     task = mixture.turned(asked_for(config.data), asked.side, rows_of(config))
     ready = job.prepare(config, task=task, wanted=(asked.split,))
+    refuse_none(ready, asked.split)
     began = time.perf_counter()
     results = {word(config): scored(models.load(ready.source, config.model), ready, config, asked.split)}
     tell(ready, config, name, results, None, asked, time.perf_counter() - began)
@@ -137,6 +138,7 @@ def of_run(
     ready = job.prepare(config, task=task, wanted=PARTS if same else (asked.split,))
     if same:
         job.same_rows(read_json(run.splits), ready)
+    refuse_none(ready, asked.split)
     apart.refuse_carved(run, ready, asked.split)
     held = saved.open_run(run, which, None, complain)
     began, results = time.perf_counter(), dict[str, Any]()
@@ -149,6 +151,16 @@ def of_run(
     where = f"run {run.name}, step {held.step}"
     tell(ready, config, where, results, held, asked, time.perf_counter() - began)
     return 0
+
+
+def refuse_none(ready: Any, split: str) -> None:
+    """Raise BadInput where a mixture has no tasks that a split's rows are of."""
+    if ready.encoded[split]:
+        return
+    asked = f"mixture {ready.task.name}, {split} rows"
+    if split == "test":
+        raise BadInput(asked, "it has no unseen tasks", "add --side train, or --task")
+    raise BadInput(asked, "it has no training tasks, which validation rows are of", "leave --split out, or add --task")
 
 
 def with_own_files(run: RunFolder, own: Config, config: Config, flags: Mapping[str, Any]) -> Task | Mixture:
