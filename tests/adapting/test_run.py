@@ -86,6 +86,23 @@ def test_an_adapter_is_saved_only_where_asked(opened, folder: str, tmp_path: Pat
     assert found["bytes"] > 0 and (tmp_path / "a" / "zofo.json").is_file()
 
 
+@pytest.mark.usefixtures("cache")
+def test_a_save_that_fails_loses_no_scores(
+    folder: str, mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run.folder, "write", full)
+    kept: list[dict[str, Any]] = []
+    asked = run.Asked(folder, options={"data.task": str(mixture.parent / "hot")})
+    found = run.alone(asked, Plan(**QUICK), tmp_path / "a", run.Quiet(), lambda held: kept.append(dict(held)))
+    assert found["bytes"] is None and "No space left" in found["unsaved"] and kept[0]["tasks"] == found["tasks"]
+    mixture.write_text("test: [./hot]\n", encoding="utf-8")
+    record = zofo.adapt(folder, mixture=str(mixture), out=str(tmp_path / "b"), **QUICK)["tasks"]["own/hot"]
+    assert "failed" not in record and record["bytes"] is None and "No space left" in record["unsaved"]
+
+
 def test_rows_of_a_trained_task_are_parted_by_the_runs_seed(opened, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     base, ready = opened(Plan())

@@ -17,7 +17,7 @@ from zofo.adapting.each import Keep, each, header
 from zofo.adapting.plan import Plan, seeded
 from zofo.adapting.show import Quiet, Show
 from zofo.config import Config
-from zofo.errors import BadInput
+from zofo.errors import BadInput, ZofoError
 from zofo.job import Prepared
 from zofo.named import Found
 from zofo.run.folder import RunFolder
@@ -76,8 +76,8 @@ def adapt(
     return alone(asked, plan, Path(out) if out else None, show or Quiet())
 
 
-def alone(asked: Asked, plan: Plan, out: Path | None, show: Show) -> dict[str, Any]:
-    """One task. Raises: BadInput, before any weights are read where that can be seen; NotFinite."""
+def alone(asked: Asked, plan: Plan, out: Path | None, show: Show, keep: Keep | None = None) -> dict[str, Any]:
+    """One task; `keep` is given the results before the adapter is saved. Raises: BadInput, before any weights are read where that can be seen; NotFinite."""
     if out is not None:
         folder.refuse_taken(out)
     refuse_none(asked)
@@ -87,8 +87,10 @@ def alone(asked: Asked, plan: Plan, out: Path | None, show: Show) -> dict[str, A
     few.refuse_few(few.pool(ready.task, ready.splits), plan.shots)
     base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
     record, tensors = on_one(base, plan, ready, show)
-    size = folder.write(base, plan, record, tensors, out) if out is not None else None
-    return header("adapt", base, plan) | {"tasks": {record["task"]: record}, "bytes": size}
+    found = header("adapt", base, plan) | {"tasks": {record["task"]: record}, "bytes": None}
+    if keep is not None:
+        keep(found)
+    return found | saved(base, plan, record, tensors, out, show)
 
 
 def refuse_none(asked: Asked) -> None:
@@ -108,10 +110,20 @@ def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show, keep
 
     def work(task: Task) -> dict[str, Any]:
         record, tensors = on_one(base, plan, prepared(base.config, asked, task, found.run), show)
-        size = folder.write(base, plan, record, tensors, out / task.name) if out is not None else None
-        return record | {"bytes": size}
+        return record | saved(base, plan, record, tensors, out / task.name if out is not None else None, show)
 
     return each(unseen, work, show, header("adapt", base, plan), keep)
+
+
+def saved(
+    base: Base, plan: Plan, record: Mapping[str, Any], tensors: Mapping[str, Tensor], out: Path | None, show: Show
+) -> dict[str, Any]:
+    """Save a task's adapter where that was asked for: its `bytes`, or why it could not be written (`unsaved`), since its scores stand without it."""
+    try:
+        return {"bytes": folder.write(base, plan, record, tensors, out) if out is not None else None}
+    except (ZofoError, OSError) as error:
+        show.note(f"the adapter of {record['task']} is not saved: {error}")
+        return {"bytes": None, "unsaved": str(error)}
 
 
 def unseen_of(asked: Asked, target: Found, name: str) -> Mixture:

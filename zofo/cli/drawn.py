@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from zofo.cli.output import line, plain, table
+from zofo.errors import ZofoError
 from zofo.report.words import duration, figure, named, score, spread
 
 
@@ -47,6 +49,19 @@ class Show:
         left = f", about {duration(passed / number * (of - number))} left" if number < of else ""
         told = f"failed: {record['failed']}" if "failed" in record else f"{before(record)} -> {after(record)}"
         line(plain(f"task {number} of {of}: {record['task']}: {told} ({duration(passed)}{left})"))
+
+
+def keeping(out: str | None, show: Show) -> Callable[[Mapping[str, Any]], None] | None:
+    """What writes the results so far to a file, where one was named; that it cannot is said, and the work goes on."""
+    from zofo.run.jsonfile import write_json
+
+    def keep(found: Mapping[str, Any]) -> None:
+        try:
+            write_json(Path(str(out)), found)
+        except ZofoError as error:
+            show.note(str(error))
+
+    return keep if out is not None else None
 
 
 def learned(record: Mapping[str, Any]) -> str:
