@@ -10,6 +10,19 @@ import pytest
 from zofo.cli import adapt, drawn
 
 
+def made(**more: Any) -> dict[str, Any]:
+    """A record of two draws of a task that is measured by its loss."""
+    draws = [{"draw": k, "result": {"loss": 2.5, "n": 6}} for k in (1, 2)]
+    held = {"task": "a", "metric": "loss", "drawn": "4 examples", "test": {"rows": 6}, "before": {"loss": 3.25, "n": 6}}
+    return held | {"notes": [], "draws": draws, "after": {"mean": 2.5, "n": 2}, "seconds": 1.0} | more
+
+
+def test_a_loss_is_no_percentage(capsys: pytest.CaptureFixture[str]) -> None:
+    drawn.task({"start": "fresh", "tasks": {"a": made()}})
+    out = capsys.readouterr().out
+    assert "zero-shot\t3.25\t3.25\t6\n" in out and "draw 2\t2.5\t2.5\t6\n" in out and "%" not in out
+
+
 def test_results_that_cannot_be_written_so_far_are_told_and_the_work_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,10 +38,8 @@ class Show:
     def draw(self, record: Mapping[str, Any], metric: str, of: int) -> None:
         """Say how a draw went."""
         if self.alone:
-            told = score(record["result"], metric) if metric != "loss" else figure(record["result"]["loss"])
-            line(
-                f"draw {record['draw']} of {of}: {named(metric)} {told}{learned(record)}, {duration(record['seconds'])}"
-            )
+            told = f"{named(metric)} {value(record['result'], metric)}{learned(record)}"
+            line(f"draw {record['draw']} of {of}: {told}, {duration(record['seconds'])}")
 
     def task(self, record: Mapping[str, Any], number: int, of: int) -> None:
         """Say how a task went, and when all will be done."""
@@ -75,10 +73,14 @@ def learned(record: Mapping[str, Any]) -> str:
     return f"; loss of the drawn rows {first} -> {last}{bad}"
 
 
+def value(result: Mapping[str, Any], metric: str) -> str:
+    """A score in percent with its standard error, or a loss as it is."""
+    return score(result, metric) if metric != "loss" else figure(result["loss"])
+
+
 def before(record: Mapping[str, Any]) -> str:
     """A task's score before, with its standard error over rows."""
-    metric = record["metric"]
-    return score(record["before"], metric) if metric != "loss" else figure(record["before"]["loss"])
+    return value(record["before"], record["metric"])
 
 
 def after(record: Mapping[str, Any]) -> str:
@@ -98,7 +100,7 @@ def task(found: Mapping[str, Any]) -> None:
     line(plain(f"{name}: {record['drawn']}; {record['test']['rows']} test rows"))
     metric = record["metric"]
     held = [(start(found), record["before"]), *((f"draw {draw['draw']}", draw["result"]) for draw in record["draws"])]
-    rows = [(what, score(r, metric), figure(r["loss"]), r["n"]) for what, r in held]
+    rows = [(what, value(r, metric), figure(r["loss"]), r["n"]) for what, r in held]
     table(("what", named(metric), "loss", "rows"), rows)
     line(f"mean over {record['after']['n']} draws: {after(record)}")
 
