@@ -64,6 +64,8 @@ def test_every_unseen_task_and_one_that_fails(folder: str, mixture: Path, tmp_pa
         ({"task": "reviews", "steps": 0}, "--steps 0: not 1 or more"),
         ({"task": "reviews", "shots": 100000}, "class 'terrible' of reviews has .* training rows, a draw takes 100000"),
         ({"task": "reviews", "mixture": "class-to-class"}, "a mixture names its tasks itself"),
+        ({"mixture": "qa-to-qa", "data__test": "x.csv"}, "--data.test x.csv: a mixture names its tasks itself"),
+        ({"mixture": "qa-to-qa", "data__text_column": "a"}, "--data.text_column a: a mixture names its tasks itself"),
         ({"task": "reviews", "data__train_rows": 9}, "--data.train_rows 9: it has no effect"),
         ({"mixture": "class-to-clas"}, "no such mixture"),
         ({"task": "reviews", "out": "."}, "it exists; name a new folder"),

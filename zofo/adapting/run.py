@@ -14,6 +14,7 @@ from zofo.adapting import apart, draws, folder
 from zofo.adapting import base as bases
 from zofo.adapting.base import Base
 from zofo.adapting.each import Keep, each, header
+from zofo.adapting.options import ROWS
 from zofo.adapting.plan import Plan, seeded
 from zofo.adapting.show import Quiet, Show
 from zofo.config import Config
@@ -128,7 +129,7 @@ def saved(
 
 def unseen_of(asked: Asked, target: Found, name: str) -> Mixture:
     """A mixture that has unseen tasks, none of which the target was trained on. Raises: BadInput."""
-    if clash := next((key for key in ("data.task", "data.train") if key in asked.flags), None):
+    if clash := next((key for key in asked.flags if key in ROWS | {"data.validation"}), None):
         raise BadInput(
             f"--{clash} {asked.flags[clash]}", "a mixture names its tasks itself", "leave one of the two out"
         )
