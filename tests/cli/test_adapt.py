@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from zofo.adapting.options import key_is_read
 from zofo.cli import adapt
 from zofo.config import keys
 from zofo.report.words import score
@@ -98,7 +99,7 @@ def test_bad_input_is_one_line(cli, adapted: str, model: str, words: str, told: 
 
 
 def test_only_options_that_it_reads_are_options_of_it() -> None:
-    read = {key for key in keys() if adapt.key_is_read(key)}
+    read = {key for key in keys() if key_is_read(key)}
     assert {"data.task", "data.test_rows", "adapter.r", "model.dtype", "method.objective"} <= read
     assert not {"data.shots", "data.batch", "data.train_rows", "run.steps", "run.seed", "method.lr_p"} & read
 

@@ -14,7 +14,7 @@ from zofo.adapting import apart, draws, folder
 from zofo.adapting import base as bases
 from zofo.adapting.base import Base
 from zofo.adapting.each import Keep, each, header
-from zofo.adapting.options import ROWS
+from zofo.adapting.options import ROWS, flat
 from zofo.adapting.plan import Plan, seeded
 from zofo.adapting.show import Quiet, Show
 from zofo.config import Config
@@ -70,7 +70,7 @@ def adapt(
     dotted key with `__` for the dot (`adapter__r=4`). Raises: BadInput; NotFinite. Cost: see `adapting.draws.on_task`.
     """
     plan = Plan(shots, steps, draws, batch, lr, seed)
-    flags = {key.replace("__", "."): value for key, value in options.items()}
+    flags = flat(options)
     asked = Asked(target, which, start, dir, flags | ({"data.task": task} if task else {}))
     if mixture is not None:
         return over(asked, plan, mixture, Path(out) if out else None, show or Quiet())

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from zofo.adapting.options import NOT_OURS
 from zofo.cli import drawn
 from zofo.cli.evaluate import Which
 from zofo.cli.output import line, plain, refuse_no_file
@@ -18,12 +17,6 @@ from zofo.cli.target import Dir, Target
 from zofo.report.words import duration, size
 
 FOLDER = "adapters"
-
-
-def key_is_read(key: str) -> bool:
-    """Whether an option of the configuration has an effect on adapting."""
-    data = key.startswith("data.") and key not in NOT_OURS
-    return data or key.startswith("adapter.") or key in ("model.dtype", "method.objective")
 
 
 def adapt(
