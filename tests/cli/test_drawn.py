@@ -36,3 +36,14 @@ def test_an_adapter_that_was_not_saved_is_not_said_to_be_there(capsys: pytest.Ca
     record: dict[str, Any] = {"seconds": 1.0, "drawn": "4 examples"}
     adapt.told({"tasks": {"a": record}, "bytes": None}, Path("adapters/a"))
     assert "adapters/a" not in capsys.readouterr().out
+
+
+def test_of_a_mixture_too_it_is_said_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    show = drawn.Show(alone=False)
+    show.task(made(notes=["test: 3 rows cut " + "x " * 200]), 1, 3)
+    assert [len(row) <= 2 + drawn.NOTE for row in capsys.readouterr().out.splitlines()[1:]] == [True]
+    for key, told in (("skipped", "  5 steps skipped (not finite)"), ("fewer", "  up to 3 rows with fewer demonstrat")):
+        show.task(made(draws=[{key: 2}, {key: 3}]), 2, 3)
+        assert told in capsys.readouterr().out
+    show.task({"task": "b", "failed": "no"}, 3, 3)
+    assert "failed: no" in capsys.readouterr().out

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from zofo.cli.output import line, plain, table
 from zofo.errors import ZofoError
 from zofo.report.words import duration, figure, named, score, spread
+
+
+NOTE = 160  # signs of a note beside other tasks' at most
 
 
 class Show:
@@ -47,6 +51,8 @@ class Show:
         left = f", about {duration(passed / number * (of - number))} left" if number < of else ""
         told = f"failed: {record['failed']}" if "failed" in record else f"{before(record)} -> {after(record)}"
         line(plain(f"task {number} of {of}: {record['task']}: {told} ({duration(passed)}{left})"))
+        for remark in remarks(record) if "failed" not in record else ():
+            line(f"  {remark}")
 
 
 def keeping(out: str | None, show: Show) -> Callable[[Mapping[str, Any]], None] | None:
@@ -71,6 +77,16 @@ def learned(record: Mapping[str, Any]) -> str:
     bad = f", {record['skipped']} steps skipped (not finite)" if record["skipped"] else ""
     first, last = (figure(record["losses"][k]) for k in (0, -1))
     return f"; loss of the drawn rows {first} -> {last}{bad}"
+
+
+def remarks(record: Mapping[str, Any]) -> list[str]:
+    """What a task's line leaves out: its notes, a line each; steps that could not be taken; rows that lost demonstrations."""
+    told = [shorten(plain(note), NOTE, placeholder=" ...") for note in record["notes"]]
+    if bad := sum(draw.get("skipped", 0) for draw in record["draws"]):
+        told.append(f"{bad} steps skipped (not finite)")
+    if fewer := max(draw.get("fewer", 0) for draw in record["draws"]):
+        told.append(f"up to {fewer} rows with fewer demonstrations: the model reads no more")
+    return told
 
 
 def value(result: Mapping[str, Any], metric: str) -> str:
