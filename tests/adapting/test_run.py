@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 import zofo
+from zofo import named
 from zofo.adapting import base as bases
-from zofo.adapting import run
+from zofo.adapting import folder as adapters
+from zofo.adapting import run, use
 from zofo.adapting.base import Base
 from zofo.adapting.plan import Plan
 from zofo.errors import BadInput
@@ -89,6 +91,21 @@ def test_an_adapter_is_saved_only_where_asked(opened, folder: str, tmp_path: Pat
     assert found["bytes"] is None and list(found["tasks"]) == ["reviews"]
     found = zofo.adapt(folder, "reviews", data__test_rows=4, data__max_length=48, out=str(tmp_path / "a"), **QUICK)
     assert found["bytes"] > 0 and (tmp_path / "a" / "zofo.json").is_file()
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_adapter_of_a_mixtures_own_task_is_scored_on_the_task_and_rows_it_was_made_for(
+    folder: str, mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixture.write_text("test: [./hot]\n", encoding="utf-8")
+    monkeypatch.chdir(mixture.parent)
+    record = zofo.adapt(folder, mixture="m.yaml", out=str(tmp_path / "b"), **QUICK)["tasks"]["own/hot"]
+    monkeypatch.chdir(tmp_path)
+    saved, found = adapters.find(tmp_path / "b" / "own" / "hot"), named.find(folder, "none")
+    assert use.prepared(found, saved, {})[1].splits.record["parts"]["test"]["sha256"] == record["test"]["sha256"]
+    other = str(mixture.parent / "cold" / "test.jsonl")
+    with pytest.raises(BadInput, match="field 'output' is 'red'"):
+        use.prepared(found, saved, {"data.test": other})
 
 
 @pytest.mark.usefixtures("cache")

@@ -91,7 +91,7 @@ def alone(asked: Asked, plan: Plan, out: Path | None, show: Show, keep: Keep | N
     found = header("adapt", base, plan) | {"tasks": {record["task"]: record}, "bytes": None}
     if keep is not None:
         keep(found)
-    return found | saved(base, plan, record, tensors, out, show)
+    return found | saved(base, plan, record, tensors, out, show, ready.task)
 
 
 def refuse_none(asked: Asked) -> None:
@@ -110,18 +110,27 @@ def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show, keep
     base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
 
     def work(task: Task) -> dict[str, Any]:
-        record, tensors = on_one(base, plan, prepared(base.config, asked, task, found.run), show)
-        return record | saved(base, plan, record, tensors, out / task.name if out is not None else None, show)
+        ready = prepared(base.config, asked, task, found.run)
+        record, tensors = on_one(base, plan, ready, show)
+        return record | saved(
+            base, plan, record, tensors, out / task.name if out is not None else None, show, ready.task
+        )
 
     return each(unseen, work, show, header("adapt", base, plan), keep)
 
 
 def saved(
-    base: Base, plan: Plan, record: Mapping[str, Any], tensors: Mapping[str, Tensor], out: Path | None, show: Show
+    base: Base,
+    plan: Plan,
+    record: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    out: Path | None,
+    show: Show,
+    task: Task,
 ) -> dict[str, Any]:
     """Save a task's adapter where that was asked for: its `bytes`, or why it could not be written (`unsaved`), since its scores stand without it."""
     try:
-        return {"bytes": folder.write(base, plan, record, tensors, out) if out is not None else None}
+        return {"bytes": folder.write(base, plan, record, tensors, out, task) if out is not None else None}
     except (ZofoError, OSError) as error:
         show.note(f"the adapter of {record['task']} is not saved: {error}")
         return {"bytes": None, "unsaved": str(error)}

@@ -12,7 +12,6 @@ from zofo.cli.output import line, plain, table
 from zofo.errors import ZofoError
 from zofo.report.words import duration, figure, named, score, spread
 
-
 NOTE = 160  # signs of a note beside other tasks' at most
 
 
