@@ -186,7 +186,10 @@ def data(splits: Mapping[str, Any]) -> str:
     table = grid(("what for", "split", "rows", "taken from"), rows)
     if members := splits.get("members"):
         table += f"\n\n{of_members(members)}"
-    return f"{source}; no text stands in two splits.\n\n{table}" + (f"\n{notes}" if notes else "")
+    apart = "no text stands in two splits"
+    if members:
+        apart += " of one task, and no training row's among the test rows of an unseen task"
+    return f"{source}; {apart}.\n\n{table}" + (f"\n{notes}" if notes else "")
 
 
 def of_members(members: Mapping[str, Any]) -> str:
