@@ -98,3 +98,15 @@ def test_of_a_mixture_the_rows_set_apart_of_each_training_task_are_scored_and_no
         apart.refuse_carved(run, rows(name))
         with pytest.raises(BadInput, match="test rows, carved from this file"):
             apart.refuse_carved(run, rows(name, seed=1))
+
+
+def test_test_rows_that_chose_the_checkpoint_are_told(rows: Rows, place: Path) -> None:
+    """A mixture's training task is validated on rows of its test file."""
+    held = [{"input": f"one test {k}", "output": "xy"[k % 2], "options": ["x", "y"]} for k in range(9)]
+    (place / "one" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held), encoding="utf-8")
+    run = run_on(place, rows("m.yaml", wanted=EVERY, **{"data.validation_rows": 4}))
+    told = "test: 4 of the 9 rows of own/one chose the run's checkpoint: it was validated on them"
+    for name in ("one", "unseen.yaml"):
+        ready = rows(name)
+        assert apart.noted(run, ready).notes == [*ready.notes, told] and apart.noted(None, ready) is ready
+    assert apart.noted(run, rows("two")).notes == rows("two").notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from zofo.adapting import base as bases
@@ -28,8 +29,7 @@ def refuse_carved(run: RunFolder | None, ready: Prepared, split: str = "test") -
     """Raise BadInput where rows of a split were carved from a file that a run trained on: from one with a test file beside it, or rows that it used."""
     if run is None or not run.splits.exists():
         return
-    record, who = read_json(run.splits), f"run {run.name}"
-    own = [held for held in record.get("members", {}).values() if held["side"] == "train"] or [record]
+    own, who = trained_records(run), f"run {run.name}"
     whole = {held["source"] for held in own if tested_of(held["parts"]) == "test"}
     for member in ready.members or (ready,):
         asked = member.splits.record
@@ -38,6 +38,33 @@ def refuse_carved(run: RunFolder | None, ready: Prepared, split: str = "test") -
         for held in own:
             if held["source"] == asked["source"]:
                 refuse_used(used(held["parts"], split), asked, split, who)
+
+
+def trained_records(run: RunFolder) -> list[Mapping[str, Any]]:
+    """What a run's splits.json says of each task that it was trained on."""
+    record = read_json(run.splits)
+    return [held for held in record.get("members", {}).values() if held["side"] == "train"] or [record]
+
+
+def noted(run: RunFolder | None, ready: Prepared) -> Prepared:
+    """The same with a note of each task, some of whose test rows a run was validated on (of a mixture's training task, rows of its test file)."""
+    if run is None or not run.splits.exists():
+        return ready
+    notes = []
+    for member in ready.members or (ready,):
+        asked = member.splits.record
+        rows = {k for held in trained_records(run) if held["source"] == asked["source"] for k in validated_on(held)}
+        test = asked["parts"].get("test", {"of": ""})
+        if test["of"] == "test" and (both := rows & set(test["indices"])):
+            told = f"{len(both)} of the {test['rows']} rows of {asked['task']} chose the run's checkpoint: it was validated on them"
+            notes.append(f"test: {told}")
+    return replace(ready, notes=[*ready.notes, *notes])
+
+
+def validated_on(held: Mapping[str, Any]) -> list[int]:
+    """The numbers, in the test file, of the rows that a training task was validated on."""
+    part = held["parts"]["validation"]
+    return list(part["indices"]) if part["of"] == "test" else []
 
 
 def used(parts: Mapping[str, Any], split: str) -> set[int]:

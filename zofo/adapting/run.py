@@ -161,7 +161,7 @@ def prepared(config: Config, asked: Asked, task: Task, run: RunFolder | None) ->
     seed = bases.trained_on(run).get(task.name, 0)
     ready = draws.prepare(seeded(config, seed), list(asked.flags), task)
     apart.refuse_carved(run, ready)
-    return ready
+    return apart.noted(run, ready)
 
 
 def on_one(base: Base, plan: Plan, ready: Prepared, show: Show) -> tuple[dict[str, Any], Mapping[str, Tensor]]:

@@ -79,4 +79,4 @@ def prepared(found: Found, saved: Saved, flags: Mapping[str, Any]) -> tuple[Conf
     ready = draws.prepare(config, (), task)
     apart.refuse_carved(found.run, ready)
     apart.refuse_other(saved, ready, flags)
-    return config, ready
+    return config, apart.noted(found.run, ready)

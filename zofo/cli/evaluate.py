@@ -140,6 +140,7 @@ def of_run(
         job.same_rows(read_json(run.splits), ready)
     refuse_none(ready, asked.split)
     apart.refuse_carved(run, ready, asked.split)
+    ready = apart.noted(run, ready)
     held = saved.open_run(run, which, None, complain)
     began, results = time.perf_counter(), dict[str, Any]()
     for name in chosen(held, slot, run.name):
