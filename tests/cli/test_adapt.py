@@ -87,6 +87,7 @@ def test_another_base_is_refused_in_one_line(cli, adapted: str, trained: str) ->
             "eval {model} --task reviews --shots 1 --draws 2 --data.validation_rows 9",
             "--data.validation_rows 9: it has",
         ),
+        ("eval {model} --adapter made --data.upper_share 0.5", "--data.upper_share 0.5: it has no effect on scores"),
         ("eval {model} --adapter made --slot p", "--adapter names another one"),
         ("eval {model} --task reviews --draws 3", "there are no demonstrations to draw"),
         ("eval {model} --draws 3 --shots 2", "no task was named"),

@@ -50,10 +50,10 @@ def noted(run: RunFolder | None, ready: Prepared) -> Prepared:
     """The same with a note of each task, some of whose test rows a run was validated on (of a mixture's training task, rows of its test file)."""
     if run is None or not run.splits.exists():
         return ready
-    notes = []
+    own, notes = trained_records(run), []
     for member in ready.members or (ready,):
         asked = member.splits.record
-        rows = {k for held in trained_records(run) if held["source"] == asked["source"] for k in validated_on(held)}
+        rows = {k for held in own if held["source"] == asked["source"] for k in validated_on(held)}
         test = asked["parts"].get("test", {"of": ""})
         if test["of"] == "test" and (both := rows & set(test["indices"])):
             told = f"{len(both)} of the {test['rows']} rows of {asked['task']} chose the run's checkpoint: it was validated on them"

@@ -16,6 +16,8 @@ NOT_OURS = {
 """Options about data that adapting has in another form, or that have no effect on it."""
 COUNTS = ("data.train_rows", "data.validation_rows")
 """Those of them that adapting sets itself."""
+OF_SHOTS = ("data.shot_length", "data.upper_share")
+"""Options that act on what is scored through its demonstrations alone."""
 INSTEAD = {
     "method.lr_p": "lr", "run.steps": "steps", "run.seed": "seed", "run.dir": "dir", "data.batch": "batch",
     "data.shots": "shots", "data.mixture": "mixture",
@@ -29,6 +31,13 @@ def key_is_read(key: str) -> bool:
     """Whether an option of the configuration has an effect on adapting."""
     data = key.startswith("data.") and key not in NOT_OURS
     return data or key.startswith("adapter.") or key in ("model.dtype", "method.objective")
+
+
+def refuse_idle(flags: Mapping[str, Any], shots: int) -> None:
+    """Raise BadInput for an option that says which demonstrations there are, where there are none."""
+    if not shots and (idle := next((key for key in OF_SHOTS if key in flags), None)):
+        found = "it has no effect on scores without demonstrations"
+        raise BadInput(f"--{idle} {flags[idle]}", found, "add --shots, or leave it out")
 
 
 def flat(options: Mapping[str, Any]) -> dict[str, Any]:

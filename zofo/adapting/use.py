@@ -12,7 +12,7 @@ from zofo.adapting import apart, draws, folder
 from zofo.adapting import base as bases
 from zofo.adapting.base import Base
 from zofo.adapting.folder import Saved
-from zofo.adapting.options import ROWS
+from zofo.adapting.options import ROWS, refuse_idle
 from zofo.adapting.plan import Plan, seeded
 from zofo.config import Config
 from zofo.errors import BadInput
@@ -73,6 +73,7 @@ def opened(
 def prepared(found: Found, saved: Saved, flags: Mapping[str, Any]) -> tuple[Config, Prepared]:
     """The test rows, those that adapting took where `flags` name no others. Raises: BadInput, before any weights are read."""
     config = bases.configured(found, {**options(saved, flags), **shape(saved)}, Plan())
+    refuse_idle(flags, config.data.shots)
     task = task_of(saved, config, flags)
     seeds = bases.trained_on(found.run) | {str(saved.about["task"]): int(saved.test["seed"])}
     config = seeded(config, seeds.get(task.name, 0))

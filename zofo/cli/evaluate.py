@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from zofo.adapting.options import refuse_idle
 from zofo.cli import adapted, demonstrated, mixture
 from zofo.cli.adapted import Adapter
 from zofo.cli.output import line, plain, refuse_no_file, table
@@ -104,6 +105,7 @@ def of_model(name: str, flags: Mapping[str, Any], asked: Asked) -> int:
     from zofo.tasks.mixture import asked_for
 
     config = settled.plain(build({"model.name": name, **flags}))  # fp32 unless asked: scores do not hang on the machine
+    refuse_idle(flags, config.data.shots)
     task = mixture.turned(asked_for(config.data), asked.side, rows_of(config))
     ready = job.prepare(config, task=task, wanted=(asked.split,))
     refuse_none(ready, asked.split)
@@ -132,6 +134,7 @@ def of_run(
     own = settled.plain(load(run.config))
     config = settled.plain(changed(own, flags))
     task = asked_for(config.data) if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
+    refuse_idle(flags, config.data.shots)
     if isinstance(task, Mixture) and (asked.side, asked.split) == ("test", "test"):
         apart.refuse_seen(run, task)
     task, same = mixture.turned(task, asked.side, rows_of(config)), config == own and asked.side == "test"
