@@ -104,8 +104,8 @@ def test_an_adapter_of_a_mixtures_own_task_is_scored_on_the_task_and_rows_it_was
     saved, found = adapters.find(tmp_path / "b" / "own" / "hot"), named.find(folder, "none")
     assert use.prepared(found, saved, {})[1].splits.record["parts"]["test"]["sha256"] == record["test"]["sha256"]
     other = str(mixture.parent / "cold" / "test.jsonl")
-    with pytest.raises(BadInput, match="field 'output' is 'red'"):
-        use.prepared(found, saved, {"data.test": other})
+    ready = use.prepared(found, saved, {"data.test": other})[1]
+    assert (ready.task.name, [row["output"] for row in ready.splits.test[:2]]) == ("own/hot", ["red", "red"])
 
 
 @pytest.mark.usefixtures("cache")
