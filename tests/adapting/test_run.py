@@ -119,7 +119,8 @@ def test_a_save_that_fails_loses_no_scores(
     kept: list[dict[str, Any]] = []
     asked = run.Asked(folder, options={"data.task": str(mixture.parent / "hot")})
     found = run.alone(asked, Plan(**QUICK), tmp_path / "a", run.Quiet(), lambda held: kept.append(dict(held)))
-    assert found["bytes"] is None and "No space left" in found["unsaved"] and kept[0]["tasks"] == found["tasks"]
+    assert found["bytes"] is None and "No space left" in found["unsaved"] and kept[-1]["tasks"] == found["tasks"]
+    assert [len(held["tasks"]["own/hot"]["draws"]) for held in kept] == [1, 2], "an interruption loses one draw"
     mixture.write_text("test: [./hot]\n", encoding="utf-8")
     record = zofo.adapt(folder, mixture=str(mixture), out=str(tmp_path / "b"), **QUICK)["tasks"]["own/hot"]
     assert "failed" not in record and record["bytes"] is None and "No space left" in record["unsaved"]

@@ -78,7 +78,7 @@ def adapt(
 
 
 def alone(asked: Asked, plan: Plan, out: Path | None, show: Show, keep: Keep | None = None) -> dict[str, Any]:
-    """One task; `keep` is given the results before the adapter is saved. Raises: BadInput, before any weights are read where that can be seen; NotFinite."""
+    """One task; `keep` is given the results so far after each draw. Raises: BadInput, before any weights are read where that can be seen; NotFinite."""
     if out is not None:
         folder.refuse_taken(out)
     refuse_none(asked)
@@ -87,11 +87,15 @@ def alone(asked: Asked, plan: Plan, out: Path | None, show: Show, keep: Keep | N
     ready = prepared(config, asked, own.resolve(config.data), found.run)
     few.refuse_few(few.pool(ready.task, ready.splits), plan.shots)
     base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
-    record, tensors = on_one(base, plan, ready, show)
-    found = header("adapt", base, plan) | {"tasks": {record["task"]: record}, "bytes": None}
-    if keep is not None:
-        keep(found)
-    return found | saved(base, plan, record, tensors, out, show, ready.task)
+    head = header("adapt", base, plan)
+
+    def so_far(record: dict[str, Any]) -> None:
+        if keep is not None:
+            keep(head | {"tasks": {record["task"]: record}, "bytes": None})
+
+    record, tensors = on_one(base, plan, ready, show, so_far)
+    held = saved(base, plan, record, tensors, out, show, ready.task)
+    return head | {"tasks": {record["task"]: record}} | held
 
 
 def refuse_none(asked: Asked) -> None:
@@ -164,9 +168,11 @@ def prepared(config: Config, asked: Asked, task: Task, run: RunFolder | None) ->
     return apart.noted(run, ready)
 
 
-def on_one(base: Base, plan: Plan, ready: Prepared, show: Show) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    """Adapt to one task: its record, and the adapter of its first draw."""
+def on_one(
+    base: Base, plan: Plan, ready: Prepared, show: Show, keep: Keep | None = None
+) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """Adapt to one task: its record, and the adapter of its first draw; `keep` is given the record so far after each draw."""
     show.begin(base, plan, ready)
     metric = draws.metric_of(ready.task)
-    made = draws.on_task(base, plan, ready, base.config, lambda record: show.draw(record, metric, plan.draws))
+    made = draws.on_task(base, plan, ready, base.config, lambda record: show.draw(record, metric, plan.draws), keep)
     return made.record, made.tensors

@@ -262,7 +262,7 @@ def taken(memory: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def untested(splits: Mapping[str, Any]) -> bool:
     """Whether there are no test rows: of a mixture without unseen tasks."""
-    return splits.get("parts", {}).get("test", {}).get("rows") == 0
+    return bool(splits.get("parts", {}).get("test", {}).get("rows") == 0)
 
 
 def results(evaluation: Mapping[str, Any], untested: bool = False) -> str:
