@@ -157,6 +157,14 @@ def test_a_text_that_is_trained_on_and_tested_on_is_refused_with_both_places(rea
         ready(place)
 
 
+def test_validation_rows_that_another_task_trains_on_are_told(ready: Mixture, lay: Lay) -> None:
+    other = task("b")
+    other["test"][1]["input"] = "a 3"
+    place = lay("train: [a, b]", a=task("a"), b=other)
+    told = "validation: 1 rows of own/b have the text of a row that another task trains on"
+    assert [note for note in ready(place).notes if "another task" in note] == [told]
+
+
 @pytest.mark.parametrize(
     ("text", "change", "told"),
     [

@@ -90,16 +90,30 @@ def idle_options(task: Task, rows: files.Source) -> list[str]:
 
 def refuse_shared(members: Sequence[Prepared], asked: str) -> None:
     """Raise BadInput where the text of a training row stands among the test rows of an unseen task."""
-    trained = {
-        normalised(m.task, row): (m.task.name, name)
-        for m in members if m.side == "train" for part in ("D_f", "D_p")
-        for row, name in zip(getattr(m.splits, part), m.splits.named[part], strict=True)
-    }  # fmt: skip
+    trained = trained_texts(members)
     for m in members:
         for row, name in zip(m.splits.test, m.splits.named["test"], strict=True):
             if m.side == "test" and (other := trained.get(normalised(m.task, row))):
                 found = f"the text of {name} of the unseen task {m.task.name} is that of {other[1]} of the training task {other[0]}"
                 raise BadInput(asked, found, "put them on one side, or drop the row")
+
+
+def trained_texts(members: Sequence[Prepared]) -> dict[str, tuple[str, str]]:
+    """The texts that are trained on, each with its task (the last one that has it) and what errors call the row."""
+    return {
+        normalised(m.task, row): (m.task.name, name)
+        for m in members if m.side == "train" for part in ("D_f", "D_p")
+        for row, name in zip(getattr(m.splits, part), m.splits.named[part], strict=True)
+    }  # fmt: skip
+
+
+def shared(members: Sequence[Prepared]) -> list[str]:
+    """Say which training tasks are validated on texts that another one trains on (within a task there are none)."""
+    trained, notes = trained_texts(members), []
+    for m in members:
+        if m.side == "train" and (n := sum(normalised(m.task, row) in trained for row in m.splits.validation)):
+            notes.append(f"validation: {n} rows of {m.task.name} have the text of a row that another task trains on")
+    return notes
 
 
 def joined(
@@ -110,7 +124,7 @@ def joined(
     task, notes = standing(config, mixture, trained)
     encoded = {part: tuple(chain.from_iterable(m.encoded[part] for m in members)) for part in PARTS if part in wanted}
     nulls = {part: tuple(chain.from_iterable(m.nulls.get(part, ()) for m in members)) for part in wanted}
-    notes += [*alike(members), *(without_metric(members) if "validation" in wanted else [])]
+    notes += [*alike(members), *([*without_metric(members), *shared(members)] if "validation" in wanted else [])]
     rows = splits(config, mixture, members, notes)
     return Prepared(
         task, rows, tokenizer, source, encoded, {k: v for k, v in nulls.items() if v}, notes, members=tuple(members)

@@ -140,6 +140,13 @@ def test_the_rows_are_those_that_its_examples_were_kept_apart_from(opened, tmp_p
         assert use.prepared(found, carved, flags)[1].splits.record["parts"]["test"]["sha256"] == sha, "the seed of then"
     with pytest.raises(BadInput, match=r"give --data\.test too"):
         use.prepared(found, beside, {"data.train": str(own)})
+    other = tmp_path / "other.yaml"
+    other.write_text("name: other\nchoices: [a, b]\nfiles: {train: own.jsonl}\n", encoding="utf-8")
+    assert len(carved.about["rows"]) == 4
+    carved.about["rows"] = list(range(60))
+    with pytest.raises(BadInput, match="6 of its 6 test rows, carved from this file, are among those that --adapter"):
+        use.prepared(found, carved, {"data.task": str(other)})
+    carved.about["rows"] = []
     own.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]), encoding="utf-8")
     with pytest.raises(BadInput, match="are not those that it was scored on; bring back the data"):
         use.prepared(found, carved, {})

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 import zofo
+from zofo import named
 from zofo.adapting import base as bases
-from zofo.adapting import run
+from zofo.adapting import folder as adapters
+from zofo.adapting import run, use
 from zofo.adapting.base import Base
 from zofo.adapting.plan import Plan
 from zofo.errors import BadInput
@@ -64,7 +66,12 @@ def test_every_unseen_task_and_one_that_fails(folder: str, mixture: Path, tmp_pa
         ({"task": "reviews", "steps": 0}, "--steps 0: not 1 or more"),
         ({"task": "reviews", "shots": 100000}, "class 'terrible' of reviews has .* training rows, a draw takes 100000"),
         ({"task": "reviews", "mixture": "class-to-class"}, "a mixture names its tasks itself"),
+        ({"mixture": "qa-to-qa", "data__test": "x.csv"}, "--data.test x.csv: a mixture names its tasks itself"),
+        ({"mixture": "qa-to-qa", "data__text_column": "a"}, "--data.text_column a: a mixture names its tasks itself"),
         ({"task": "reviews", "data__train_rows": 9}, "--data.train_rows 9: it has no effect"),
+        ({"task": "reviews", "method__lr_p": 0.1}, "--method.lr_p 0.1: it has no effect on adapting; give lr="),
+        ({"task": "reviews", "method__warmup": 3}, "--method.warmup 3: it has no effect on adapting; leave it out"),
+        ({"task": "reviews", "adapter_r": 4}, "option adapter_r: no such option"),
         ({"mixture": "class-to-clas"}, "no such mixture"),
         ({"task": "reviews", "out": "."}, "it exists; name a new folder"),
         ({"task": "reviews", "start": "run"}, "is a model, it has no adapter"),
@@ -84,6 +91,39 @@ def test_an_adapter_is_saved_only_where_asked(opened, folder: str, tmp_path: Pat
     assert found["bytes"] is None and list(found["tasks"]) == ["reviews"]
     found = zofo.adapt(folder, "reviews", data__test_rows=4, data__max_length=48, out=str(tmp_path / "a"), **QUICK)
     assert found["bytes"] > 0 and (tmp_path / "a" / "zofo.json").is_file()
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_adapter_of_a_mixtures_own_task_is_scored_on_the_task_and_rows_it_was_made_for(
+    folder: str, mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixture.write_text("test: [./hot]\n", encoding="utf-8")
+    monkeypatch.chdir(mixture.parent)
+    record = zofo.adapt(folder, mixture="m.yaml", out=str(tmp_path / "b"), **QUICK)["tasks"]["own/hot"]
+    monkeypatch.chdir(tmp_path)
+    saved, found = adapters.find(tmp_path / "b" / "own" / "hot"), named.find(folder, "none")
+    assert use.prepared(found, saved, {})[1].splits.record["parts"]["test"]["sha256"] == record["test"]["sha256"]
+    other = str(mixture.parent / "cold" / "test.jsonl")
+    ready = use.prepared(found, saved, {"data.test": other})[1]
+    assert (ready.task.name, [row["output"] for row in ready.splits.test[:2]]) == ("own/hot", ["red", "red"])
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_save_that_fails_loses_no_scores(
+    folder: str, mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run.folder, "write", full)
+    kept: list[dict[str, Any]] = []
+    asked = run.Asked(folder, options={"data.task": str(mixture.parent / "hot")})
+    found = run.alone(asked, Plan(**QUICK), tmp_path / "a", run.Quiet(), lambda held: kept.append(dict(held)))
+    assert found["bytes"] is None and "No space left" in found["unsaved"] and kept[-1]["tasks"] == found["tasks"]
+    assert [len(held["tasks"]["own/hot"]["draws"]) for held in kept] == [1, 2], "an interruption loses one draw"
+    mixture.write_text("test: [./hot]\n", encoding="utf-8")
+    record = zofo.adapt(folder, mixture=str(mixture), out=str(tmp_path / "b"), **QUICK)["tasks"]["own/hot"]
+    assert "failed" not in record and record["bytes"] is None and "No space left" in record["unsaved"]
 
 
 def test_rows_of_a_trained_task_are_parted_by_the_runs_seed(opened, monkeypatch: pytest.MonkeyPatch) -> None:

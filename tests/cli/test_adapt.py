@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from zofo.adapting.options import key_is_read
 from zofo.cli import adapt
 from zofo.config import keys
 from zofo.report.words import score
@@ -86,6 +87,7 @@ def test_another_base_is_refused_in_one_line(cli, adapted: str, trained: str) ->
             "eval {model} --task reviews --shots 1 --draws 2 --data.validation_rows 9",
             "--data.validation_rows 9: it has",
         ),
+        ("eval {model} --adapter made --data.upper_share 0.5", "--data.upper_share 0.5: it has no effect on scores"),
         ("eval {model} --adapter made --slot p", "--adapter names another one"),
         ("eval {model} --task reviews --draws 3", "there are no demonstrations to draw"),
         ("eval {model} --draws 3 --shots 2", "no task was named"),
@@ -98,7 +100,7 @@ def test_bad_input_is_one_line(cli, adapted: str, model: str, words: str, told: 
 
 
 def test_only_options_that_it_reads_are_options_of_it() -> None:
-    read = {key for key in keys() if adapt.key_is_read(key)}
+    read = {key for key in keys() if key_is_read(key)}
     assert {"data.task", "data.test_rows", "adapter.r", "model.dtype", "method.objective"} <= read
     assert not {"data.shots", "data.batch", "data.train_rows", "run.steps", "run.seed", "method.lr_p"} & read
 

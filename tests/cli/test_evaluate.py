@@ -167,6 +167,17 @@ def test_rows_that_a_run_trained_on_are_not_carved_to_be_tested(cli, model: str,
         assert cli(*words.split(), "--dir", "more", "--data.train", own, "--data.test", "apart.jsonl")[0] == 0
 
 
+def test_another_carving_of_a_runs_own_file_is_refused(cli, model: str, home: Path) -> None:
+    begun(cli, model, home, "own", "--data.train", mine(home))
+    text = "name: again\ntemplate: '{{ prompt }}'\nlabel: completion\nmetrics: []\nfiles: {train: mine.jsonl}\n"
+    (home / "again.yaml").write_text(text, encoding="utf-8")
+    assert cli("eval", "own", "--dir", "more", "--data.train", "mine.jsonl")[0] == 0, "the same fifth"
+    other = "eval own --data.train mine.jsonl --seed 1", "eval own --task again.yaml", "adapt own --task again.yaml"
+    for words in (*other, "eval own --data.train mine.jsonl --seed 1 --split validation"):
+        status, out, err = cli(*words.split(), "--dir", "more")
+        assert (status, out) == (2, "") and err.count("\n") == 1 and "are among those that run own was made on" in err
+
+
 def test_what_a_run_was_trained_for_does_not_limit_what_it_is_scored_on(cli, model: str, home: Path) -> None:
     words = ["--task", "reviews", "--objective", "classification", "--data.train_rows", "9", "--data.test_rows", "4"]
     begun(cli, model, home, "classifier", *words)
@@ -230,6 +241,9 @@ def test_a_task_is_scored_by_all_of_its_metrics(cli, model: str, home: Path) -> 
             "{model} --task reviews --calibration icl",
             "--data.calibration icl: input should be 'none', 'sfc' or 'icl-sfc'",
         ),
+        ("{model} --task reviews --data.shot_length 9", "--data.shot_length 9: it has no effect on scores without"),
+        ("{run} --data.shot_length 9", "--data.shot_length 9: it has no effect on scores without demonstrations"),
+        ("{run} --task reviews --data.upper_share 0.5", "--data.upper_share 0.5: it has no effect on scores without"),
         ("{model} --task reviews --shots 2000", "--data.shots 2000"),
         ("{model} --task revews", "did you mean 'reviews'?"),
         ("./nosuch --task reviews", "no run in runs, and as a model: no such folder or .gguf file"),

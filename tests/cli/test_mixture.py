@@ -118,6 +118,21 @@ def test_what_does_not_fit_is_refused(cli, model: str, words: list[str], told: s
     assert status == 2 and told in err and err.count("\n") == 1
 
 
+def test_a_split_without_tasks_is_one_line(cli, model: str, mixed: Path, home: Path) -> None:
+    (mixed.parent / "unseen.yaml").write_text("test: [d]", encoding="utf-8")
+    asked = ["--mixture", str(mixed.parent / "unseen.yaml"), "--split", "validation"]
+    status, out, err = cli("eval", model, *asked)
+    assert (status, out) == (2, "") and err.count("\n") == 1 and "it has no training tasks" in err
+    (mixed.parent / "seen.yaml").write_text("[a]", encoding="utf-8")
+    train = f"train --preset mezo --model {model} --mixture {mixed.parent / 'seen.yaml'} --run all-seen --steps 1"
+    assert cli(*train.split(), "--batch", "2", "--run.eval_every", "0", "--run.threads", "1")[0] == 0
+    card = (home / "runs" / "all-seen" / "README.md").read_text(encoding="utf-8")
+    assert "`zofo eval --side train` scores" in card and "left unread" not in card
+    status, out, err = cli("eval", "all-seen")
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert "mixture seen, test rows: it has no unseen tasks; add --side train, or --task" in err
+
+
 def test_a_run_on_a_mixture_takes_no_other_test_file(cli, run: str) -> None:
     status, _, err = cli("eval", run, "--data.test", "x.jsonl")
     assert status == 2 and "the run's tasks bring files of their own" in err

@@ -61,6 +61,7 @@ def test_the_walking_policy_can_be_chosen_and_drifts(tiny: Tiny, rows: torch.Ten
         ({"coupling": "follow", "lam": 3.0}, "method.lam: it has no effect"),
         ({"stack": "on"}, r"Bilevel\(stack=...\): your loss says how it is computed"),
         ({"probe_dtype": "bf16"}, r"Bilevel\(probe_dtype=...\): your loss says how it is computed"),
+        ({"schedule_theta": "linear"}, r"Bilevel\(schedule_theta=...\): a schedule needs the number of iterations"),
         ({"schedule": "cosine"}, "a schedule needs the number of iterations; give steps=N"),
         ({"weighting": "normalised", "rule": "scalar-adaptive"}, "scale-free"),
     ],

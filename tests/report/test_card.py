@@ -127,6 +127,21 @@ def test_the_card_says_by_what_the_adapter_was_chosen(metrics, summary, by: str,
     assert told in card(lambda method: [{**row, "by": by} for row in metrics(method)], summary)
 
 
+def test_a_mixture_without_unseen_tasks_is_not_said_to_be_tested(
+    metrics, summary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SPLITS["parts"], "test", {"rows": 0, "of": "each task's own", "sha256": "c" * 64})
+    text = card(metrics, summary | {"results": {}, "task": "toy"})
+    assert "The mixture `toy` has no unseen tasks, so nothing was tested." in text and "left unread" not in text
+    assert "zofo eval x --side train\n" in text
+
+
+def test_of_a_mixture_no_more_is_said_to_be_apart_than_is(metrics, summary, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "seed 3; no text stands in two splits.\n" in card(metrics, summary)
+    monkeypatch.setitem(SPLITS, "members", {"a": {"side": "train", "parts": {}}})
+    assert "no text stands in two splits of one task, and no training row's among" in card(metrics, summary)
+
+
 def test_hub_ids(tmp_path) -> None:
     assert hub_id("facebook/opt-125m") == "facebook/opt-125m"
     for name in ("./a", "/a/b", "a", "x/y.gguf", "a/b/c"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from zofo.adapting import base as bases
@@ -24,15 +25,61 @@ def refuse_seen(run: RunFolder | None, asked: Mixture) -> None:
         raise BadInput(f"--mixture {asked.name}", found, "take another mixture, or a run that was not")
 
 
-def refuse_carved(run: RunFolder | None, ready: Prepared) -> None:
-    """Raise BadInput where test rows were carved from a file that a run trained on all of, having a test file beside it."""
+def refuse_carved(run: RunFolder | None, ready: Prepared, split: str = "test") -> None:
+    """Raise BadInput where rows of a split were carved from a file that a run trained on: from one with a test file beside it, or rows that it used."""
     if run is None or not run.splits.exists():
         return
-    record = read_json(run.splits)
-    own = [held for held in record.get("members", {}).values() if held["side"] == "train"] or [record]
-    whole = {held["source"] for held in own if tested_of(held["parts"]) != "train"}
+    own, who = trained_records(run), f"run {run.name}"
+    whole = {held["source"] for held in own if tested_of(held["parts"]) == "test"}
     for member in ready.members or (ready,):
-        refuse_whole(whole, member.splits.record, f"run {run.name}")
+        asked = member.splits.record
+        if split == "test":
+            refuse_whole(whole, asked, who)
+        for held in own:
+            if held["source"] == asked["source"]:
+                refuse_used(used(held["parts"], split), asked, split, who)
+
+
+def trained_records(run: RunFolder) -> list[Mapping[str, Any]]:
+    """What a run's splits.json says of each task that it was trained on."""
+    record = read_json(run.splits)
+    return [held for held in record.get("members", {}).values() if held["side"] == "train"] or [record]
+
+
+def noted(run: RunFolder | None, ready: Prepared) -> Prepared:
+    """The same with a note of each task, some of whose test rows a run was validated on (of a mixture's training task, rows of its test file)."""
+    if run is None or not run.splits.exists():
+        return ready
+    own, notes = trained_records(run), []
+    for member in ready.members or (ready,):
+        asked = member.splits.record
+        rows = {k for held in own if held["source"] == asked["source"] for k in validated_on(held)}
+        test = asked["parts"].get("test", {"of": ""})
+        if test["of"] == "test" and (both := rows & set(test["indices"])):
+            told = f"{len(both)} of the {test['rows']} rows of {asked['task']} chose the run's checkpoint: it was validated on them"
+            notes.append(f"test: {told}")
+    return replace(ready, notes=[*ready.notes, *notes])
+
+
+def validated_on(held: Mapping[str, Any]) -> list[int]:
+    """The numbers, in the test file, of the rows that a training task was validated on."""
+    part = held["parts"]["validation"]
+    return list(part["indices"]) if part["of"] == "test" else []
+
+
+def used(parts: Mapping[str, Any], split: str) -> set[int]:
+    """The numbers, in the training file, of the rows that a task was trained on; where test rows are asked for, also of those that it was validated on."""
+    held = [parts[part] for part in ("D_f", "D_p", *(("validation",) if split == "test" else ()))]
+    return {k for part in held if part["of"] == "train" for k in part["indices"]}
+
+
+def refuse_used(rows: set[int], record: Mapping[str, Any], split: str, who: str) -> None:
+    """Raise BadInput where a split was carved from the training file and holds some of these of its rows."""
+    part = record["parts"].get(split, {"of": split})
+    if part["of"] == "train" and (both := rows & set(part["indices"])):
+        found = f"{len(both)} of its {part['rows']} {split} rows, carved from this file, are among those that {who} was made on"
+        do = f"leave out what carves them anew (--seed, another task or file), or give --data.{split} too"
+        raise BadInput(f"task {record['task']}, --data.train {record['source']}", found, do)
 
 
 def tested_of(parts: Mapping[str, Any]) -> str:
@@ -52,6 +99,8 @@ def refuse_other(saved: Saved, ready: Prepared, flags: Mapping[str, Any]) -> Non
     """Raise BadInput where an adapter's test rows are no longer those that its examples were kept apart from, and no others were named."""
     record, asked = ready.splits.record, f"--adapter {saved.path}"
     refuse_whole({saved.test["source"]} if saved.test["of"] != "train" else set(), record, asked)
+    if record["source"] == saved.test["source"]:
+        refuse_used(set(saved.about.get("rows", ())), record, "test", asked)
     if not (ROWS | {"data.test_rows"}) & set(flags) and record["parts"]["test"]["sha256"] != saved.test["sha256"]:
         found = f"the test rows of {ready.task.name} are not those that it was scored on"
         raise BadInput(asked, found, "bring back the data, or name other rows: --task, --data.test")

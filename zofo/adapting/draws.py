@@ -55,10 +55,17 @@ def prepare(config: Config, given: Sequence[str] = (), task: Task | None = None)
     return replace(ready, notes=kept)
 
 
-def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told | None = None) -> Adapted:
+def on_task(
+    base: Base,
+    plan: Plan,
+    ready: Prepared,
+    config: Config,
+    told: Told | None = None,
+    keep: Callable[[dict[str, Any]], None] | None = None,
+) -> Adapted:
     """Score the base as it is, then adapt and score it for each draw.
 
-    Args: config, with the seed that `ready` was made by; told, called with each draw's record. The base ends as it began, also on an exception.
+    Args: config, with the seed that `ready` was made by; told, called with each draw's record; keep, with the task's record of the draws so far. The base ends as it began, also on an exception.
     Raises: BadInput where a class has too few rows; NotFinite. Cost: (draws + 1) evaluations; draws x steps forward and backward passes a micro-batch.
     """
     found = shots.pool(ready.task, ready.splits)
@@ -71,8 +78,10 @@ def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told 
         made.append((record, tensors if draw == 0 else {}))
         if told is not None:
             told(record)
-    records = [record for record, _ in made]
-    return Adapted(summary(ready, found.words(plan.shots), before, records), made[0][1])
+        so_far = summary(ready, found.words(plan.shots), before, [held for held, _ in made])
+        if keep is not None:
+            keep(so_far)
+    return Adapted(so_far, made[0][1])
 
 
 def measured(model: nn.Module, ready: Prepared, config: Config) -> dict[str, Any]:

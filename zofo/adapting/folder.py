@@ -1,4 +1,4 @@
-"""A saved adapter: peft's files, and `zofo.json`, which says what base it fits and how it came about."""
+"""A saved adapter: peft's files, `zofo.json`, which says what base it fits and how it came about, and its task's definition."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from zofo.config import AdapterConfig, DataConfig, build
 from zofo.errors import BadInput, ZofoError
 from zofo.run import seam
 from zofo.run.jsonfile import read_json, write_json
+from zofo.tasks import definition
+from zofo.tasks.definition import Task
 
 ABOUT = "zofo.json"
+TASK = "task.yaml"
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,15 @@ def refuse_taken(out: Path) -> None:
         raise BadInput(f"--out {out}", "it exists", "name a new folder")
 
 
-def write(base: Base, plan: Plan, record: Mapping[str, Any], tensors: Mapping[str, Tensor], out: Path) -> int:
-    """Write a task's adapter to a new folder, whole or not at all; returns its bytes. Raises: BadInput where it exists."""
+def write(
+    base: Base,
+    plan: Plan,
+    record: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    out: Path,
+    task: Task | None = None,
+) -> int:
+    """Write a task's adapter to a new folder, whole or not at all, with the task's definition where it is given; returns its bytes. Raises: BadInput where it exists."""
     refuse_taken(out)
     seam.make_folder(out.parent)
     work = seam.beside(out)
@@ -51,6 +61,8 @@ def write(base: Base, plan: Plan, record: Mapping[str, Any], tensors: Mapping[st
         with base.adapted(plan.seed) as slots, models.quiet():
             slots.load("p", tensors)
             stored.write(slots, "p", work)
+        if task is not None:
+            seam.write_file(work / TASK, definition.dump(task).encode())
         write_json(work / ABOUT, about(base, plan, record))
         seam.settle_folder(work)
         seam.disk.rename(work, out)
@@ -75,6 +87,7 @@ def about(base: Base, plan: Plan, record: Mapping[str, Any]) -> dict[str, Any]:
         "test": record["test"],
         "drawn": record["drawn"],
         "draw": first["draw"],
+        "rows": first["rows"],
         "before": record["before"],
         "after": first["result"],
     }

@@ -14,10 +14,11 @@ from zofo.adapting import apart, draws, folder
 from zofo.adapting import base as bases
 from zofo.adapting.base import Base
 from zofo.adapting.each import Keep, each, header
+from zofo.adapting.options import ROWS, flat
 from zofo.adapting.plan import Plan, seeded
 from zofo.adapting.show import Quiet, Show
 from zofo.config import Config
-from zofo.errors import BadInput
+from zofo.errors import BadInput, ZofoError
 from zofo.job import Prepared
 from zofo.named import Found
 from zofo.run.folder import RunFolder
@@ -69,15 +70,15 @@ def adapt(
     dotted key with `__` for the dot (`adapter__r=4`). Raises: BadInput; NotFinite. Cost: see `adapting.draws.on_task`.
     """
     plan = Plan(shots, steps, draws, batch, lr, seed)
-    flags = {key.replace("__", "."): value for key, value in options.items()}
+    flags = flat(options)
     asked = Asked(target, which, start, dir, flags | ({"data.task": task} if task else {}))
     if mixture is not None:
         return over(asked, plan, mixture, Path(out) if out else None, show or Quiet())
     return alone(asked, plan, Path(out) if out else None, show or Quiet())
 
 
-def alone(asked: Asked, plan: Plan, out: Path | None, show: Show) -> dict[str, Any]:
-    """One task. Raises: BadInput, before any weights are read where that can be seen; NotFinite."""
+def alone(asked: Asked, plan: Plan, out: Path | None, show: Show, keep: Keep | None = None) -> dict[str, Any]:
+    """One task; `keep` is given the results so far after each draw. Raises: BadInput, before any weights are read where that can be seen; NotFinite."""
     if out is not None:
         folder.refuse_taken(out)
     refuse_none(asked)
@@ -86,9 +87,15 @@ def alone(asked: Asked, plan: Plan, out: Path | None, show: Show) -> dict[str, A
     ready = prepared(config, asked, own.resolve(config.data), found.run)
     few.refuse_few(few.pool(ready.task, ready.splits), plan.shots)
     base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
-    record, tensors = on_one(base, plan, ready, show)
-    size = folder.write(base, plan, record, tensors, out) if out is not None else None
-    return header("adapt", base, plan) | {"tasks": {record["task"]: record}, "bytes": size}
+    head = header("adapt", base, plan)
+
+    def so_far(record: dict[str, Any]) -> None:
+        if keep is not None:
+            keep(head | {"tasks": {record["task"]: record}, "bytes": None})
+
+    record, tensors = on_one(base, plan, ready, show, so_far)
+    held = saved(base, plan, record, tensors, out, show, ready.task)
+    return head | {"tasks": {record["task"]: record}} | held
 
 
 def refuse_none(asked: Asked) -> None:
@@ -107,16 +114,35 @@ def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show, keep
     base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
 
     def work(task: Task) -> dict[str, Any]:
-        record, tensors = on_one(base, plan, prepared(base.config, asked, task, found.run), show)
-        size = folder.write(base, plan, record, tensors, out / task.name) if out is not None else None
-        return record | {"bytes": size}
+        ready = prepared(base.config, asked, task, found.run)
+        record, tensors = on_one(base, plan, ready, show)
+        return record | saved(
+            base, plan, record, tensors, out / task.name if out is not None else None, show, ready.task
+        )
 
     return each(unseen, work, show, header("adapt", base, plan), keep)
 
 
+def saved(
+    base: Base,
+    plan: Plan,
+    record: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    out: Path | None,
+    show: Show,
+    task: Task,
+) -> dict[str, Any]:
+    """Save a task's adapter where that was asked for: its `bytes`, or why it could not be written (`unsaved`), since its scores stand without it."""
+    try:
+        return {"bytes": folder.write(base, plan, record, tensors, out, task) if out is not None else None}
+    except (ZofoError, OSError) as error:
+        show.note(f"the adapter of {record['task']} is not saved: {error}")
+        return {"bytes": None, "unsaved": str(error)}
+
+
 def unseen_of(asked: Asked, target: Found, name: str) -> Mixture:
     """A mixture that has unseen tasks, none of which the target was trained on. Raises: BadInput."""
-    if clash := next((key for key in ("data.task", "data.train") if key in asked.flags), None):
+    if clash := next((key for key in asked.flags if key in ROWS | {"data.validation"}), None):
         raise BadInput(
             f"--{clash} {asked.flags[clash]}", "a mixture names its tasks itself", "leave one of the two out"
         )
@@ -139,12 +165,14 @@ def prepared(config: Config, asked: Asked, task: Task, run: RunFolder | None) ->
     seed = bases.trained_on(run).get(task.name, 0)
     ready = draws.prepare(seeded(config, seed), list(asked.flags), task)
     apart.refuse_carved(run, ready)
-    return ready
+    return apart.noted(run, ready)
 
 
-def on_one(base: Base, plan: Plan, ready: Prepared, show: Show) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    """Adapt to one task: its record, and the adapter of its first draw."""
+def on_one(
+    base: Base, plan: Plan, ready: Prepared, show: Show, keep: Keep | None = None
+) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """Adapt to one task: its record, and the adapter of its first draw; `keep` is given the record so far after each draw."""
     show.begin(base, plan, ready)
     metric = draws.metric_of(ready.task)
-    made = draws.on_task(base, plan, ready, base.config, lambda record: show.draw(record, metric, plan.draws))
+    made = draws.on_task(base, plan, ready, base.config, lambda record: show.draw(record, metric, plan.draws), keep)
     return made.record, made.tensors

@@ -12,12 +12,14 @@ from zofo.adapting import apart, draws, folder
 from zofo.adapting import base as bases
 from zofo.adapting.base import Base
 from zofo.adapting.folder import Saved
-from zofo.adapting.options import ROWS
+from zofo.adapting.options import ROWS, refuse_idle
 from zofo.adapting.plan import Plan, seeded
 from zofo.config import Config
+from zofo.errors import BadInput
 from zofo.job import Prepared
 from zofo.named import Found
-from zofo.tasks import own
+from zofo.tasks import definition, own
+from zofo.tasks.definition import Task
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,20 @@ def options(saved: Saved, flags: Mapping[str, Any]) -> dict[str, Any]:
     return {**held, **flags}
 
 
+def task_of(saved: Saved, config: Config, flags: Mapping[str, Any]) -> Task:
+    """The task that an adapter was made for, as it was saved beside it (on another test file, where one is named); the one that options name, where they name rows."""
+    file = saved.path / folder.TASK
+    if (ROWS - {"data.test"}) & set(flags) or not file.is_file():
+        return own.resolve(config.data)
+    task = definition.read(file, f"--adapter {saved.path}")
+    if "data.test" not in flags:
+        return task
+    if task.files is None:
+        found = f"the rows of {task.name} are no files of yours"
+        raise BadInput(f"--data.test {flags['data.test']}", found, "give --data.train too")
+    return task.model_copy(update={"files": task.files.model_copy(update={"test": flags["data.test"]})})
+
+
 def shape(saved: Saved) -> dict[str, Any]:
     """The options of a saved adapter's shape."""
     return {f"adapter.{key}": value for key, value in saved.adapter.model_dump().items()}
@@ -57,10 +73,11 @@ def opened(
 def prepared(found: Found, saved: Saved, flags: Mapping[str, Any]) -> tuple[Config, Prepared]:
     """The test rows, those that adapting took where `flags` name no others. Raises: BadInput, before any weights are read."""
     config = bases.configured(found, {**options(saved, flags), **shape(saved)}, Plan())
-    task = own.resolve(config.data)
+    refuse_idle(flags, config.data.shots)
+    task = task_of(saved, config, flags)
     seeds = bases.trained_on(found.run) | {str(saved.about["task"]): int(saved.test["seed"])}
     config = seeded(config, seeds.get(task.name, 0))
     ready = draws.prepare(config, (), task)
     apart.refuse_carved(found.run, ready)
     apart.refuse_other(saved, ready, flags)
-    return config, ready
+    return config, apart.noted(found.run, ready)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from zofo.adapting.options import NOT_OURS
 from zofo.cli import drawn
 from zofo.cli.evaluate import Which
 from zofo.cli.output import line, plain, refuse_no_file
@@ -19,12 +17,6 @@ from zofo.cli.target import Dir, Target
 from zofo.report.words import duration, size
 
 FOLDER = "adapters"
-
-
-def key_is_read(key: str) -> bool:
-    """Whether an option of the configuration has an effect on adapting."""
-    data = key.startswith("data.") and key not in NOT_OURS
-    return data or key.startswith("adapter.") or key in ("model.dtype", "method.objective")
 
 
 def adapt(
@@ -62,18 +54,18 @@ def adapt(
 
     plan = Plan(shots, steps, draws, batch, lr, seed)
     asked, show = run.Asked(target, which, start, dir, flags), drawn.Show(alone=mixture is None)
-    keep = partial(write_json, Path(json)) if json is not None else None
+    keep = drawn.keeping(json, show)
     if mixture is not None:
         found = run.over(asked, plan, mixture, Path(out) if out else None, show, keep)
         drawn.mixture(found)
     else:
         place = Path(out) if out else free(target, flags)
-        found = run.alone(asked, plan, place, show)
+        found = run.alone(asked, plan, place, show, keep)
         drawn.task(found)
         told(found, place)
-    if keep is not None:
-        keep(found)
-    return int(any("failed" in record for record in found["tasks"].values()))
+    if json is not None:
+        write_json(Path(json), found)
+    return int(any({"failed", "unsaved"} & set(record) for record in (found, *found["tasks"].values())))
 
 
 def free(target: str, flags: Mapping[str, Any]) -> Path:
@@ -87,4 +79,6 @@ def told(found: Mapping[str, Any], place: Path) -> None:
     """Say how long it took, and where the adapter is."""
     (record,) = found["tasks"].values()
     line(f"adapting took {duration(record['seconds'])} a draw ({record['drawn']})")
+    if found["bytes"] is None:
+        return
     line(plain(f"the first draw's adapter ({size(found['bytes'])}) is in {place}; use it: --adapter {place}"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +39,13 @@ def evaluate(target: str, flags: Mapping[str, Any], which: str, draws: int, out:
     asked = Asked(target, which, None, dir, {key: value for key, value in flags.items() if key not in OURS})
     name = ours.data.mixture
     show = drawn.Demonstrations(alone=not name)
-    keep = partial(write_json, Path(out)) if out is not None else None
+    keep = drawn.keeping(out, show)
     found = shown.over(asked, plan, name, show, keep) if name else shown.alone(asked, plan, show)
     if name:
         drawn.mixture(found)
     else:
         drawn.task(found)
         line(f"scoring took {duration(next(iter(found['tasks'].values()))['seconds'])} a draw")
-    if keep is not None:
-        keep(found)
+    if out is not None:
+        write_json(Path(out), found)
     return int(any("failed" in record for record in found["tasks"].values()))

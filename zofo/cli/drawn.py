@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from zofo.cli.output import line, plain, table
+from zofo.errors import ZofoError
 from zofo.report.words import duration, figure, named, score, spread
+
+NOTE = 160  # signs of a note beside other tasks' at most
 
 
 class Show:
@@ -36,10 +41,8 @@ class Show:
     def draw(self, record: Mapping[str, Any], metric: str, of: int) -> None:
         """Say how a draw went."""
         if self.alone:
-            told = score(record["result"], metric) if metric != "loss" else figure(record["result"]["loss"])
-            line(
-                f"draw {record['draw']} of {of}: {named(metric)} {told}{learned(record)}, {duration(record['seconds'])}"
-            )
+            told = f"{named(metric)} {value(record['result'], metric)}{learned(record)}"
+            line(f"draw {record['draw']} of {of}: {told}, {duration(record['seconds'])}")
 
     def task(self, record: Mapping[str, Any], number: int, of: int) -> None:
         """Say how a task went, and when all will be done."""
@@ -47,6 +50,21 @@ class Show:
         left = f", about {duration(passed / number * (of - number))} left" if number < of else ""
         told = f"failed: {record['failed']}" if "failed" in record else f"{before(record)} -> {after(record)}"
         line(plain(f"task {number} of {of}: {record['task']}: {told} ({duration(passed)}{left})"))
+        for remark in remarks(record) if "failed" not in record else ():
+            line(f"  {remark}")
+
+
+def keeping(out: str | None, show: Show) -> Callable[[Mapping[str, Any]], None] | None:
+    """What writes the results so far to a file, where one was named; that it cannot is said, and the work goes on."""
+    from zofo.run.jsonfile import write_json
+
+    def keep(found: Mapping[str, Any]) -> None:
+        try:
+            write_json(Path(str(out)), found)
+        except ZofoError as error:
+            show.note(str(error))
+
+    return keep if out is not None else None
 
 
 def learned(record: Mapping[str, Any]) -> str:
@@ -60,10 +78,24 @@ def learned(record: Mapping[str, Any]) -> str:
     return f"; loss of the drawn rows {first} -> {last}{bad}"
 
 
+def remarks(record: Mapping[str, Any]) -> list[str]:
+    """What a task's line leaves out: its notes, a line each; steps that could not be taken; rows that lost demonstrations."""
+    told = [shorten(plain(note), NOTE, placeholder=" ...") for note in record["notes"]]
+    if bad := sum(draw.get("skipped", 0) for draw in record["draws"]):
+        told.append(f"{bad} steps skipped (not finite)")
+    if fewer := max(draw.get("fewer", 0) for draw in record["draws"]):
+        told.append(f"up to {fewer} rows with fewer demonstrations: the model reads no more")
+    return told
+
+
+def value(result: Mapping[str, Any], metric: str) -> str:
+    """A score in percent with its standard error, or a loss as it is."""
+    return score(result, metric) if metric != "loss" else figure(result["loss"])
+
+
 def before(record: Mapping[str, Any]) -> str:
     """A task's score before, with its standard error over rows."""
-    metric = record["metric"]
-    return score(record["before"], metric) if metric != "loss" else figure(record["before"]["loss"])
+    return value(record["before"], record["metric"])
 
 
 def after(record: Mapping[str, Any]) -> str:
@@ -83,7 +115,7 @@ def task(found: Mapping[str, Any]) -> None:
     line(plain(f"{name}: {record['drawn']}; {record['test']['rows']} test rows"))
     metric = record["metric"]
     held = [(start(found), record["before"]), *((f"draw {draw['draw']}", draw["result"]) for draw in record["draws"])]
-    rows = [(what, score(r, metric), figure(r["loss"]), r["n"]) for what, r in held]
+    rows = [(what, value(r, metric), figure(r["loss"]), r["n"]) for what, r in held]
     table(("what", named(metric), "loss", "rows"), rows)
     line(f"mean over {record['after']['n']} draws: {after(record)}")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from zofo.adapting.options import refuse_idle
 from zofo.cli import adapted, demonstrated, mixture
 from zofo.cli.adapted import Adapter
 from zofo.cli.output import line, plain, refuse_no_file, table
@@ -104,8 +105,10 @@ def of_model(name: str, flags: Mapping[str, Any], asked: Asked) -> int:
     from zofo.tasks.mixture import asked_for
 
     config = settled.plain(build({"model.name": name, **flags}))  # fp32 unless asked: scores do not hang on the machine
+    refuse_idle(flags, config.data.shots)
     task = mixture.turned(asked_for(config.data), asked.side, rows_of(config))
     ready = job.prepare(config, task=task, wanted=(asked.split,))
+    refuse_none(ready, asked.split)
     began = time.perf_counter()
     results = {word(config): scored(models.load(ready.source, config.model), ready, config, asked.split)}
     tell(ready, config, name, results, None, asked, time.perf_counter() - began)
@@ -131,13 +134,16 @@ def of_run(
     own = settled.plain(load(run.config))
     config = settled.plain(changed(own, flags))
     task = asked_for(config.data) if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
+    refuse_idle(flags, config.data.shots)
     if isinstance(task, Mixture) and (asked.side, asked.split) == ("test", "test"):
         apart.refuse_seen(run, task)
     task, same = mixture.turned(task, asked.side, rows_of(config)), config == own and asked.side == "test"
     ready = job.prepare(config, task=task, wanted=PARTS if same else (asked.split,))
     if same:
         job.same_rows(read_json(run.splits), ready)
-    apart.refuse_carved(run, ready)
+    refuse_none(ready, asked.split)
+    apart.refuse_carved(run, ready, asked.split)
+    ready = apart.noted(run, ready)
     held = saved.open_run(run, which, None, complain)
     began, results = time.perf_counter(), dict[str, Any]()
     for name in chosen(held, slot, run.name):
@@ -149,6 +155,16 @@ def of_run(
     where = f"run {run.name}, step {held.step}"
     tell(ready, config, where, results, held, asked, time.perf_counter() - began)
     return 0
+
+
+def refuse_none(ready: Any, split: str) -> None:
+    """Raise BadInput where a mixture has no tasks that a split's rows are of."""
+    if ready.encoded[split]:
+        return
+    asked = f"mixture {ready.task.name}, {split} rows"
+    if split == "test":
+        raise BadInput(asked, "it has no unseen tasks", "add --side train, or --task")
+    raise BadInput(asked, "it has no training tasks, which validation rows are of", "leave --split out, or add --task")
 
 
 def with_own_files(run: RunFolder, own: Config, config: Config, flags: Mapping[str, Any]) -> Task | Mixture:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App
 
 import zofo
+from zofo.adapting import options
 from zofo.cli import (
     adapt,
     bench,
@@ -34,7 +35,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": flags.with_flags(train.train),
     "resume": resume.resume,
     "eval": flags.with_flags(evaluate.evaluate, evaluate.key_is_read),
-    "adapt": flags.with_flags(adapt.adapt, adapt.key_is_read),
+    "adapt": flags.with_flags(adapt.adapt, options.key_is_read),
     "generate": generate.generate,
     "export": export.export,
     "compare": compare.compare,

@@ -99,7 +99,9 @@ def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
             raise BadInput(f"Bilevel({name}=...)", found, "leave it out")
     config = build({f"method.{name}": value for name, value in options.items()})
     table.check(config, [f"method.{name}" for name in options])
-    moving = [name for name in ("schedule", "lam_schedule") if getattr(config.method, name) != "constant"]
+    moving = [
+        name for name in ("schedule", "schedule_theta", "lam_schedule") if getattr(config.method, name) != "constant"
+    ]
     if moving and steps is None:
         raise BadInput(f"Bilevel({moving[0]}=...)", "a schedule needs the number of iterations", "give steps=N")
     return config.method

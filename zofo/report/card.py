@@ -130,9 +130,9 @@ def render(
         f"## Data\n\n{data(splits)}",
         f"## Method\n\n{method(config)}",
         f"## Training\n\n{training(config, environment, totals, evaluation.get('memory', {}))}{advised(metrics)}",
-        f"## Results\n\n{results(evaluation)}",
+        f"## Results\n\n{results(evaluation, untested(splits))}",
         f"## Which adapter is used\n\n{choice(config, evaluation, metrics)}",
-        f"## How to use it\n\n{usage(name, config)}",
+        f"## How to use it\n\n{usage(name, config, untested(splits))}",
         f"## Limits and licence\n\n{LIMITS}",
     ]
     return "\n\n".join(parts) + "\n"
@@ -186,7 +186,10 @@ def data(splits: Mapping[str, Any]) -> str:
     table = grid(("what for", "split", "rows", "taken from"), rows)
     if members := splits.get("members"):
         table += f"\n\n{of_members(members)}"
-    return f"{source}; no text stands in two splits.\n\n{table}" + (f"\n{notes}" if notes else "")
+    apart = "no text stands in two splits"
+    if members:
+        apart += " of one task, and no training row's among the test rows of an unseen task"
+    return f"{source}; {apart}.\n\n{table}" + (f"\n{notes}" if notes else "")
 
 
 def of_members(members: Mapping[str, Any]) -> str:
@@ -257,8 +260,16 @@ def taken(memory: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*found, ("memory estimated", told)]
 
 
-def results(evaluation: Mapping[str, Any]) -> str:
-    """Scores on the test rows with their standard errors."""
+def untested(splits: Mapping[str, Any]) -> bool:
+    """Whether there are no test rows: of a mixture without unseen tasks."""
+    return bool(splits.get("parts", {}).get("test", {}).get("rows") == 0)
+
+
+def results(evaluation: Mapping[str, Any], untested: bool = False) -> str:
+    """Scores on the test rows with their standard errors (`untested`: there are no such rows)."""
+    if untested:
+        told = "`zofo eval --side train` scores the training tasks on the test rows of their files."
+        return f"The mixture `{evaluation.get('task')}` has no unseen tasks, so nothing was tested. {told}"
     scores = evaluation.get("results", {})
     metrics = list(dict.fromkeys(name for found in scores.values() for name in measured(found)))
     rows = []
@@ -320,13 +331,13 @@ def choice(config: Config, evaluation: Mapping[str, Any], metrics: Sequence[Mapp
     return f"{text}\n\nNote: {behind}." if behind else text
 
 
-def usage(name: str, config: Config) -> str:
+def usage(name: str, config: Config, untested: bool = False) -> str:
     """Commands that load, score, continue and export the run."""
     merged = config.adapter.kind == "lora" or not adapted(config)
     flag = f" --dir {config.run.dir}" if config.run.dir != "runs" else ""
     return f"""\
     zofo generate {name} "text to continue"{flag}
-    zofo eval {name}{flag}
+    zofo eval {name}{" --side train" if untested else ""}{flag}
     zofo resume {name}{flag}
     zofo export {name} --out FOLDER{flag}
 

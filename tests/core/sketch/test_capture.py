@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +101,13 @@ def test_it_is_the_gradient_times_r(arch: str, law: Any, side: Side, tiny: Tiny,
     dense = sum(float(found.dense(leaf).square().sum()) for leaf in leaves)
     assert found.norm(leaves) == pytest.approx(dense**0.5, rel=1e-6)
     assert found.folded(leaves).norm(leaves) > 0 and not found.folded(leaves).rows
+
+
+def test_a_norm_of_what_is_no_number_is_none(tiny: Tiny) -> None:
+    leaves = tree.find(tiny("llama"))
+    vector = next(leaf for leaf in leaves if len(leaf.shape) == 1)
+    held = {vector.name: torch.full(vector.shape, torch.nan)}
+    assert math.isnan(SketchGrad(Projection("rademacher", 7, 4), {}, held, {}).norm(leaves))
 
 
 def test_sides(tiny: Tiny) -> None:

@@ -70,8 +70,8 @@ class SketchGrad:
         return out
 
     def norm(self, leaves: Leaves) -> float:
-        """|estimate| over all leaves, without forming it: |Q R|^2 = <Q^T Q, R R^T>. Cost: r^2 m operations a matrix."""
-        return math.sqrt(max(0.0, sum(self.square(leaf) for leaf in leaves)))
+        """|estimate| over all leaves, without forming it: |Q R|^2 = <Q^T Q, R R^T>; NaN where a number is. Cost: r^2 m operations a matrix."""
+        return math.sqrt(max(sum(self.square(leaf) for leaf in leaves), 0.0))  # in this order: max(0, nan) is 0
 
     def square(self, leaf: Leaf) -> float:
         """|estimate|^2 of a leaf; of a tied one, |Q R + E|^2 = |Q R|^2 + 2 <Q, E R^T> + |E|^2."""

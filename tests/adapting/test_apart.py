@@ -1,0 +1,112 @@
+"""Rows that a run was trained on are not scored as test rows, however they are carved; rows it set apart are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zofo.adapting import apart, draws
+from zofo.config import build
+from zofo.errors import BadInput
+from zofo.job import Prepared, prepare, recorded
+from zofo.run.folder import RunFolder
+from zofo.run.jsonfile import write_json
+
+Rows = Callable[..., Prepared]
+TASK = "name: other\ntemplate: '{{ input }}'\nlabel: output\noptions: options\nfiles: {train: one/train.jsonl}\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Folders of tasks: `one` with training rows alone, `two` with a validation file too; `m.yaml` trains on both."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for part, most in (("train", 40), *((("validation", 6),) if name == "two" else ())):
+            rows = [{"input": f"{name} {part} {k}", "output": "xy"[k % 2], "options": ["x", "y"]} for k in range(most)]
+            (tmp_path / name / f"{part}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
+    (tmp_path / "m.yaml").write_text("train: [./one, ./two]\n", encoding="utf-8")
+    (tmp_path / "unseen.yaml").write_text("test: [./one, ./two]\n", encoding="utf-8")
+    (tmp_path / "other.yaml").write_text(TASK, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def rows(folder: str, place: Path, cache: None) -> Rows:
+    """Rows of a task or mixture in `place`: `rows("one/train.jsonl", seed=1)`."""
+
+    def made(name: str, seed: int = 0, wanted: tuple[str, ...] = ("test",), **more: Any) -> Prepared:
+        kind = "data.train" if name.endswith("jsonl") else "data.mixture" if name[0] in "mu" else "data.task"
+        return prepare(build({"model.name": folder, kind: str(place / name), "run.seed": seed, **more}), wanted=wanted)
+
+    return made
+
+
+def run_on(place: Path, ready: Prepared) -> RunFolder:
+    """What a run on these rows leaves of them."""
+    (place / "run").mkdir()
+    write_json(place / "run" / "splits.json", recorded(ready))
+    return RunFolder(place / "run")
+
+
+EVERY = ("f", "p", "validation", "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "split"),
+    [
+        ("one/train.jsonl", 1, "test"),
+        ("other.yaml", 0, "test"),
+        ("one", 1, "test"),
+        ("one/train.jsonl", 1, "validation"),
+    ],
+)
+def test_another_carving_of_a_runs_file_is_refused(rows: Rows, place: Path, name: str, seed: int, split: str) -> None:
+    run = run_on(place, rows("one/train.jsonl", wanted=EVERY))
+    told = rf"one/train\.jsonl: \d+ of its \d+ {split} rows, .* run run was made on; .* give --data\.{split} too"
+    with pytest.raises(BadInput, match=told):
+        apart.refuse_carved(run, rows(name, seed, (split,)), split)
+
+
+def test_the_same_carving_is_not(rows: Rows, place: Path) -> None:
+    run = run_on(place, rows("one/train.jsonl", wanted=EVERY))
+    for name in ("one/train.jsonl", "one"):
+        apart.refuse_carved(run, rows(name))
+    apart.refuse_carved(run, rows("one", wanted=("validation",)), "validation")
+    few = draws.prepare(build({"model.name": rows("one").source.name, "data.task": str(place / "one"), "data.train_rows": 10**9, "data.validation_rows": 1}))  # fmt: skip
+    apart.refuse_carved(run, few)
+
+
+def test_a_validation_file_left_out_carves_anew(rows: Rows, place: Path) -> None:
+    own = {"data.validation": str(place / "v.jsonl")}
+    (place / "v.jsonl").write_text((place / "one" / "train.jsonl").read_text("utf-8").split("\n")[0] + "\n", "utf-8")
+    run = run_on(place, rows("one/train.jsonl", wanted=EVERY, **own))
+    apart.refuse_carved(run, rows("one/train.jsonl", **own))
+    with pytest.raises(BadInput, match="test rows, carved from this file"):
+        apart.refuse_carved(run, rows("one/train.jsonl"))
+
+
+def test_of_a_mixture_the_rows_set_apart_of_each_training_task_are_scored_and_no_others(
+    rows: Rows, place: Path
+) -> None:
+    """With a validation file and without one: a fifth of either training file was set apart."""
+    run = run_on(place, rows("m.yaml", wanted=EVERY))
+    for name in ("one", "two", "unseen.yaml"):
+        apart.refuse_carved(run, rows(name))
+        with pytest.raises(BadInput, match="test rows, carved from this file"):
+            apart.refuse_carved(run, rows(name, seed=1))
+
+
+def test_test_rows_that_chose_the_checkpoint_are_told(rows: Rows, place: Path) -> None:
+    """A mixture's training task is validated on rows of its test file."""
+    held = [{"input": f"one test {k}", "output": "xy"[k % 2], "options": ["x", "y"]} for k in range(9)]
+    (place / "one" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held), encoding="utf-8")
+    run = run_on(place, rows("m.yaml", wanted=EVERY, **{"data.validation_rows": 4}))
+    told = "test: 4 of the 9 rows of own/one chose the run's checkpoint: it was validated on them"
+    for name in ("one", "unseen.yaml"):
+        ready = rows(name)
+        assert apart.noted(run, ready).notes == [*ready.notes, told] and apart.noted(None, ready) is ready
+    assert apart.noted(run, rows("two")).notes == rows("two").notes
