@@ -15,7 +15,7 @@ ROWS = [
         "name": "low rank", "preset": "bilevel-lora",
         "options": {"method.T": 1, "method.lr_theta": 1e-4, "method.noise": "low-rank", "method.rank": 4},
     },
-    {"name": "sketch", "preset": "bilevel-sketch-lora", "options": {"method.T": 1, "method.lam": 0}},
+    {"name": "sketch", "preset": "bilevel-sketch-lora", "options": {"method.coupling": "both", "method.T": 1, "method.lam": 0}},
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import subprocess
 import sys
@@ -46,6 +47,15 @@ def test_given_back_memory_is_faulted_in_each_time() -> None:
     faults, before, after = told("give_back")
     assert faults > 15 * 16_000_000 // page
     assert abs(before - after) < 4_000_000
+
+
+def test_few_kernels_are_remembered_unless_the_user_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(heap.KERNELS, raising=False)
+    heap.keep()
+    assert os.environ[heap.KERNELS] == heap.FEW
+    monkeypatch.setenv(heap.KERNELS, "7")
+    heap.keep()
+    assert os.environ[heap.KERNELS] == "7"
 
 
 def test_where_there_is_no_glibc_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
