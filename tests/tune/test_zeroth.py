@@ -103,4 +103,6 @@ def test_a_step_is_no_longer_than_the_probe_and_nothing_is_no_rate() -> None:
     found = zeroth.rate(straight, straight, 1e-3)
     assert found is not None and found.bounded and found.lr == pytest.approx(1e-3 / 3)
     still = [line(lambda a: 1.0, (1e-3,))]
+    many = zeroth.rate(straight, straight, 1e-3, steps=100)
+    assert many is not None and many.bounded and many.lr == pytest.approx(found.lr / 10), "a random walk of 100 steps"
     assert zeroth.rate(still, still, 1e-3) is None

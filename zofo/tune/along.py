@@ -54,14 +54,15 @@ def rate(at: Bench, first: Sequence[Walk], second: Sequence[Walk], show: Show) -
     if m.rule == "adam":
         show.note(f"--auto-lr: curvature along z bounds no rate of rule adam: lr_theta {m.lr_theta:.2g} is kept")
         return m.lr_theta
-    found = zeroth.rate([w.line([m.eps]) for w in first], [w.line([m.eps]) for w in second], m.eps, m.q)
+    steps = at.job.config.run.steps
+    found = zeroth.rate([w.line([m.eps]) for w in first], [w.line([m.eps]) for w in second], m.eps, m.q, steps)
     if found is None:
         show.note(f"--auto-lr: no probe changed the loss, or one was not finite: lr_theta {m.lr_theta:.2g} is kept")
         return m.lr_theta
     root = math.sqrt(found.square)
     lr = rounded(found.lr * (root if m.rule == "scalar-adaptive" else 1.0))
     told = f"rms of c {root:.3g}, z'Hz {found.bend:.3g}, {found.share:.0%} of c^2 common to two batches"
-    why = "a step of the length eps" if found.bounded else "half of the rate that lowers the loss most"
+    why = f"{steps} steps walk as far as eps" if found.bounded else "half of the rate that lowers the loss most"
     show.phase(f"  lr_theta {lr:.2g}: {why} ({told})")
     return lr
 

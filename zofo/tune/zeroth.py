@@ -9,8 +9,9 @@ of two differences, c(e1) - c(e2) and c(e2) - c(e3), is A (1/x^2 + 1/y^2) + B (x
 which give A and B, and so the error of each size.
 
 **lr.** A step -lr c z, c from one batch, changes the loss of other rows by about -lr c c' + lr^2 c^2 h' / 2, c' and h' being theirs. In the mean that
-is lowest at lr = E[c c'] / E[c^2 h'], and does harm from twice that on. Half of it is taken, and never more than a
-step of the length eps, since farther out nothing was seen. With q probes a step's variance falls as 1/q, and lr is q times that.
+is lowest at lr = E[c c'] / E[c^2 h'], and does harm from twice that on. Half of it is taken, and never more than what makes
+the steps of a whole run, a random walk of independent z, end as far out as eps: farther out nothing was seen. With q probes a
+step's variance falls as 1/q, and lr is q times that.
 """
 
 from __future__ import annotations
@@ -109,14 +110,14 @@ def better(found: Mapping[float, float], eps: float) -> float:
     return lead if found[eps] > ENOUGH and found[lead] < MUCH * found[eps] else eps
 
 
-def rate(first: Sequence[Line], second: Sequence[Line], eps: float, q: int = 1) -> Rate | None:
-    """The rate of theta from the same directions on two batches each; None where no loss changed."""
+def rate(first: Sequence[Line], second: Sequence[Line], eps: float, q: int = 1, steps: int = 1) -> Rate | None:
+    """The rate of theta for so many steps, from the same directions on two batches each; None where no loss changed."""
     pairs = [(a.slope(eps), b.slope(eps), a.bend(eps), b.bend(eps)) for a, b in zip(first, second, strict=True)]
     square = statistics.fmean((c * c + d * d) / 2 for c, d, _, _ in pairs)
     pull = statistics.fmean((c * c * k + d * d * h) / 2 for c, d, h, k in pairs)
     if not (square > 0 and math.isfinite(square) and math.isfinite(pull)):
         return None
     share = min(1.0, max(LEAST, statistics.fmean(c * d for c, d, _, _ in pairs) / square))
-    most = q * eps / math.sqrt(square)
+    most = q * eps / math.sqrt(square * steps)
     lr = HALF * q * share * square / pull if pull > 0 else math.inf
     return Rate(min(lr, most), square, share, pull, lr > most)
