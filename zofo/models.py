@@ -46,8 +46,7 @@ def resolve(source: Source) -> str:
 
 def converted(gguf: Path) -> Path:
     """Dequantise a GGUF file into a safetensors folder of the cache, unless it is there. Cost: some 20 s, once."""
-    found = gguf.stat()
-    target = cache() / "models" / f"{gguf.stem}-{digested(gguf, found.st_size, found.st_mtime_ns)[:16]}"
+    target = cache() / "models" / f"{gguf.stem}-{sha256(gguf)[:16]}"
     if target.is_dir():
         return target
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -65,9 +64,14 @@ def converted(gguf: Path) -> Path:
     return target
 
 
-@functools.lru_cache(maxsize=8)
-def digested(path: Path, size: int, changed: int) -> str:
-    """A file's SHA-256, read once as long as its size and time stay."""
+def sha256(path: Path) -> str:
+    """A file's SHA-256. Cost: reads it, once as long as its size and time stay."""
+    found = path.stat()
+    return _sha256(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from zofo.config import Config, flatten
 from zofo.errors import BadInput
 from zofo.experiment.grid import Cost, Grid, Row, spread
 from zofo.methods import table
+from zofo.models import sha256
 from zofo.tasks import definition
 
 OWN = (
@@ -57,11 +58,7 @@ class Cell:
         """The options that its numbers hang on, by dotted key."""
         held = flatten(self.config.model_dump(mode="json"), "") | contents(self.task)
         if self.evaluate:
-            own = {
-                key: value
-                for key, value in held.items()
-                if key in ("run.seed", "model.name") or read(key) or key == CONTENTS
-            }
+            own = {key: value for key, value in held.items() if key in ("run.seed", "model.name") or read(key)}
             return {key: value for key, value in own.items() if key != "run.threads" or value}
         return {key: value for key, value in held.items() if key not in SILENT}
 
@@ -97,15 +94,7 @@ def contents(task: str) -> dict[str, str]:
     files = [
         file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()
     ]
-    sums = [sha256(str(file), (held := file.stat()).st_size, held.st_mtime_ns) for file in files]
-    return {CONTENTS: hashlib.sha256(" ".join(sums).encode()).hexdigest()}
-
-
-@cache
-def sha256(path: str, size: int, changed: int) -> str:
-    """A file's SHA-256, as it was of that size at that time."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {CONTENTS: hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()}
 
 
 def slug(text: str) -> str:

@@ -66,13 +66,20 @@ def mean(values: Sequence[float]) -> Value:
 def jackknife(pairs: Sequence[tuple[str, str]], metric: Callable[[Counter[tuple[str, str]]], float]) -> Value:
     """A metric of the counts of (gold, said) and its jackknife standard error. Cost: one evaluation a distinct pair."""
     counts, n = Counter(pairs), len(pairs)
-    value = metric(counts)
     if n == 1:
-        return value, math.nan
+        return metric(counts), math.nan
+    away = left_out(counts, metric)
+    spread = math.fsum(counts[pair] * far**2 for pair, far in away.items())
+    return metric(counts), math.sqrt((n - 1) / n * spread)
+
+
+def left_out(
+    counts: Counter[tuple[str, str]], metric: Callable[[Counter[tuple[str, str]]], float]
+) -> dict[tuple[str, str], float]:
+    """By pair, how far the metric without one such row is from the mean of the metrics without a row."""
     without = {pair: metric(counts - Counter([pair])) for pair in counts}
-    middle = math.fsum(counts[pair] * without[pair] for pair in counts) / n
-    spread = math.fsum(counts[pair] * (without[pair] - middle) ** 2 for pair in counts)
-    return value, math.sqrt((n - 1) / n * spread)
+    middle = math.fsum(counts[pair] * without[pair] for pair in counts) / counts.total()
+    return {pair: value - middle for pair, value in without.items()}
 
 
 def shares(pairs: Sequence[tuple[str, str]], metric: Callable[[Counter[tuple[str, str]]], float]) -> list[float]:
@@ -84,9 +91,8 @@ def shares(pairs: Sequence[tuple[str, str]], metric: Callable[[Counter[tuple[str
     value = metric(counts)
     if n == 1:
         return [value]
-    without = {pair: metric(counts - Counter([pair])) for pair in counts}
-    middle = math.fsum(counts[pair] * without[pair] for pair in counts) / n
-    return [value + (n - 1) * (middle - without[pair]) for pair in pairs]
+    away = left_out(counts, metric)
+    return [value - (n - 1) * away[pair] for pair in pairs]
 
 
 def class_f1(counts: Counter[tuple[str, str]], label: str) -> float:
