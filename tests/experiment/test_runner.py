@@ -32,6 +32,8 @@ def test_a_grid_is_run_once_and_nothing_is_run_again(lab, make) -> None:
     assert [cell.row for cell in made] == ["lora"] * 2 + ["bilevel"] * 2 + ["zero-shot"] * 2
     assert len(lab.orders) == 8, "two swept, one of which is tested in the second turn; the others once a seed"
     assert all(lab.store.finished(cell) for cell in made)
+    seeds = [next(cell.seed for cell in made if lab.store.name(cell) == name) for name in lab.orders[2:]]
+    assert seeds == sorted(seeds), "every row has its first seed before any has its second"
     before = list(lab.orders)
     assert lab.run(make())[0] == made and lab.orders == before
 

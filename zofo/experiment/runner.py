@@ -86,7 +86,7 @@ class Work:
 
 
 def run(work: Work) -> list[Cell]:
-    """Run what is left of an experiment; returns the cells of its table.
+    """Run what is left of an experiment, every row with one seed before the next seed; returns the cells of its table.
 
     Raises: BadInput where another process works on it; Interrupted when stopped (every run's state is safe).
     """
@@ -102,7 +102,7 @@ def run(work: Work) -> list[Cell]:
         drain(work, swept, planned)
         chosen = keep(work, choose(work.grid, work.store, swept))
         table = grids.finals(work.grid, chosen)
-        drain(work, table, table)
+        drain(work, sorted(table, key=lambda cell: work.grid.seeds.index(cell.seed)), table)
     return table
 
 
