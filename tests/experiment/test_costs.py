@@ -9,6 +9,11 @@ import yaml
 from zofo.experiment import costs, grid
 
 
+def test_turns_take_about_equal_time() -> None:
+    """A dear step reads many batches, a cheap one one: their means are over about as many rows."""
+    assert [costs.turn(own, 12.0) for own in (12.0, 3.1, 0.6, 0.01)] == [1, 4, 20, costs.MOST]
+
+
 def test_passes_are_those_of_the_steps_and_the_yaml_goes_into_the_file(lab, make, tmp_path: Path) -> None:
     rows = [
         {"name": "fo", "preset": "fo-lora"},
