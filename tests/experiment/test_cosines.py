@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import signal
+from pathlib import Path
 
 import pytest
 
-from zofo.experiment import cosines, table, text
+from zofo.experiment import cosines, table, text, worker
 
 ROWS = [
     {"name": "lora", "preset": "fo-lora"},
@@ -49,3 +51,34 @@ def test_a_run_whose_cosines_fail_is_scored_all_the_same(lab, make, monkeypatch:
     assert held["notes"] == ["no cosine: KeyError: 'nosuch'"]
     entry = table.tabulate(grid, lab.store, [cell])["rows"][0]
     assert "no cosine: KeyError: 'nosuch'" in text.note(entry)
+
+
+def test_a_process_killed_while_it_measures_cosines_loses_nothing_else(
+    lab, make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system kills what takes too much memory: the run was trained and tested, and its record says so."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(run: object, keys: int) -> None:
+        raise Killed
+
+    class Dead:
+        def poll(self) -> int:
+            return -signal.SIGKILL
+
+        def stop(self, kill: bool = False) -> None:
+            """Nothing is left to stop."""
+
+    def dies(order: Path, log: Path) -> Dead:
+        with pytest.raises(Killed):
+            worker.perform(order)
+        return Dead()
+
+    monkeypatch.setattr(cosines, "of", killed)
+    grid = make(rows=ROWS[1:2], seeds=[0], against="", cosines=2)
+    made, _ = lab.run(grid, launch=dies)
+    held = lab.store.record(made[0])
+    assert held["status"] == "done" and "test" in held and held["wall"] > 0 and lab.store.finished(made[0])
+    assert held["notes"] == ["no cosine: killed by SIGKILL, as the system does where memory is out"]

@@ -220,8 +220,7 @@ def ended(work: Work, state: State, cell: Cell, status: int) -> None:
         raise Interrupted(number)
     record = work.store.record(cell)
     if record is None:
-        frame = {"name": work.store.name(cell), "digest": cell.digest, "evaluate": cell.evaluate}
-        record = {**frame, **died(status), "options": cell.flat}
+        record = left_by(work, cell, status)
         write_json(work.store.cells / f"{record['name']}.json", record)
     state.left.pop(cell.digest, None)
     if record["status"] == DONE:
@@ -229,6 +228,15 @@ def ended(work: Work, state: State, cell: Cell, status: int) -> None:
         return work.board.line(f"done: {cell.told}; {state.told(work)[2]}")
     log = work.store.logs / f"{record['name']}.txt"
     return work.board.line(f"{record['status']}: {cell.told}: {record['reason']} (log: {log})")
+
+
+def left_by(work: Work, cell: Cell, status: int) -> dict[str, Any]:
+    """The record of a process that left none: what it knew of a run that was whole, else why there is nothing."""
+    fate, draft = died(status), work.store.draft(cell)
+    if draft.exists():
+        return {**read_json(draft), "notes": [f"no cosine: {fate['reason']}"]}
+    frame = {"name": work.store.name(cell), "digest": cell.digest, "evaluate": cell.evaluate}
+    return {**frame, **fate, "options": cell.flat}
 
 
 def died(status: int) -> dict[str, Any]:

@@ -71,6 +71,10 @@ class Store:
         path = self.cells / f"{self.name(cell)}.json"
         return read_json(path) if path.exists() else None
 
+    def draft(self, cell: Cell) -> Path:
+        """What a run's process knew when it began on what the run can do without (cosines)."""
+        return self.jobs / f"{self.name(cell)}.draft.json"
+
     def finished(self, cell: Cell) -> bool:
         """Whether nothing is left to do: done, and tested where the cell is one of the table."""
         record = self.record(cell)
@@ -89,7 +93,7 @@ class Store:
         held = {
             "name": name, "digest": cell.digest, "evaluate": cell.evaluate, "test": not cell.sweep,
             "cosines": 0 if cell.sweep else cosines, "config": {**cell.config.model_dump(mode="json"), "run": run},
-            "run": str(self.runs / name), "result": str(self.cells / f"{name}.json"),
+            "run": str(self.runs / name), "result": str(self.cells / f"{name}.json"), "draft": str(self.draft(cell)),
         }  # fmt: skip
         write_json(path, held)
         return path

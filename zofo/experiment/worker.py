@@ -42,17 +42,25 @@ def main(path: str) -> int:
 def perform(path: Path) -> int:
     """Do a job, and write how it ended."""
     order = read_json(path)
-    frame = {"name": order["name"], "digest": order["digest"], "evaluate": order["evaluate"]}
+    result, draft = Path(order["result"]), Path(order["draft"])
+    before = read_json(result).get("wall", 0.0) if result.exists() else 0.0  # trained then, tested now
     began = time.perf_counter()
+
+    def keep(file: Path, found: dict[str, Any]) -> None:
+        frame = {key: order[key] for key in ("name", "digest", "evaluate")}
+        wall = before + time.perf_counter() - began
+        write_json(file, {**frame, **found, "wall": wall, "options": flatten(order["config"], "")})
+
     try:
         found = {"status": DONE} | work(order)
+        if order["cosines"] and cosines.measurable(build(flatten(order["config"], ""))):
+            keep(draft, found)  # the run is whole without them, also where measuring them ends this process
+            found |= compared(RunFolder(Path(order["run"])), order["cosines"])
     except (Interrupted, KeyboardInterrupt) as error:
         return error.status if isinstance(error, Interrupted) else 130
     except Exception as error:
         found = failure(error)
-    result, options = Path(order["result"]), flatten(order["config"], "")
-    before = read_json(result).get("wall", 0.0) if result.exists() else 0.0  # trained then, tested now
-    write_json(result, {**frame, **found, "wall": before + time.perf_counter() - began, "options": options})
+    keep(result, found)
     return 0 if found["status"] == DONE else 1
 
 
@@ -69,9 +77,7 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
                 loop.resume(run, show)
             else:
                 loop.start(settings, {"run.name"}, show)
-    found = record.trained(run) | ({"test": record.tested(run)} if order["test"] else {})
-    wanted = order["cosines"] and cosines.measurable(settings)
-    return found | (compared(run, order["cosines"]) if wanted else {})
+    return record.trained(run) | ({"test": record.tested(run)} if order["test"] else {})
 
 
 def compared(run: RunFolder, keys: int) -> dict[str, Any]:
