@@ -149,7 +149,7 @@ AMONG = {"tasks", "sampling", "adapters", "lr_outer"}  # of methods over several
 OTHERS = {"tune", "alpha", "short_tokens", "stage_one"} | AMONG  # of other methods
 SOME = {"lam_start", "lower_eps", "rank"} | OTHERS | OF_SKETCHES  # without effect in the default bilevel run
 REPTILE = {"name", "objective", "optimizer", "schedule", "warmup", "clip", "max_bad", "lr_p", "lr_outer", "T", "tasks", "sampling", "accumulate_lower"}  # fmt: skip
-NO_LAMBDA = {"lam_schedule", "lam_start", "weighting", "s_start", "init", "lr_s", "inference_adapter"}
+NO_LAMBDA = {"lam_schedule", "lam_every", "lam_start", "weighting", "s_start", "init", "lr_s", "inference_adapter"}
 FIRST = {"lower", "lower_eps", "lr_s", "lr_p", "optimizer", "schedule", "warmup", "clip", "accumulate_lower"}
 BILEVEL = {
     "upper",
@@ -157,6 +157,7 @@ BILEVEL = {
     "T",
     "lam",
     "lam_schedule",
+    "lam_every",
     "lam_start",
     "s",
     "s_start",

@@ -139,6 +139,11 @@ class MethodConfig(Section):
     lam: float = Field(10.0, ge=0, description="penalty lambda (0: no penalty, s is not trained)")
     lam_schedule: Literal["constant", "linear", "geometric"] = Field("constant", description="how lambda reaches lam")
     lam_start: float = Field(1.0, gt=0, description="lambda at step 0 of a linear or geometric schedule")
+    lam_every: int = Field(
+        1,
+        ge=1,
+        description="look at the penalty in each so many-th iteration alone, so many times as heavy (1: in all)",
+    )
     s: Literal["on", "off"] = Field("on", description="off: p alone takes T steps on B, theta sees A")
     s_start: Literal["warm", "from-p"] = Field("warm", description="s at the start of an outer iteration")
     init: Literal["shared", "independent"] = Field("shared", description="whether p and s start equal")

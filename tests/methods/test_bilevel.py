@@ -353,6 +353,39 @@ def test_lambda_schedules() -> None:
     assert bilevel.lam_at(MethodConfig(lam=7.0), 3, 5) == 7
 
 
+@pytest.mark.parametrize("options", [{}, {"lam_schedule": "geometric", "lam_start": 0.5}])
+def test_a_penalty_seen_in_one_iteration_of_n_is_n_times_as_heavy(options: Any) -> None:
+    plain = MethodConfig(lam=2.0, **options)
+    seldom = MethodConfig(lam=2.0, lam_every=3, **options)
+    found = [bilevel.lam_at(seldom, k, 9) for k in range(9)]
+    assert found == [3 * bilevel.lam_at(plain, k, 9) if k % 3 == 0 else 0 for k in range(9)]
+    assert options or sum(found) / 9 == 2.0
+
+
+@pytest.mark.parametrize(("coupling", "p_below"), [("both", 2), ("outer", 0)])
+def test_between_penalties_an_iteration_is_one_of_lambda_0(coupling: str, p_below: int) -> None:
+    """s stands, theta sees A alone, and the passes are lambda 0's; the learners' schedules count the steps that are taken."""
+    torch.manual_seed(0)
+    solver = Bilevel(
+        tiny(torch.float32), LORA, row_loss,
+        T=2, lam=1.0, lam_every=3, coupling=coupling, schedule="cosine", lr_s=1e-2, lr_p=1e-2, steps=7,
+    )  # fmt: skip
+    found, before, data = [], solver.slots.tensors("s"), batches(4)
+    for k in range(7):
+        wanted = 2 if k % 3 == 0 or p_below else 0
+        report = solver.step([(data[0], data[1])] * wanted, (data[2], data[3]))
+        after = solver.slots.tensors("s")
+        found.append((report.forwards, report.backwards, any(not torch.equal(before[n], after[n]) for n in after)))
+        before = after
+        assert ("C" in report.numbers) == (k % 3 == 0)
+    full = (4 + 6, 4, True) if p_below else (2 + 2 + 6, 4, True)
+    between = (2 + 2, 2, False) if p_below else (1 + 2, 1, False)
+    assert found == [full, between, between] * 2 + [full]
+    for slot in ("p", "s"):
+        learner = solver.state.learners[slot]
+        assert learner.t == learner.total == (6 if slot == "s" else 7 * max(1, p_below))
+
+
 def solver_with(**options: Any) -> Bilevel:
     return Bilevel(tiny(torch.float32), LORA, row_loss, **options)
 

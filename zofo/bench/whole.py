@@ -20,6 +20,7 @@ from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import Job
 from zofo.methods import table
+from zofo.methods.plan import every
 from zofo.methods.state import State
 
 MODEL, TASK = "smollm2-135m", "sst2"
@@ -27,18 +28,27 @@ MODEL, TASK = "smollm2-135m", "sst2"
 
 @dataclass
 class Running:
-    """A configuration in training: its job, where it stands, and the passes of its last iteration."""
+    """A configuration in training: its job, where it stands, and the forward and backward passes an iteration of the last call."""
 
     job: Job
     state: State
-    passes: tuple[int, int] = (0, 0)
+    passes: tuple[float, float] = (0, 0)
+
+    @property
+    def period(self) -> int:
+        """Iterations after which their costs repeat."""
+        return every(self.job.config.method) if self.job.config.method.name in table.LEVELS else 1
 
     def steps(self, n: int) -> Callable[[], None]:
         """A call that takes so many."""
 
         def run() -> None:
+            seen = []
             for _ in range(n):
                 self.step()
+                seen.append(self.passes)
+            forwards, backwards = (statistics.fmean(part) for part in zip(*seen, strict=True))
+            self.passes = forwards, backwards
 
         return run
 

@@ -6,6 +6,7 @@ the cheap rows take as many steps in one as fill the dearest row's step.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -38,18 +39,18 @@ def measure(grid: Grid, rounds: int, say: Callable[[str], object]) -> Costs:
                 held[row.name] = begun(settings, (), lambda _: None)
         say(f"{task}: {rounds} rounds of {', '.join(held)}")
         rough = {name: taken[0] for name, taken in interleaved({n: one.step for n, one in held.items()}, 1).items()}
-        turns = {name: turn(rough[name], max(rough.values())) for name in held}
+        turns = {name: turn(rough[name], max(rough.values()), one.period) for name, one in held.items()}
         seconds = interleaved({name: one.steps(turns[name]) for name, one in held.items()}, rounds)
         for name, running in held.items():
             forwards, backwards = running.passes
             mean = float(f"{statistics.fmean(seconds[name]) / turns[name]:.4g}")
-            found.setdefault(name, {})[task] = {"seconds": mean, "passes": float(forwards + 2 * backwards)}
+            found.setdefault(name, {})[task] = {"seconds": mean, "passes": forwards + 2 * backwards}
     return found
 
 
-def turn(own: float, longest: float) -> int:
-    """Steps of a row in a turn: those that take as long as the dearest row's step, and no more than `MOST`."""
-    return min(MOST, max(1, round(longest / own)))
+def turn(own: float, longest: float, period: int = 1) -> int:
+    """Steps of a row in a turn: those that take as long as the dearest row's step, and no more than `MOST`; whole periods."""
+    return math.ceil(min(MOST, max(1, round(longest / own))) / period) * period
 
 
 def as_yaml(found: Costs) -> str:

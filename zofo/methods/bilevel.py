@@ -20,7 +20,7 @@ from zofo.core.probe import Objective
 from zofo.methods import above, losses, theta
 from zofo.methods.learner import Learner
 from zofo.methods.losses import Slope
-from zofo.methods.plan import Plan, lam_at, plan, slots
+from zofo.methods.plan import Plan, every, lam_at, plan, slots
 from zofo.methods.state import Micro, Problem, Report, Source, State, tally
 from zofo.methods.undo import whole
 
@@ -37,19 +37,20 @@ def init(problem: Problem) -> State:
 
 
 def learners(problem: Problem, tasks: int = 1) -> dict[str, Learner]:
-    """A learner a slot, whose rates go by the steps of the run: `a_step` an iteration, of each of `tasks`."""
+    """A learner a slot, whose rates go by the steps that it takes in the run (`taken`), of each of `tasks`."""
     c, made = problem.config, {}
     assert problem.slots is not None
     for slot in slots(c):
-        lr, total = c.lr_s if slot == "s" else c.lr_p, problem.steps * a_step(problem, slot, tasks)
+        lr, total = c.lr_s if slot == "s" else c.lr_p, taken(problem, slot, problem.steps, tasks)
         made[slot] = Learner(problem.slots.list(slot), c.optimizer, lr, c.schedule, c.warmup, total, c.clip)
     return made
 
 
-def a_step(problem: Problem, slot: str, tasks: int = 1) -> int:
-    """How many steps a slot's learner takes an iteration: T below for each of `tasks`, or one above."""
-    todo = plan(problem.config, lam_at(problem.config, problem.steps, problem.steps))
-    return problem.config.T * tasks if slot in todo.below else 1
+def taken(problem: Problem, slot: str, k: int, tasks: int = 1) -> int:
+    """The steps of a slot's learner in the first k iterations: T in each for each of `tasks`, or one above; of s, where the penalty is looked at."""
+    c = problem.config
+    seen = math.ceil(k / every(c)) if slot == "s" else k
+    return seen * (c.T * tasks if slot in plan(c, c.lam).below else 1)
 
 
 def draw(problem: Problem, state: State, source: Source) -> tuple[Lower, tuple[Micro, Micro]]:

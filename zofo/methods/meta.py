@@ -137,7 +137,7 @@ def fetch(problem: Problem, state: State, name: str) -> None:
     for slot, learner in state.learners.items():
         prefix = f"optimizer.{slot}."
         moments = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        learner.from_checkpoint({"t": state.k * bilevel.a_step(problem, slot)}, moments)
+        learner.from_checkpoint({"t": bilevel.taken(problem, slot, state.k)}, moments)
 
 
 def held(problem: Problem, state: State) -> dict[str, Tensor]:

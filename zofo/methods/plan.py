@@ -33,7 +33,21 @@ class Plan:
 
 
 def lam_at(config: MethodConfig, k: int, steps: int) -> float:
-    """lambda of outer iteration k: constant, or from lam_start to lam over the run, linearly or geometrically."""
+    """lambda of outer iteration k: that of its schedule; with lam_every = n, n times that in iterations 0, n, 2 n, ..., and 0 in others.
+
+    So the mean over iterations is the schedule's, and B, C and s cost their passes in one iteration of n.
+    """
+    n = every(config)
+    return 0.0 if k % n else n * scheduled(config, k, steps)
+
+
+def every(config: MethodConfig) -> int:
+    """The penalty is looked at in each so many-th iteration."""
+    return config.lam_every if config.s == "on" and config.coupling != "follow" else 1
+
+
+def scheduled(config: MethodConfig, k: int, steps: int) -> float:
+    """lambda by its schedule: constant, or from lam_start to lam over the run, linearly or geometrically."""
     if config.lam_schedule == "constant" or config.lam == 0:
         return config.lam
     done = min(1.0, k / max(1, steps - 1))

@@ -82,7 +82,7 @@ def bilevel_options(config: Config) -> set[str]:
     used |= {"lam"}
     if m.lam == 0:
         return used - {"inference_adapter"} - ({"T", "accumulate_lower"} if m.coupling == "outer" else set())
-    used |= {"lam_schedule", "weighting", "s_start", "init", "lr_s"}
+    used |= {"lam_schedule", "lam_every", "weighting", "s_start", "init", "lr_s"}
     return used | ({"lam_start"} if m.lam_schedule != "constant" else set())
 
 

@@ -74,7 +74,11 @@ class Walk:
     """
 
     def __init__(self, at: Bench, direction: int, batch: int) -> None:
-        update = {"lam_schedule": "constant", "T": 1}  # T: the batches below are drawn with those above, and not used
+        update = {
+            "lam_schedule": "constant",
+            "lam_every": 1,
+            "T": 1,
+        }  # T: the batches below are drawn with those above, and not used
         job = with_method(at.job, at.job.config.method.model_copy(update=update))
         self.problem, self.spent, self.held = job.problem, at.spent, dict[float, float]()
         assert self.problem.leaves is not None

@@ -110,7 +110,12 @@ def restored(job: Job, theta: bool = True) -> Iterator[None]:
 def rehearsal(job: Job, rates: dict[str, float], theta: bool) -> Job:
     """The job with rates to try: constant, warm-up over a quarter of the trial at most. Unless `theta` is tried, it stands still, and its estimate is the cheapest one."""
     m = job.config.method
-    update: dict[str, Any] = {"schedule": "constant", "schedule_theta": "constant", "lam_schedule": "constant"}
+    update: dict[str, Any] = {
+        "schedule": "constant",
+        "schedule_theta": "constant",
+        "lam_schedule": "constant",
+        "lam_every": 1,
+    }
     update |= {"warmup": min(m.warmup, STEPS // 4), "stage_one": job.problem.steps + STEPS}
     if not theta:
         update |= {"lr_theta": 0.0, "T": 1 if m.coupling == "outer" else BELOW, "estimator": "forward", "q": 1}
