@@ -74,6 +74,19 @@ def test_what_changes_no_number_changes_no_digest(make) -> None:
     assert digest() == digest(**{"method.lr_p": 5e-4}), "what the preset says anyway"
 
 
+def test_an_option_that_came_later_leaves_runs_known_where_it_changes_nothing(make, monkeypatch: Any) -> None:
+    def digest(**options: Any) -> str:
+        rows = [{"name": "bilevel", "preset": "bilevel-lora", "options": options}]
+        return cells.finals(make(rows=rows, against=""), {})[0].digest
+
+    now, other = digest(), digest(**{"method.lam_every": 2})
+    flat = cells.Cell.flat.func
+    monkeypatch.setattr(
+        cells.Cell, "flat", property(lambda cell: {k: v for k, v in flat(cell).items() if k not in cells.LATER})
+    )
+    assert digest() == now != other, "as it was before there was the option"
+
+
 COSTS = {"lora": {"seconds": 0.7, "passes": 3}, "bilevel": {"reviews": {"seconds": 9, "passes": 12}}}
 
 

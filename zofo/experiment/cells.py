@@ -28,6 +28,8 @@ SILENT = {"run.name", "run.dir", "run.test", "run.keep", "run.save_every", "run.
 """Options that change no number of a run: runs that differ in them alone are the same."""
 READ = ("data.", "model.dtype", "run.threads")
 """Options that an evaluation reads (or their beginnings); `data.batch` is a training one."""
+LATER = {"method.lam_every": 1}
+"""Options that came after the first experiments, at the value that leaves a run as it was: runs made before stay known."""
 CONTENTS = "data.task (SHA-256)"
 """Of a task that is a YAML file: what stands in it and in the data that it names."""
 Values = dict[str, Any]
@@ -65,7 +67,8 @@ class Cell:
     @cached_property
     def digest(self) -> str:
         """A name for what it does: equal for runs that would be equal."""
-        text = json.dumps([self.evaluate, self.flat], sort_keys=True)
+        held = {key: value for key, value in self.flat.items() if key not in LATER or value != LATER[key]}
+        text = json.dumps([self.evaluate, held], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property

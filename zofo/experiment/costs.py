@@ -44,7 +44,7 @@ def measure(grid: Grid, rounds: int, say: Callable[[str], object]) -> Costs:
         for name, running in held.items():
             forwards, backwards = running.passes
             mean = float(f"{statistics.fmean(seconds[name]) / turns[name]:.4g}")
-            found.setdefault(name, {})[task] = {"seconds": mean, "passes": forwards + 2 * backwards}
+            found.setdefault(name, {})[task] = {"seconds": mean, "passes": round(forwards + 2 * backwards, 6)}
     return found
 
 
