@@ -145,7 +145,9 @@ class MethodConfig(Section):
         description="look at the penalty in each so many-th iteration alone, so many times as heavy (1: in all)",
     )
     s: Literal["on", "off"] = Field("on", description="off: p alone takes T steps on B, theta sees A")
-    s_start: Literal["warm", "from-p"] = Field("warm", description="s at the start of an outer iteration")
+    s_start: Literal["warm", "from-p"] = Field(
+        "warm", description="s at the start of an outer iteration: where it was, or where p is, with p's moments"
+    )
     init: Literal["shared", "independent"] = Field("shared", description="whether p and s start equal")
     weighting: Literal["raw", "normalised"] = Field("raw", description="theta's G as it is, or divided by 1 + lambda")
     upper: Literal["zeroth-order", "sketch"] = Field(

@@ -520,14 +520,20 @@ def test_p_above_moves_along_another_z_each_iteration_when_the_lower_level_is_ze
     assert abs(torch.cosine_similarity(*moves, dim=0)) < 0.5
 
 
-def test_s_from_p_starts_each_iteration_at_p_with_fresh_moments() -> None:
+def test_s_from_p_starts_each_iteration_at_p_with_its_moments() -> None:
+    """s then goes on as p would: new moments would make a step of the full rate along every gradient's sign."""
     solver = solver_with(s_start="from-p", coupling="outer", T=1, lr_s=0.0, lr_p=1e-2)
     data = batches(8)
-    solver.step([(data[0], None)], (data[1], data[2]))
-    p = solver.slots.tensors("p")
-    solver.step([(data[3], None)], (data[4], data[5]))
-    s = solver.slots.tensors("s")
-    assert all(torch.equal(p[name], s[name]) for name in p)
+    for i in (0, 3):
+        p, held = solver.slots.tensors("p"), solver.state.learners["p"].to_checkpoint()[1]
+        solver.step([(data[i], None)], (data[i + 1], data[i + 2]))
+        s, moments = solver.slots.tensors("s"), solver.state.learners["s"].to_checkpoint()[1]
+        assert all(torch.equal(p[name], s[name]) for name in p)
+    for n in range(len(p)):
+        assert moments[f"{n}.step"] == held[f"{n}.step"] + 1 == 2
+        g = (moments[f"{n}.exp_avg"] - 0.9 * held[f"{n}.exp_avg"]) / 0.1
+        torch.testing.assert_close(moments[f"{n}.exp_avg_sq"], 0.999 * held[f"{n}.exp_avg_sq"] + 0.001 * g**2)
+    assert any(held[f"{n}.exp_avg"].any() for n in range(len(p)))
 
 
 def test_a_zeroth_order_lower_level_lowers_the_loss_without_any_backward() -> None:

@@ -126,7 +126,7 @@ def below(
     said: dict[str, dict[str, float]] = {own.task: {} for own, *_ in steps}
     if "s" in todo.below and problem.config.s_start == "from-p":
         problem.slots.copy("p", "s")
-        state.learners["s"].restart()
+        state.learners["s"].begin_as(state.learners["p"])
     for t, (own, batch_s, batch_p) in enumerate(steps):
         for slot in todo.below:
             batch = batch_p if slot == "p" and todo.mixed else batch_s

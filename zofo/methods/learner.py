@@ -56,9 +56,9 @@ class Learner:
         """The learning rate of the next step."""
         return rate(self.t, self.lr, self.schedule, self.warmup, self.total)
 
-    def restart(self) -> None:
-        """Forget the optimizer's moments (the rate schedule goes on)."""
-        self.optimizer = self.make()
+    def begin_as(self, other: Learner) -> None:
+        """Take another's moments, for parameters that were set to its (the rate schedule goes on)."""
+        self.from_checkpoint({"t": self.t}, other.to_checkpoint(copy=False)[1])
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor], finite: bool = True, given: bool = False) -> bool:
@@ -94,8 +94,7 @@ class Learner:
 
     def from_checkpoint(self, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Take up what `to_checkpoint` split."""
-        self.t = numbers["t"]
-        self.restart()
+        self.t, self.optimizer = numbers["t"], self.make()
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             i, key = name.split(".", 1)
