@@ -38,6 +38,21 @@ def test_a_grid_is_run_once_and_nothing_is_run_again(lab, make) -> None:
     assert lab.run(make())[0] == made and lab.orders == before
 
 
+def test_a_lean_experiment_keeps_records_and_no_checkpoints_of_what_is_tested(lab, make) -> None:
+    grid = make(rows=[LORA], against="")
+    before, _ = lab.run(grid)
+    first, orders = [lab.store.record(cell) for cell in before], len(lab.orders)
+    assert all(any(lab.store.run(cell).checkpoints.iterdir()) for cell in before)
+    made, _ = lab.run(grid, lean=True)
+    assert [lab.store.record(cell) for cell in made] == first and len(lab.orders) == orders, "nothing is run again"
+    assert not any(any(lab.store.run(cell).checkpoints.iterdir()) for cell in made)
+    others = [cell for cell in cells.sweeps(grid) if cell.digest not in {one.digest for one in made}]
+    assert others and all(any(lab.store.run(cell).checkpoints.iterdir()) for cell in others), "may yet be chosen"
+    more, _ = lab.run(make(rows=[LORA], against="", seeds=[0, 1, 2]), lean=True)
+    assert all(lab.store.finished(cell) for cell in more)
+    assert not any(any(lab.store.run(cell).checkpoints.iterdir()) for cell in more)
+
+
 def test_nothing_reads_the_test_rows_before_everything_is_chosen(lab, make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training scores validation rows alone, and the first test row is scored when choices.json is written; each run once."""
     parts, tested, prepared = set[str](), list[str](), list[tuple[str, ...]]()

@@ -38,6 +38,9 @@ def experiment(
     dir: Annotated[str, Parameter(metavar="FOLDER", help="folder that holds experiments")] = "experiments",
     jobs: Annotated[int, Parameter(metavar="N", help="runs at once")] = 1,
     retry: Annotated[bool, Parameter(negative=(), show_default=False, help="run again what failed before")] = False,
+    lean: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="take a run's checkpoints away when it is tested")
+    ] = False,
     dry: Annotated[
         bool, Parameter(negative=(), show_default=False, help="print the plan with its time, and stop")
     ] = False,
@@ -69,16 +72,16 @@ def experiment(
         from zofo.experiment import runner
 
         return conclude(made, store, runner.known(made, store))
-    return run(made, store, jobs, retry)
+    return run(made, store, jobs, retry, lean)
 
 
-def run(grid: Grid, store: Store, jobs: int, retry: bool) -> int:
+def run(grid: Grid, store: Store, jobs: int, retry: bool, lean: bool) -> int:
     """Run what is left, and write tables and plots; 1 where a row of the table has failed runs."""
     from zofo.experiment import progress, runner
 
     try:
         with progress.Board() as board:
-            cells = runner.run(runner.Work(grid, store, board, jobs, retry))
+            cells = runner.run(runner.Work(grid, store, board, jobs, retry, lean))
     except Interrupted:
         complain("every run is saved; the same command goes on")
         raise

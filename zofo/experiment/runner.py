@@ -71,13 +71,17 @@ Launch = Callable[[Path, Path], Handle]
 
 @dataclass(frozen=True)
 class Work:
-    """An experiment that is being run: where, how many runs at once, how they are started, and who is told."""
+    """An experiment that is being run: where, how many runs at once, how they are started, and who is told.
+
+    lean: checkpoints go when a run is tested.
+    """
 
     grid: Grid
     store: Store
     board: Board
     jobs: int = 1
     retry: bool = False
+    lean: bool = False
     launch: Launch = Process
 
     def left(self, cell: Cell) -> bool:
@@ -99,6 +103,7 @@ def run(work: Work) -> list[Cell]:
         for note in changes(work.store, planned):
             work.board.line(f"note: {note}")
         write_plan(work.store, planned)
+        lighten(work, planned)
         drain(work, swept, planned)
         chosen = keep(work, choose(work.grid, work.store, swept))
         table = grids.finals(work.grid, chosen)
@@ -225,9 +230,19 @@ def ended(work: Work, state: State, cell: Cell, status: int) -> None:
     state.left.pop(cell.digest, None)
     if record["status"] == DONE:
         state.pace.learn(cell, record["wall"])
+        lighten(work, [cell])
         return work.board.line(f"done: {cell.told}; {state.told(work)[2]}")
     log = work.store.logs / f"{record['name']}.txt"
     return work.board.line(f"{record['status']}: {cell.told}: {record['reason']} (log: {log})")
+
+
+def lighten(work: Work, cells: Sequence[Cell]) -> None:
+    """With `lean`, take away the checkpoints of runs that are tested: nothing of the experiment reads them again."""
+    for cell in cells if work.lean else ():
+        record, run = work.store.record(cell), work.store.run(cell)
+        if record is not None and record["status"] == DONE and "test" in record and run.checkpoints.is_dir():
+            for path in sorted(run.checkpoints.iterdir()):
+                seam.retire(path)
 
 
 def left_by(work: Work, cell: Cell, status: int) -> dict[str, Any]:
