@@ -103,10 +103,10 @@ def run(work: Work) -> list[Cell]:
         for note in changes(work.store, planned):
             work.board.line(f"note: {note}")
         write_plan(work.store, planned)
-        lighten(work, planned)
         drain(work, swept, planned)
         chosen = keep(work, choose(work.grid, work.store, swept))
         table = grids.finals(work.grid, chosen)
+        lighten(work, table)
         drain(work, sorted(table, key=lambda cell: work.grid.seeds.index(cell.seed)), table)
     return table
 
