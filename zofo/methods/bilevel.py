@@ -85,6 +85,8 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
         g   = c z,   c = [ G(theta + eps z) - G(theta - eps z) ] / (2 eps)     (upper `sketch`: Q R, with g_p's own passes)
         theta <- theta - lr_theta rule(g);     p <- p - lr_p g_p               (outer only)
 
+    With `lam_every` n, lambda is n times its schedule's in iterations 0, n, 2 n, ... and 0 in others, which are then those of A alone.
+
     Args: lower, T pairs of batches; upper, the batches of D_f and of D_p (B and C share the latter).
     Raises: NotFinite after `max_bad` non-finite steps in a row.
     Cost: T (both: 2 T) forward and backward passes below; 6 q forward passes above (A alone: 2 q), and
