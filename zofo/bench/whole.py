@@ -5,6 +5,7 @@ What an iteration costs here, for comparisons at equal seconds: steps = seconds 
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -88,6 +89,8 @@ def main(
 ) -> dict[str, Any]:
     """Seconds an iteration of each configuration, and what an iteration takes above what stands between them.
 
+    With `lam_every` n an iteration is the mean of n, and a round takes whole n.
+
     Args: names, presets or YAML files; flags, options over all of them, by dotted key; rounds of `steps` iterations of
     each, interleaved, after one that does not count. Means, for rows differ: take enough iterations. Raises: BadInput.
     Memory: a model for each configuration.
@@ -95,8 +98,10 @@ def main(
     if len(set(names)) < len(names) or not names:
         raise BadInput(" ".join(names) or "no configuration", "each is measured once", "name presets or YAML files")
     running = {name: started(name, flags or {}, say) for name in names}
-    seconds = interleaved({name: one.steps(steps) for name, one in running.items()}, rounds)
-    unit = statistics.fmean(seconds[names[0]]) / steps
+    turns = {name: math.ceil(steps / one.period) * one.period for name, one in running.items()}
+    taken = interleaved({name: one.steps(turns[name]) for name, one in running.items()}, rounds)
+    seconds = {name: [s / turns[name] for s in taken[name]] for name in names}
+    unit = statistics.fmean(seconds[names[0]])
     first = next(iter(running.values())).job.config
     return {
         "model": first.model.name,
@@ -107,7 +112,7 @@ def main(
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",
         "torch": torch.__version__,
-        "results": {name: told(running[name], [s / steps for s in seconds[name]], unit) for name in names},
+        "results": {name: told(running[name], seconds[name], unit) for name in names},
     }
 
 
@@ -122,5 +127,5 @@ def told(one: Running, seconds: Sequence[float], unit: float) -> dict[str, Any]:
         "ratio": mean / unit,
         "forwards": one.passes[0],
         "backwards": one.passes[1],
-        "allocated_bytes": allocated(one.step),
+        "allocated_bytes": allocated(one.steps(one.period)),
     }

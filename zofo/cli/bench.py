@@ -133,8 +133,8 @@ def train(
             name,
             r["dtype"],
             *(f"{r[key]:.3f}" for key in ("mean_s", "min_s", "max_s", "ratio")),
-            str(r["forwards"]),
-            str(r["backwards"]),
+            f"{r['forwards']:g}",
+            f"{r['backwards']:g}",
             size(r["allocated_bytes"]),
         )
         for name, r in found["results"].items()
