@@ -1,6 +1,7 @@
 """Paired differences of test accuracy between two rows of different experiments, over the seeds and test rows that both have.
 
-python benchmarks/compare/paired.py ROW OTHER [SLOT]      rows by the beginning of their files' names; SLOT: p, s (none: what validation chose)
+python benchmarks/compare/paired.py ROW OTHER [SLOT]      rows by the beginning of their files' names, FOLDER/ROW where several folders have one;
+SLOT: p, s (none: what validation chose)
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ FOLDERS = ("sst2", "trec", "emotion", "all-layers", "penalty")
 
 def answers(row: str, task: str, slot: str = "") -> dict[int, tuple[str, Array]]:
     """By seed: which test rows, and 1 for each that a row of a table answers right."""
-    found = {}
-    for folder in FOLDERS:
+    found: dict[int, tuple[str, Array]] = {}
+    only, _, start = row.rpartition("/")
+    for folder in [only] if only else FOLDERS:
         for file in sorted((HERE / folder / "cells").glob("*.json")):
-            name = re.fullmatch(rf"{re.escape(row)}-{re.escape(task)}-(\d+)-[0-9a-f]+", file.stem)
+            name = re.fullmatch(rf"{re.escape(start)}-{re.escape(task)}-(\d+)-[0-9a-f]+", file.stem)
             test = json.loads(file.read_text(encoding="utf-8")).get("test") if name else None
             if name and test:
+                if int(name[1]) in found:
+                    sys.exit(f"{row}: seed {name[1]} of {task} stands in several folders; name one, as {folder}/{row}")
                 held = test["slots"][slot or test["used"]]["by_row"]
                 rights = held if isinstance(held, list) else held["accuracy"]  # older runs hold accuracy alone
                 found[int(name[1])] = test["rows_sha256"], np.array(rights, float)

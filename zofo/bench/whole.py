@@ -38,7 +38,7 @@ class Running:
     @property
     def period(self) -> int:
         """Iterations after which their costs repeat."""
-        return every(self.job.config.method) if self.job.config.method.name in table.LEVELS else 1
+        return every(self.job.config.method)
 
     def steps(self, n: int) -> Callable[[], None]:
         """A call that takes so many."""

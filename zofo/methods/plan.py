@@ -35,7 +35,7 @@ class Plan:
 def lam_at(config: MethodConfig, k: int, steps: int) -> float:
     """lambda of outer iteration k: that of its schedule; with lam_every = n, n times that in iterations 0, n, 2 n, ..., and 0 in others.
 
-    So the mean over iterations is the schedule's, and B, C and s cost their passes in one iteration of n.
+    So the mean of a constant lambda over whole periods is lambda, and B, C and s cost their passes in one iteration of n.
     """
     n = every(config)
     return 0.0 if k % n else n * scheduled(config, k, steps)
