@@ -142,12 +142,17 @@ def cut_back(run: RunFolder, found: Checkpoint | None, say: Callable[[str], None
 def restore(job: Job, run: RunFolder, found: Checkpoint) -> tuple[State, Progress]:
     """Bring a job to a checkpoint: adapters, theta and learners, to the bit. Cost: see `weights`."""
     weights(job, run, found)
-    if job.problem.bank is not None:
-        job.problem.bank.restore({name: found.file(name) for name in found.names})
+    rested(job, found)
     held = found.state["progress"]
     progress = Progress(**{**held, "snapshots": tuple(held["snapshots"])})
     moments = found.load("optimizer") if "optimizer" in found.names else {}
     return from_checkpoint(job.begin(), found.state["method"], moments), progress
+
+
+def rested(job: Job, found: Checkpoint) -> None:
+    """Bring the adapters of several tasks at rest to a checkpoint."""
+    if job.problem.bank is not None:
+        job.problem.bank.restore({name: found.file(name) for name in found.names})
 
 
 def weights(held: Loaded, run: RunFolder, found: Checkpoint) -> None:

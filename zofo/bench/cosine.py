@@ -16,12 +16,12 @@ from typing import Any, get_args
 
 from zofo.bench import gradient
 from zofo.bench.nearness import Estimated, Near, near
-from zofo.bench.setting import Asked, combinations, mean_and_se, problem_in
+from zofo.bench.setting import Asked, combinations, mean_and_se, problem_in, uppers
 from zofo.core import noise, sketch
 from zofo.core.estimate import ESTIMATORS
 from zofo.errors import BadInput
 from zofo.job import Job
-from zofo.methods import above, bilevel
+from zofo.methods import above
 from zofo.methods import plan as plans
 from zofo.methods.plan import Plan
 from zofo.methods.state import Micro, Problem, State
@@ -75,11 +75,10 @@ def measure(held: Job, asked: Asked, k: int, say: Callable[[str], None]) -> dict
     found = dict[Key, list[Near]]()
     todo = plans.plan(held.config.method, plans.lam_at(held.config.method, k, held.problem.steps))
     for b in range(asked.batches if asked.kinds else 0):
-        state = State(k=k + b)
-        _, upper = bilevel.draw(held.problem, state, held.batches)
-        for key, some in on_batch(held, asked, todo, state, upper):
-            say(f"batch {b + 1} of {asked.batches}: {' '.join(str(part) for part in key if part is not None)}")
-            found.setdefault(key, []).extend(some)
+        for upper in uppers(held, k + b):
+            for key, some in on_batch(held, asked, todo, State(k=k + b), upper):
+                say(f"batch {b + 1} of {asked.batches}: {' '.join(str(part) for part in key if part is not None)}")
+                found.setdefault(key, []).extend(some)
     return found
 
 

@@ -23,11 +23,11 @@ import torch
 from zofo import checkpoints, config, job, models, objectives
 from zofo.bench import cosine
 from zofo.bench.gradient import exact
-from zofo.bench.setting import Asked, combinations, computed, mean_and_se, problem_in, with_seed
+from zofo.bench.setting import Asked, combinations, computed, mean_and_se, problem_in, uppers, with_seed
 from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import Job
-from zofo.methods import above, bilevel, table
+from zofo.methods import above, bilevel, meta, table
 from zofo.methods import plan as plans
 from zofo.methods.plan import Plan
 from zofo.methods.state import Micro, State
@@ -68,9 +68,9 @@ def measure(held: Job, asked: Asked, k: int, say: Say) -> tuple[float, dict[Key,
     todo = plans.plan(method, lam)
     for b in range(asked.batches):
         say(f"batch {b + 1} of {asked.batches}")
-        _, upper = bilevel.draw(held.problem, State(k=k + b), held.batches)
-        for key, found in on_batch(held, asked, todo, State(k=k + b), upper).items():
-            samples.setdefault(key, []).extend(found)
+        for upper in uppers(held, k + b):
+            for key, found in on_batch(held, asked, todo, State(k=k + b), upper).items():
+                samples.setdefault(key, []).extend(found)
     return lam, samples
 
 
@@ -145,15 +145,18 @@ def opened(run: RunFolder) -> Job:
 
 
 def at_last(run: RunFolder, say: Say = lambda _: None) -> tuple[Job, int]:
-    """A run's job as its last checkpoint has it, and the step."""
-    held = opened(run)
-    step, _, _ = checkpoints.load_for_use(held, run, "last", say)
-    return held, step
+    """A run's job as its last checkpoint has it (each task's adapters at rest too), and the step."""
+    held, found = opened(run), checkpoints.newest(run, say)
+    if found is None:
+        return held, 0
+    checkpoints.weights(held, run, found)
+    checkpoints.rested(held, found)
+    return held, found.step
 
 
 def has_terms(settings: Config) -> bool:
     """Whether a method has the terms A, B and C."""
-    return table.METHODS[settings.method.name].load() is bilevel
+    return table.METHODS[settings.method.name].load() in (bilevel, meta)
 
 
 def assembled(settings: Config, prepared: job.Prepared, asked: str) -> Job:

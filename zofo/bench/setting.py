@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from zofo import config, objectives
+from zofo import config, job, objectives
 from zofo.config import Config
 from zofo.core.probe.scratch import Scratch
 from zofo.job import Job
+from zofo.methods import bilevel
 from zofo.methods.plan import Term
-from zofo.methods.state import Problem
+from zofo.methods.state import Micro, Problem, State
+from zofo.methods.tasks import sampled
 from zofo.problem import FP16_SCALE
 
 Weights = dict[str, tuple[float, ...]]
@@ -58,6 +60,19 @@ def problem_in(held: Job, dtype: str, law: str) -> Problem:
         held.problem, loss=objective.loss, upper=None, shadow=None, config=method, leaves=held.leaves, probe=probe,
         scale=FP16_SCALE if dtype == "fp16" else 1.0,
     )  # fmt: skip
+
+
+def uppers(held: Job, k: int) -> Iterator[tuple[Micro, Micro]]:
+    """The batches above of iteration k: of D_f and of D_p; of several tasks, those of each that k takes, with its own adapters in place."""
+    problem = held.problem
+    if not problem.members:
+        yield bilevel.draw(problem, State(k=k), held.batches)[1]
+        return
+    for member in sampled(problem, k):
+        job.at_hand(problem, member.name)
+        yield bilevel.drawn(problem, k, member.source, k)[1]
+    if problem.bank is not None and problem.slots is not None:
+        problem.bank.rest(problem.slots)
 
 
 def with_seed(problem: Problem, seed: int, eps: float = 1.0) -> Problem:

@@ -109,7 +109,7 @@ def plan(grid: Grid, store: Store, jobs: int) -> int:
     every = {cell.digest: cell for cell in (*swept, *table_)}
     pace = progress.learned(store, every.values())
     rows = []
-    for task in grid.tasks:
+    for task in grid.subjects:
         for row in cells.rows_of(grid, task):
             own = [c for c in table_ if (c.row, c.task) == (row.name, task)]
             sweep = [c for c in swept if (c.row, c.task) == (row.name, task)]

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from zofo import config
+from zofo.adapting.options import key_is_read
 from zofo.config import Config, flatten
 from zofo.errors import BadInput
 from zofo.experiment.grid import Cost, Grid, Row, spread
 from zofo.methods import table
 from zofo.models import sha256
-from zofo.tasks import definition
+from zofo.tasks import definition, mixture
 
 OWN = (
-    "model.name", "data.task", "run.name", "run.dir", "run.seed", "run.steps", "run.seconds", "run.test",
+    "model.name", "data.task", "data.mixture", "run.name", "run.dir", "run.seed", "run.steps", "run.seconds", "run.test",
 )  # fmt: skip
 """Options that the grid itself sets."""
 SILENT = {"run.name", "run.dir", "run.test", "run.keep", "run.save_every", "run.snapshot_every"}
@@ -39,7 +40,7 @@ Chosen = Mapping[tuple[str, str], Values | None]
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: what it is of, its configuration, and what a step costs (seconds; None: not known)."""
+    """One run: what it is of, its configuration, what a step costs (seconds; None: not known), and how a mixture's unseen tasks are met."""
 
     row: str
     task: str
@@ -49,6 +50,7 @@ class Cell:
     evaluate: bool
     sweep: bool
     cost: float | None
+    unseen: Values | None = None
 
     @property
     def steps(self) -> int:
@@ -59,8 +61,13 @@ class Cell:
     def flat(self) -> dict[str, Any]:
         """The options that its numbers hang on, by dotted key."""
         held = flatten(self.config.model_dump(mode="json"), "") | contents(self.task)
+        held |= {f"unseen.{key}": value for key, value in (self.unseen or {}).items()}
         if self.evaluate:
-            own = {key: value for key, value in held.items() if key in ("run.seed", "model.name") or read(key)}
+            own = {
+                key: value
+                for key, value in held.items()
+                if key in ("run.seed", "model.name") or read(key) or key.startswith("unseen.")
+            }
             return {key: value for key, value in own.items() if key != "run.threads" or value}
         return {key: value for key, value in held.items() if key not in SILENT}
 
@@ -85,14 +92,14 @@ class Cell:
 
 
 def contents(task: str) -> dict[str, str]:
-    """The SHA-256 of a task's own YAML file with the data of its own that it names; nothing of a task by name.
+    """The SHA-256 of the YAML file of a task, or of a mixture, with the data of their own that it names; nothing of one by name.
 
     Raises: `BadInput` where the file is missing or wrong. Cost: reads the data, once while it stays as it is.
     """
     if not task.endswith(definition.YAML):
         return {}
-    own = definition.find(task).files
-    named = [own.train, own.validation, own.test] if own is not None else []
+    of = [one for _, one in mixture.find(task).sides()] if mixture.is_one(Path(task)) else [definition.find(task)]
+    named = [name for one in of if (own := one.files) is not None for name in (own.train, own.validation, own.test)]
     paths = [Path(task), *(Path(name) for name in named if name)]
     files = [
         file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()
@@ -162,7 +169,20 @@ def cell(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: bool
     except BadInput as error:
         raise BadInput(f"{asked}: {error.asked}", error.found, error.do) from None
     cost = None if row.evaluate else cost_of(grid, row, task).seconds
-    return Cell(row.name, task, seed, values, made, row.evaluate, sweep, cost)
+    return Cell(row.name, task, seed, values, made, row.evaluate, sweep, cost, unseen_of(grid, row, seed))
+
+
+def unseen_of(grid: Grid, row: Row, seed: int) -> Values | None:
+    """How a row's base meets a mixture's unseen tasks: draws by the row's seed, the same for every row. Raises: BadInput for an option without effect on it."""
+    if not grid.mixture:
+        return None
+    u, shown = grid.unseen, row.unseen == "demonstrations"
+    acts = {key for key in u.options if key_is_read(key) or (shown and key == "data.shot_length")}
+    if idle := next((key for key in u.options if key not in acts and key != "data.shot_length"), None):
+        raise BadInput(f"unseen.options {idle}", "it has no effect on unseen tasks", "leave it out")
+    data = {key: value for key, value in layers(grid, row)[1].items() if key.startswith("data.") and key_is_read(key)}
+    kept = {"shots": u.demonstrations if shown else u.shots, **u.model_dump(include={"steps", "batch", "lr", "draws"})}
+    return {"how": row.unseen, **kept, "seed": seed, "flags": {**data, **{key: u.options[key] for key in acts}}}
 
 
 def evaluation(grid: Grid, row: Row, task: str, seed: int) -> Config:
@@ -171,7 +191,12 @@ def evaluation(grid: Grid, row: Row, task: str, seed: int) -> Config:
         if not read(key):
             raise BadInput(f"--{key}", "an evaluation does not read it", "leave it out")
     held = {key: value for key, value in {**grid.options, **row.options}.items() if read(key)}
-    return config.build({**held, "model.name": grid.model, "data.task": task, "run.seed": seed, "run.test": False})
+    return config.build({**held, "model.name": grid.model, **place(grid, task), "run.seed": seed, "run.test": False})
+
+
+def place(grid: Grid, task: str) -> Values:
+    """The option that says where rows are."""
+    return {"data.mixture" if grid.mixture else "data.task": task}
 
 
 def training(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: bool) -> Config:
@@ -184,7 +209,7 @@ def training(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: 
     base = config.preset(name) if name else {}
     made = config.build({
         **base, "run.eval_every": every, "run.save_every": every, **held, **values,
-        "model.name": grid.model, "data.task": task, "run.seed": seed, "run.steps": steps, "run.seconds": 0.0,
+        "model.name": grid.model, **place(grid, task), "run.seed": seed, "run.steps": steps, "run.seconds": 0.0,
         "run.test": False,
     })  # fmt: skip
     table.check(made, {*row.options, *values} if not row.like else set(row.options))
@@ -198,7 +223,7 @@ def combinations(row: Row) -> list[Values]:
 
 def sweeps(grid: Grid) -> list[Cell]:
     """The runs that options are chosen by: every combination on the sweep's seeds."""
-    swept = [(task, row) for task in grid.tasks for row in rows_of(grid, task) if row.sweep]
+    swept = [(task, row) for task in grid.subjects for row in rows_of(grid, task) if row.sweep]
     made = [
         cell(grid, row, task, seed, values, sweep=True)
         for task, row in swept for values in combinations(row) for seed in grid.sweep.seeds
@@ -211,6 +236,9 @@ def sweeps(grid: Grid) -> list[Cell]:
 
 def check_scored(swept: Cell) -> None:
     """Raise `BadInput` for a run whose validation has losses alone: free answers are not written there, unless it learns by them."""
+    if swept.config.data.mixture:
+        found = "a mixture's unseen tasks are met after the choice, and validation is of the tasks that it trains on"
+        raise BadInput(f"row '{swept.row}': sweep.by = metric", found, "choose by loss")
     task = definition.find(swept.task)
     if swept.config.method.objective not in table.METRICS and (task.kind == "text" or not task.metrics):
         found = f"validation on {swept.task} has no metric ({'free answers' if task.metrics else 'the task has none'})"
@@ -223,7 +251,7 @@ def finals(grid: Grid, chosen: Chosen) -> list[Cell]:
     What a row says itself goes before what was chosen for the row that it is like.
     """
     found = []
-    for task in grid.tasks:
+    for task in grid.subjects:
         for row in rows_of(grid, task):
             values = chosen.get((row.like or row.name, task), {})
             if values is not None:
@@ -234,4 +262,4 @@ def finals(grid: Grid, chosen: Chosen) -> list[Cell]:
 
 def rehearsed(grid: Grid) -> dict[tuple[str, str], Values | None]:
     """A choice for a plan before anything was chosen: the first combination of each row."""
-    return {(row.name, task): combinations(row)[0] for task in grid.tasks for row in rows_of(grid, task)}
+    return {(row.name, task): combinations(row)[0] for task in grid.subjects for row in rows_of(grid, task)}

@@ -30,7 +30,7 @@ def measure(grid: Grid, rounds: int, say: Callable[[str], object]) -> Costs:
     """
     found: Costs = {}
     unlimited = grid.model_copy(update={"costs": {row.name: Cost(seconds=1.0, passes=1.0) for row in grid.rows}})
-    for task in grid.tasks:
+    for task in grid.subjects:
         held: dict[str, Running] = {}
         for row in rows_of(unlimited, task):
             if not row.evaluate:

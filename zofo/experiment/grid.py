@@ -17,6 +17,7 @@ from zofo.errors import BadInput, nearest
 READY = Path(__file__).parent / "ready"
 Options = dict[str, Any]
 Values = dict[str, Any]
+Met = Literal["adapted", "demonstrations"]
 
 
 class Budget(Section):
@@ -48,6 +49,23 @@ class Sweep(Section):
     by: Literal["loss", "metric"] = Field("loss", description="validation loss (as the run counts it), or the metric")
 
 
+class Unseen(Section):
+    """How a mixture's unseen tasks are met by each row's base, as `zofo adapt` does it, or with demonstrations as `zofo eval --draws`."""
+
+    shots: int = Field(4, ge=1, description="examples a class to adapt with")
+    steps: int = Field(10, ge=1, description="adapter steps")
+    batch: int = Field(8, ge=1, description="rows a step")
+    lr: float = Field(0.0, ge=0, description="their rate (0: by the adapter's kind)")
+    demonstrations: int = Field(16, ge=1, description="rows in front of each, for `unseen: demonstrations`")
+    draws: int = Field(5, ge=1, description="draws of the examples, or demonstrations")
+    options: Options = Field({}, description="options of `zofo adapt` (adapter.*, data.*, ...)")
+
+    @field_validator("options", mode="after")
+    @classmethod
+    def _options(cls, value: Options) -> Options:
+        return told(value)
+
+
 class Row(Section):
     """A row of the table: a preset with options, or (`evaluate`) the model as it is."""
 
@@ -58,6 +76,7 @@ class Row(Section):
     )
     same_steps: bool = Field(False, description="with `like`: as many steps as that row, whatever they cost")
     evaluate: bool = Field(False, description="no training: the model's own answers (options: data.shots, ...)")
+    unseen: Met = Field("adapted", description="of a mixture: how its unseen tasks are met")
     options: Options = Field({}, description="any option of `zofo train`")
     sweep: Values = Field({}, description="options with the values to choose among (several that go together: `a b`)")
     vary: Values = Field({}, description="options with values that make a row each, NAME key=value")
@@ -84,7 +103,9 @@ class Grid(Section):
 
     about: str = Field("", description="what it is, in a line")
     model: str = Field(min_length=1, description="as --model takes it")
-    tasks: list[str] = Field(min_length=1, description="tasks by name, or tasks' YAML files")
+    tasks: list[str] = Field([], description="tasks by name, or tasks' YAML files")
+    mixture: str = Field("", description="instead of tasks: a mixture to meta-train on, as --mixture takes it")
+    unseen: Unseen = Field(default_factory=Unseen, description="how a mixture's unseen tasks are met")
     seeds: list[int] = Field([0], min_length=1, description="seeds of every row")
     budget: Budget
     costs: dict[str, Cost | dict[str, Cost]] = Field({}, description="cost a step by row (or by row and task)")
@@ -106,6 +127,17 @@ class Grid(Section):
     @classmethod
     def _options(cls, value: Options) -> Options:
         return told(value)
+
+    @model_validator(mode="after")
+    def _one(self) -> Grid:
+        if bool(self.tasks) == bool(self.mixture):
+            raise ValueError("give tasks, or a mixture")
+        return self
+
+    @property
+    def subjects(self) -> list[str]:
+        """What rows are run on: the tasks, or the mixture."""
+        return self.tasks or [self.mixture]
 
     def row(self, name: str) -> Row:
         """A row by its name."""
@@ -198,7 +230,7 @@ def hint(kind: str, loc: Sequence[int | str]) -> str:
     """What to do about a wrong key: the nearest of those there are, where it is unknown."""
     if kind != "extra_forbidden":
         return "see docs/experiments.md"
-    within: dict[str, type[Section]] = {"budget": Budget, "sweep": Sweep, "costs": Cost, "rows": Row}
+    within: dict[str, type[Section]] = {"budget": Budget, "sweep": Sweep, "costs": Cost, "rows": Row, "unseen": Unseen}
     known = within.get(str(loc[0]), Grid) if len(loc) > 1 else Grid
     return nearest(str(loc[-1]), known.model_fields)
 
@@ -263,3 +295,5 @@ def check_row(grid: Grid, row: Row, asked: str) -> None:
     for task in row.tasks:
         if task not in grid.tasks:
             raise BadInput(f"{asked}: tasks = {task}", "not one of the experiment's tasks", nearest(task, grid.tasks))
+    if not grid.mixture and row.unseen != "adapted":
+        raise BadInput(f"{asked}: unseen = {row.unseen}", "there is no mixture", "leave it out")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zofo.experiment.table import Line, clock
+from zofo.experiment.table import Line, clock, series
+from zofo.report import unseen
 from zofo.report.plots import GREY
 from zofo.report.words import named
 
@@ -36,6 +37,8 @@ def draw(folder: Path, table: Mapping[str, Any], lines: Sequence[Line]) -> None:
         "step-time": step_time(table),
         "prompt": prompt(table),
     }  # fmt: skip
+    if found := series(done):
+        unseen.draw(found, folder / "unseen.png")
     for name, figure in drawn.items():
         if figure is not None:
             held = io.BytesIO()

@@ -115,7 +115,7 @@ def known(grid: Grid, store: Store) -> list[Cell]:
     """The cells of the table as far as choices are made, without running anything; one that the file no longer has is none."""
     held = read_json(store.choices) if store.choices.exists() else []
     made: dict[tuple[str, str], Any] = {(c["row"], c["task"]): c["values"] for c in held}
-    swept = [(row, task) for task in grid.tasks for row in grids.rows_of(grid, task) if row.sweep]
+    swept = [(row, task) for task in grid.subjects for row in grids.rows_of(grid, task) if row.sweep]
     chosen = {(row.name, task): made.get((row.name, task)) for row, task in swept}
     there = {(row.name, task): grids.combinations(row) for row, task in swept}
     return grids.finals(grid, {key: values if values in there[key] else None for key, values in chosen.items()})

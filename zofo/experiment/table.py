@@ -15,7 +15,8 @@ from zofo.experiment.cells import Cell, rows_of
 from zofo.experiment.grid import Grid
 from zofo.experiment.grid import spread as combined
 from zofo.experiment.store import DONE, Record, Store
-from zofo.report.words import SLOTS, measured
+from zofo.report import unseen
+from zofo.report.words import SLOTS, ZERO_SHOT, common, measured
 from zofo.run.jsonfile import read_json
 from zofo.scoring.metrics import BY_ROW
 
@@ -56,7 +57,7 @@ def lines(grid: Grid, store: Store, cells: Iterable[Cell]) -> list[Line]:
     for cell in cells:
         by.setdefault((cell.row, cell.task), {})[cell.seed] = cell
     found = []
-    for task in grid.tasks:
+    for task in grid.subjects:
         for row in rows_of(grid, task):
             held = by.get((row.name, task), {})
             records = {seed: record for seed, cell in held.items() if (record := store.record(cell)) is not None}
@@ -72,13 +73,13 @@ def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
     head: dict[str, Any] = {
         "about": grid.about,
         "model": grid.model,
-        "tasks": grid.tasks,
+        "tasks": grid.subjects,
         "seeds": grid.seeds,
         "against": grid.against,
     }
     head |= {"budget": grid.budget.model_dump(exclude_none=True)}
     table = {**head, "rows": entries}
-    if len(grid.tasks) > 1:
+    if len(grid.subjects) > 1:
         table["average"] = [average(grid, row.name, made, drawn) for row in grid.rows if not row.tasks]
     if grid.reach:
         trained = [line for line in made if any(cell.steps for cell in line.cells.values())]
@@ -86,7 +87,21 @@ def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
         table["reach"] = [reached(grid, line) for line in trained]
     if found := prompts(grid, made):
         table["prompt"] = found
+    if grid.mixture:
+        table |= by_task(made)
     return table
+
+
+def series(made: Sequence[Line]) -> list[unseen.Series]:
+    """What each line scored on each unseen task of its mixture, its seeds' draws side by side, and the mean."""
+    held = [(line.row, [r["test"]["tasks"] for r in line.done.values() if "tasks" in r["test"]]) for line in made]
+    return unseen.averaged([unseen.pooled(row, several) for row, several in held if several])
+
+
+def by_task(made: Sequence[Line]) -> dict[str, Any]:
+    """The table of unseen tasks, in words."""
+    columns, rows = unseen.rows(series(made))
+    return {"unseen": {"columns": columns, "rows": rows}}
 
 
 def entry(grid: Grid, store: Store, line: Line, drawn: Paired | None) -> Entry:
@@ -96,7 +111,7 @@ def entry(grid: Grid, store: Store, line: Line, drawn: Paired | None) -> Entry:
     found |= {"metric": done[0]["test"]["metric"] if done else None, **spread([score(r) for r in done])}
     found["slots"] = {
         slot: spread([r["test"]["slots"][slot][r["test"]["metric"]] for r in done])
-        for slot in SLOTS if done and all(slot in r["test"]["slots"] for r in done)
+        for slot in (*SLOTS, ZERO_SHOT) if done and all(slot in r["test"]["slots"] for r in done)
     }  # fmt: skip
     found["used"] = dict(Counter(r["test"]["used"] for r in done))
     found["difference"] = drawn.told if drawn is not None else None
@@ -220,12 +235,6 @@ def average(grid: Grid, row: str, made: Sequence[Line], drawn: Mapping[tuple[str
     by = common(part.metric for part in whole) if len(whole) == len(parts) else None
     difference = Paired(by, averaged([part.draws for part in whole])).told if by else None
     return {"row": row, "seeds": len(seeds), "metric": metric, **spread(values), "difference": difference}
-
-
-def common(metrics: Iterable[str]) -> str | None:
-    """What a mean of several metrics is in: theirs where they are one, else "score"; None of nothing, and of scores with losses."""
-    found = set(metrics)
-    return found.pop() if len(found) == 1 else None if "loss" in found or not found else "score"
 
 
 def clock(cell: Cell, point: Mapping[str, Any]) -> float:

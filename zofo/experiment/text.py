@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zofo.report.card import grid as markdown
-from zofo.report.words import duration, figure, named
+from zofo.report.words import ZERO_SHOT, duration, figure, named
 
 Made = tuple[str, Sequence[str], list[Sequence[str]]]
 """A title, columns and rows."""
@@ -20,6 +20,7 @@ def tables(table: Mapping[str, Any]) -> list[Made]:
     found += [task(table, name) for name in table["tasks"]]
     found += [reach(table)] if "reach" in table else []
     found += [prompt(table)] if "prompt" in table else []
+    found += [unseen(table)] if "unseen" in table else []
     return found
 
 
@@ -65,26 +66,37 @@ def task(table: Mapping[str, Any], name: str) -> Made:
     unit = "" if metric == "loss" else ", %"
     versus = [f"less {table['against']} [95 %]"] if table["against"] else []
     about = [(key, title) for key, title in THETA if any(entry.get(key) is not None for entry in rows)]
+    apart = slots(table)
     columns = [
-        "row", f"test {named(metric)}{unit}", "seeds", *versus, "p", "s", "used", "steps", "seconds", "passes", "s a step", "memory, MB",
+        "row", f"test {named(metric)}{unit}", "seeds", *versus, *apart, "used", "steps", "seconds", "passes", "s a step", "memory, MB",
         *(title for _, title in about), "notes",
     ]  # fmt: skip
     return (
         f"{name}, {table['model']}",
         columns,
-        [cells(entry, bool(versus), [key for key, _ in about]) for entry in rows],
+        [cells(entry, bool(versus), apart, [key for key, _ in about]) for entry in rows],
     )
 
 
-def cells(entry: Mapping[str, Any], versus: bool, about: Sequence[str]) -> list[str]:
-    """A line's cells; `about`: what is told of theta."""
+def slots(table: Mapping[str, Any]) -> Sequence[str]:
+    """What stands apart beside the score: both adapters, or the base before it met an unseen task."""
+    return (ZERO_SHOT,) if "unseen" in table else ("p", "s")
+
+
+def unseen(table: Mapping[str, Any]) -> Made:
+    """Each unseen task of a mixture before and after, a row a task."""
+    return "unseen tasks: mean and 95 % over draws of all seeds", table["unseen"]["columns"], table["unseen"]["rows"]
+
+
+def cells(entry: Mapping[str, Any], versus: bool, apart: Sequence[str], about: Sequence[str]) -> list[str]:
+    """A line's cells; `apart`: the slots that stand beside the score; `about`: what is told of theta."""
     slots, peak = entry["slots"], entry["memory"].get("peak_mb")
     used = " ".join(f"{name} x{count}" if len(entry["used"]) > 1 else name for name, count in entry["used"].items())
     seconds = entry["budgeted_seconds"] if entry["budgeted_seconds"] is not None else entry["seconds"]
     step = entry["cost"] if entry["cost"] is not None else entry["step_seconds"]
     return [
         entry["row"], score(entry), f"{entry['seeds']} of {entry['wanted']}", *([difference(entry)] if versus else []),
-        *(score({**slots[slot], "metric": entry["metric"]}) if slot in slots else "-" for slot in ("p", "s")),
+        *(score({**slots[slot], "metric": entry["metric"]}) if slot in slots else "-" for slot in apart),
         used or "-", str(entry["steps"] or "-"), duration(seconds), figure(entry["passes"]), figure(step),
         figure(peak and round(peak)), *(figure(entry.get(key)) for key in about), note(entry),
     ]  # fmt: skip

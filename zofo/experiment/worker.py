@@ -18,7 +18,7 @@ from typing import Any
 from zofo import loop
 from zofo.config import build, flatten
 from zofo.errors import BadInput, ZofoError
-from zofo.experiment import cosines, record
+from zofo.experiment import cosines, record, unseen
 from zofo.experiment.store import DONE
 from zofo.memory import heap
 from zofo.report.terminal import Reporter
@@ -68,7 +68,7 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
     """Train (or go on), and test where the job says so."""
     settings = build(flatten(order["config"], ""))
     if order["evaluate"]:
-        return record.as_it_is(settings)
+        return unseen.as_it_is(settings, order["unseen"]) if order["unseen"] else record.as_it_is(settings)
     run = RunFolder(Path(order["run"]))
     wait_for(run)
     if not run.eval.exists():  # written last
@@ -77,7 +77,10 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
                 loop.resume(run, show)
             else:
                 loop.start(settings, {"run.name"}, show)
-    return record.trained(run) | ({"test": record.tested(run)} if order["test"] else {})
+    if not order["test"]:
+        return record.trained(run)
+    met = unseen.by_run(run, settings, order["unseen"]) if order["unseen"] else record.tested(run)
+    return record.trained(run) | {"test": met}
 
 
 def compared(run: RunFolder, keys: int) -> dict[str, Any]:

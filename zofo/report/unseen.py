@@ -82,6 +82,22 @@ def of_scores(name: str, result: Mapping[str, Any], sha: Mapping[str, str]) -> S
     return Series(name, points)
 
 
+def pooled(name: str, several: Sequence[Mapping[str, Mapping[str, Any]]]) -> Series:
+    """Records by task of several seeds as one series: each task's draws side by side; one that failed with a seed has failed."""
+    return Series(name, {task: joined([point(records[task]) for records in several]) for task in several[0]})
+
+
+def joined(points: Sequence[Point]) -> Point:
+    """A task's points of several seeds as one."""
+    if failed := next((p.failed for p in points if p.failed), ""):
+        return Point(failed=failed)
+    draws = tuple(value for p in points for value in p.draws)
+    before = [p.before for p in points if p.before is not None]
+    rows = "; ".join(dict.fromkeys(p.rows for p in points))
+    middle = statistics.fmean(before) if len(before) == len(points) else None
+    return Point(points[0].metric, middle, asdict(spreads.of(draws)), rows, "", draws)
+
+
 def point(record: Mapping[str, Any]) -> Point:
     """A task's record as a point."""
     if "failed" in record:

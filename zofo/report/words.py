@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 SLOTS = ("p", "s", "theta")
 """What a validation row or a result may hold scores of, in the order they are shown."""
+ZERO_SHOT = "zero-shot"
+"""What the scores of a base that has not met a task yet stand under."""
 
 
 def number(value: Any) -> float | None:
@@ -45,6 +47,12 @@ def primary(result: Mapping[str, Any] | None) -> str | None:
 def named(metric: str | None) -> str:
     """A metric as people write it."""
     return NAMES.get(metric or "", "loss")
+
+
+def common(metrics: Iterable[str]) -> str | None:
+    """What a mean of several metrics is in: theirs where they are one, else "score"; None of nothing, and of scores with losses."""
+    found = set(metrics)
+    return found.pop() if len(found) == 1 else None if "loss" in found or not found else "score"
 
 
 def score(result: Mapping[str, Any] | None, metric: str | None = None) -> str:

@@ -1,0 +1,112 @@
+"""A mixture in an experiment: each row's base meets the unseen tasks, adapted to each or with demonstrations in front, draw by draw."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from zofo.adapting import run as adapting
+from zofo.adapting import shown
+from zofo.adapting.plan import Plan
+from zofo.adapting.run import Asked
+from zofo.adapting.show import Quiet, Show
+from zofo.config import Config
+from zofo.errors import ZofoError
+from zofo.report.words import ZERO_SHOT, common, number
+from zofo.run.folder import RunFolder
+
+Record = dict[str, Any]
+NOWHERE = ""
+"""A folder that holds no runs: the name is a model's."""
+
+
+class Told(Quiet):
+    """Says notes where a run's log is."""
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        print(f"note: {text}", flush=True)
+
+
+def by_run(run: RunFolder, settings: Config, order: Mapping[str, Any]) -> Record:
+    """The test record of a finished run at its best checkpoint."""
+    return met(Asked(run.name, "best", None, str(run.path.parent), order["flags"]), settings, order)
+
+
+def as_it_is(settings: Config, order: Mapping[str, Any]) -> Record:
+    """The record of a model without training: nothing is chosen, so there is no validation."""
+    flags = {"model.dtype": settings.model.dtype, **order["flags"]}
+    test = met(Asked(settings.model.name, "best", None, NOWHERE, flags), settings, order)
+    return {"steps": 0, "seconds": 0.0, "forwards": 0, "backwards": 0, "notes": [], "validation": None, "test": test}
+
+
+def met(asked: Asked, settings: Config, order: Mapping[str, Any]) -> Record:
+    """The test record of a base over the unseen tasks of its mixture.
+
+    Args: order, `Cell.unseen`. Returns: scores as `record.told` gives them, where a test row is a draw: the mean over tasks of its scores.
+    Raises: ZofoError where no task could be scored. Cost: see `adapting.draws.on_task`, `shown.on_task`, a task.
+    """
+    if settings.run.threads:
+        torch.set_num_threads(settings.run.threads)
+    plan = Plan(order["shots"], order["steps"], order["draws"], order["batch"], order["lr"], order["seed"])
+    return told(HOW[order["how"]](asked, plan, settings.data.mixture, Told())["tasks"], order)
+
+
+def adapted(asked: Asked, plan: Plan, mixture: str, show: Show) -> Record:
+    """Each task after its own steps on a few examples."""
+    return adapting.over(asked, plan, mixture, None, show)
+
+
+HOW: dict[str, Callable[[Asked, Plan, str, Show], Record]] = {"adapted": adapted, "demonstrations": shown.over}
+
+
+def told(tasks: Mapping[str, Record], order: Mapping[str, Any]) -> Record:
+    """What is kept: each task's scores before and by draw, and their means over the tasks that have one."""
+    scored = {name: r for name, r in tasks.items() if "failed" not in r and r["metric"] != "loss"}
+    if not scored:
+        why = "; ".join(f"{name}: {r['failed']}" for name, r in tasks.items() if "failed" in r) or "none has a metric"
+        raise ZofoError("the unseen tasks", f"none has a score ({why})"[:300], "see the run's log")
+    metric = common(r["metric"] for r in scored.values()) or "score"
+    draws = [statistics.fmean(values) for values in zip(*(by_draw(r) for r in scored.values()), strict=True)]
+    before = statistics.fmean(float(r["before"][r["metric"]]) for r in scored.values())
+    how = str(order["how"])
+    return {
+        "used": how,
+        "metric": metric,
+        "rows_sha256": rows(scored, order),
+        "slots": {
+            how: {"n": len(draws), metric: statistics.fmean(draws), "by_row": {metric: draws}},
+            ZERO_SHOT: {"n": len(draws), metric: before, "by_row": {metric: [before] * len(draws)}},
+        },
+        "tasks": {name: r if "failed" in r else short(r) for name, r in tasks.items()},
+    }
+
+
+def by_draw(record: Record) -> list[float]:
+    """A task's score of each draw. Raises: ZofoError for one that is no number."""
+    found = [number(draw["result"][record["metric"]]) for draw in record["draws"]]
+    if None in found:
+        raise ZofoError(f"the scores of {record['task']}", "one is no number", "see the run's log")
+    return [value for value in found if value is not None]
+
+
+def rows(scored: Mapping[str, Record], order: Mapping[str, Any]) -> str:
+    """A name for the test rows and the seed of the draws: rows of a table compare in pairs where they are the same."""
+    held = [{name: r["test"]["sha256"] for name, r in scored.items()}, order["seed"], order["draws"]]
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
+
+
+def short(record: Record) -> Record:
+    """A task's record without what is said of single steps and rows."""
+    metric = record["metric"]
+    kept = {key: record[key] for key in ("task", "metric", "drawn", "notes", "after", "seconds")}
+    return kept | {
+        "test": {"sha256": record["test"]["sha256"], "rows": record["test"]["rows"]},
+        "before": {metric: record["before"][metric]},
+        "draws": [{"seed": draw["seed"], "result": {metric: draw["result"][metric]}} for draw in record["draws"]],
+    }
