@@ -56,7 +56,7 @@ def test_lambda_is_lam() -> None:
         ({"method.T": "2.5"}, "--method.T 2.5: input should be a valid integer"),
         ({"method.eps": -1e-3}, "--method.eps -0.001: input should be greater than or equal to 0"),
         ({"method.lower_eps": 0}, "--method.lower_eps 0: input should be greater than 0"),
-        ({"method.rank": 33}, "--method.rank 33: input should be less than or equal to 32"),
+        ({"method.rank": 1025}, "--method.rank 1025: input should be less than or equal to 1024"),
         (
             {"method.noise": "low-rank-8"},
             "--method.noise low-rank-8: input should be 'gaussian', 'rademacher', 'sphere' or",

@@ -125,6 +125,10 @@ class AdapterConfig(Section):
     tokens: int = Field(0, ge=0, description="virtual tokens (0: 5 for prefix, 10 for prompt)")
 
 
+RANK_OF_Z = 32
+"""Rank of a low-rank z at most."""
+
+
 class MethodConfig(Section):
     """The training method. Which of these a method reads stands in `methods/table.py`."""
 
@@ -180,7 +184,9 @@ class MethodConfig(Section):
     noise: Literal["gaussian", "rademacher", "sphere", "low-rank"] = Field(
         "gaussian", description="law of z (sketch: of R)"
     )
-    rank: int = Field(8, ge=1, le=32, description="rank of a matrix's z under the low-rank law, or of a sketch")
+    rank: int = Field(
+        8, ge=1, le=1024, description="rank of a matrix's z under the low-rank law (32 at most), or of a sketch"
+    )
     side: Literal["input", "smaller"] = Field(
         "input",
         description="side of a layer that is sketched (smaller: its outputs where they are fewer; keeps its input)",

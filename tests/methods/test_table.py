@@ -6,7 +6,8 @@ import inspect
 
 import pytest
 
-from zofo.config import Config, MethodConfig, build, keys, preset, presets, resolve
+from zofo.config import RANK_OF_Z, Config, MethodConfig, build, keys, preset, presets, resolve
+from zofo.core import noise
 from zofo.errors import BadInput
 from zofo.methods import table
 
@@ -63,6 +64,16 @@ def test_every_option_of_methods_is_read_by_one_of_them() -> None:
 def test_an_option_without_effect_is_an_error(flags: dict, key: str) -> None:
     with pytest.raises(BadInput, match=f"--{key}: it has no effect"):
         table.check(*resolve(flags))
+
+
+def test_a_sketch_may_have_a_rank_that_a_low_rank_z_may_not() -> None:
+    assert RANK_OF_Z == noise.MAX_RANK
+    for name in ("mezo", "bilevel", "two-stage"):
+        flags = {"method.name": name, "method.noise": "low-rank", "method.rank": RANK_OF_Z}
+        table.check(*resolve(flags))
+        with pytest.raises(BadInput, match=rf"--method.rank {RANK_OF_Z + 1}: .*take {RANK_OF_Z} or less"):
+            table.check(*resolve(flags | {"method.rank": RANK_OF_Z + 1}))
+    table.check(*resolve({"method.name": "sketch", "method.noise": "rademacher", "method.rank": 4 * RANK_OF_Z}))
 
 
 def test_prefix_with_activation_checkpointing_is_refused_early() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from zofo.config import Config, MethodConfig
+from zofo.config import RANK_OF_Z, Config, MethodConfig
 from zofo.errors import BadInput
 
 LEARNER = {"optimizer", "schedule", "warmup", "clip", "max_bad"}
@@ -382,6 +382,10 @@ def refuse_sketches(config: Config) -> None:
         found = f"a {kind} upper level has none such"
         raise BadInput(f"--method.rule {m.rule}", found, f"take one of {', '.join(RULES[kind])}")
     if not sketches(m):
+        if m.noise == "low-rank" and m.rank > RANK_OF_Z:
+            raise BadInput(
+                f"--method.rank {m.rank}", "the low-rank law counts signs by the word", f"take {RANK_OF_Z} or less"
+            )
         return
     if m.noise not in ("gaussian", "rademacher"):
         found = "a sketch's R has independent entries"
