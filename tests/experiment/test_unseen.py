@@ -10,23 +10,22 @@ import pytest
 import yaml
 
 import zofo
+from zofo import loop
+from zofo.cli import main
 from zofo.errors import BadInput, ZofoError
 from zofo.experiment import cells, grid, report, table, text, unseen
 from zofo.run.jsonfile import read_json
 
-QUICK: dict[str, Any] = {"shots": 2, "steps": 2, "draws": 2, "demonstrations": 3, "options": {"adapter.r": 2}}
+QUICK: dict[str, Any] = {"shots": 2, "steps": 3, "draws": 2, "demonstrations": 3, "lr": 0.5}
 SMALL: dict[str, Any] = {
-    "data.test_rows": 6,
-    "data.validation_rows": 2,
-    "data.max_length": 48,
-    "data.batch": 2,
-    "run.threads": 1,
-}
+    "data.test_rows": 6, "data.validation_rows": 2, "data.max_length": 48, "data.batch": 2, "data.shot_length": 9, "adapter.r": 2,
+    "model.dtype": "fp32", "run.threads": 1,
+}  # fmt: skip
 ROWS = [
     {"name": "base", "evaluate": True},
     {"name": "shown", "evaluate": True, "unseen": "demonstrations"},
-    {"name": "reptile", "preset": "reptile-lora", "options": {"adapter.r": 2, "method.tasks": 2}},
-    {"name": "bilevel", "preset": "meta-lora", "options": {"method.T": 1, "method.tasks": 2, "adapter.r": 2}},
+    {"name": "reptile", "preset": "reptile-lora", "options": {"method.tasks": 2}},
+    {"name": "bilevel", "preset": "meta-lora", "options": {"method.T": 1, "method.tasks": 2}},
 ]  # fmt: skip
 
 
@@ -38,7 +37,7 @@ def make(folder: str, tmp_path: Path, mixed: Path):
         file = tmp_path / "meta.yaml"
         tree = {
             "model": folder, "mixture": str(mixed), "seeds": [0, 1], "budget": {"steps": 2}, "validations": 1,
-            "against": "base", "options": {**SMALL, "model.dtype": "fp32"}, "unseen": QUICK, "rows": ROWS, **keys,
+            "against": "base", "options": SMALL, "unseen": QUICK, "rows": ROWS, **keys,
         }  # fmt: skip
         file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
         return grid.read(str(file))[0]
@@ -46,22 +45,59 @@ def make(folder: str, tmp_path: Path, mixed: Path):
     return made
 
 
-def test_each_base_meets_the_unseen_tasks_as_adapt_and_eval_do(lab, make, mixed: Path, folder: str) -> None:
+def test_each_base_meets_the_unseen_tasks_as_adapt_and_eval_do(
+    lab, make, mixed: Path, folder: str, tmp_path: Path
+) -> None:
     made, _ = lab.run(make())
     held = {(cell.row, cell.seed): lab.store.record(cell)["test"] for cell in made}
     assert len(held) == 8 and all(list(test["tasks"]) == ["own/c", "own/d"] for test in held.values())
-    options = {key: QUICK[key] for key in ("shots", "steps", "draws")}
+    means = [test["slots"][test["used"]]["macro_f1"] for test in held.values()]
+    assert len(set(means)) > 4, "scores that are all one could not tell a wrong way from the right one"
+    options = {key: QUICK[key] for key in ("shots", "steps", "draws", "lr")}
     own = {"mixture": str(mixed), "adapter__r": 2, "data__test_rows": 6, "data__max_length": 48, "model__dtype": "fp32"}
     direct = zofo.adapt(folder, seed=1, **options, **own)
     base = held["base", 1]
     assert base["used"] == "adapted" and base["slots"]["adapted"]["macro_f1"] == direct["mean"]["after"]["mean"]
     assert base["slots"]["zero-shot"]["macro_f1"] == direct["mean"]["before"]
-    run = next(lab.store.run(cell) for cell in made if (cell.row, cell.seed) == ("bilevel", 1))
-    direct = zofo.adapt(run.name, dir=str(run.path.parent), seed=1, mixture=str(mixed), data__test_rows=6, adapter__r=2, **options)  # fmt: skip
-    for name, record in direct["tasks"].items():
-        said = held["bilevel", 1]["tasks"][name]
-        assert [d["result"]["macro_f1"] for d in said["draws"]] == [d["result"]["macro_f1"] for d in record["draws"]]
-    assert held["shown", 0]["used"] == "demonstrations"
+    for row in ("bilevel", "reptile"):
+        run = next(lab.store.run(cell) for cell in made if (cell.row, cell.seed) == (row, 1))
+        direct = zofo.adapt(
+            run.name, dir=str(run.path.parent), seed=1, mixture=str(mixed), data__test_rows=6, **options
+        )
+        assert direct["start"] == ("run" if row == "reptile" else "fresh")
+        for name, record in direct["tasks"].items():
+            said = held[row, 1]["tasks"][name]
+            assert [d["result"]["macro_f1"] for d in said["draws"]] == [
+                d["result"]["macro_f1"] for d in record["draws"]
+            ]
+            assert [d["rows"] for d in said["draws"]] == [d["rows"] for d in record["draws"]]
+            assert [d["rows"] for d in said["draws"]] == [d["rows"] for d in base["tasks"][name]["draws"]], (
+                "the same examples"
+            )
+    out = tmp_path / "shown.json"
+    words = [
+        "eval",
+        folder,
+        "--mixture",
+        str(mixed),
+        "--shots",
+        "3",
+        "--draws",
+        "2",
+        "--seed",
+        "1",
+        "--dtype",
+        "fp32",
+        "--out",
+        str(out),
+    ]
+    words += ["--data.test_rows", "6", "--data.max_length", "48", "--data.shot_length", "9"]
+    assert main.main(words) == 0
+    direct, said = read_json(out), held["shown", 1]
+    assert (
+        said["used"] == "demonstrations"
+        and said["slots"]["demonstrations"]["macro_f1"] == direct["mean"]["after"]["mean"]
+    )
     assert {test["rows_sha256"] for test in held.values()} == {held["base", s]["rows_sha256"] for s in (0, 1)}
     orders = list(lab.orders)
     lab.run(make())
@@ -88,13 +124,14 @@ def test_a_draw_is_what_rows_are_compared_by(lab, make) -> None:
     assert [title for title, *_ in text.tables(read_json(lab.store.path / "table.json"))] == [title for title, *_ in text.tables(found)]  # fmt: skip
 
 
-def test_runs_are_known_by_how_the_unseen_tasks_are_met_and_by_the_mixture(make, mixed: Path) -> None:
+def test_runs_are_known_by_how_the_unseen_tasks_are_met_and_by_the_mixture(make, mixed: Path, tmp_path: Path) -> None:
     def digests(**keys: Any) -> list[str]:
         return [cell.digest for cell in cells.finals(make(**keys), {})]
 
     before = digests()
     assert len(set(before)) == len(before)
     assert not set(before) & set(digests(unseen={**QUICK, "draws": 3}))
+    assert set(digests(unseen={**QUICK, "lr": 0.1})) & set(before) == set(before[2:4]), "demonstrations take no steps"
     file = mixed.parent / "b" / "train.jsonl"
     held = file.read_text()
     try:
@@ -103,6 +140,14 @@ def test_runs_are_known_by_how_the_unseen_tasks_are_met_and_by_the_mixture(make,
     finally:
         file.write_text(held)
     assert digests() == before
+    for line in ("{{ input }} So:", "{{ input }} Hence:"):
+        files = {"train": str(mixed.parent / "a" / "train.jsonl")}
+        task = {"name": "t", "files": files, "template": line, "choices": ["x", "y"], "label": "output"}
+        (tmp_path / "t.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+        (tmp_path / "m.yaml").write_text(f"train: [./t.yaml]\ntest: [{mixed.parent / 'c'}]\n", encoding="utf-8")
+        found = digests(mixture=str(tmp_path / "m.yaml"))
+        assert not set(found) & set(before), "a task's template counts"
+        before = found
 
 
 def record(*draws: float, before: float = 0.1, metric: str = "macro_f1", name: str = "t") -> dict[str, Any]:
@@ -116,29 +161,55 @@ def record(*draws: float, before: float = 0.1, metric: str = "macro_f1", name: s
 ORDER = {"how": "adapted", "seed": 0, "draws": 2}
 
 
-def test_a_task_that_failed_is_not_in_the_mean_and_makes_rows_incomparable() -> None:
+def test_a_task_that_failed_fails_the_row_and_other_rows_do_not_compare() -> None:
     whole = unseen.told({"t": record(0.2, 0.4), "u": record(0.6, 0.8, name="u")}, ORDER)
     assert (
         whole["slots"]["adapted"]["by_row"] == {"macro_f1": pytest.approx([0.4, 0.6])} and whole["metric"] == "macro_f1"
     )
-    part = unseen.told({"t": record(0.2, 0.4), "u": {"task": "u", "failed": "why"}}, ORDER)
-    assert part["slots"]["adapted"]["by_row"]["macro_f1"] == pytest.approx([0.2, 0.4])
-    assert part["rows_sha256"] != whole["rows_sha256"] and part["tasks"]["u"] == {"task": "u", "failed": "why"}
     mixed = unseen.told({"t": record(0.2, 0.4), "u": record(0.6, 0.8, metric="accuracy", name="u")}, ORDER)
     assert mixed["metric"] == "score"
-    with pytest.raises(ZofoError, match="u: why"):
-        unseen.told({"u": {"task": "u", "failed": "why"}}, ORDER)
+    with pytest.raises(ZofoError, match=r"some have no score \(u: why\)"):
+        unseen.told({"t": record(0.2, 0.4), "u": {"task": "u", "failed": "why"}}, ORDER)
+    with pytest.raises(ZofoError, match="none has a metric"):
+        unseen.told({"t": record(0.2, 0.4, metric="loss")}, ORDER)
     other_seed = unseen.told({"t": record(0.2, 0.4), "u": record(0.6, 0.8, name="u")}, {**ORDER, "seed": 1})
-    assert other_seed["rows_sha256"] != whole["rows_sha256"]
+    other_rows = unseen.told({"t": record(0.2, 0.4), "u": record(0.6, 0.8, name="v")}, ORDER)
+    assert len({held["rows_sha256"] for held in (whole, other_seed, other_rows)}) == 3
+
+
+def test_a_run_whose_tasks_failed_is_met_again_and_not_trained_again(
+    lab, make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zofo.adapting import draws
+
+    def full(*_: object) -> None:
+        raise RuntimeError("can't allocate memory")
+
+    one = draws.one
+    wanted = make(rows=[ROWS[2]], against="", seeds=[0])
+    monkeypatch.setattr(draws, "one", full)
+    (cell,), _ = lab.run(wanted)
+    held = lab.store.record(cell)
+    assert held["status"] == "out of memory" and "own/c: RuntimeError: can't allocate memory" in held["reason"]
+    monkeypatch.setattr(draws, "one", one)
+    monkeypatch.setattr(loop, "start", full)
+    monkeypatch.setattr(loop, "resume", full)
+    lab.run(wanted, retry=True)
+    assert lab.store.record(cell)["status"] == "done" and lab.store.finished(cell)
 
 
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
         ({"tasks": ["sst2"]}, "give tasks, or a mixture"),
+        ({"mixture": "", "tasks": ["sst2"], "rows": ROWS[2:3], "against": ""}, "unseen: there is no mixture"),
+        ({"rows": [{**ROWS[2], "tasks": ["sst2"]}], "against": ""}, "there is one mixture"),
         ({"unseen": {"shots": 0}}, "unseen.shots"),
         ({"unseen": {"shot": 4}}, "no such key"),
-        ({"mixture": "", "tasks": ["sst2"], "rows": [{**ROWS[1], "name": "x"}], "against": ""}, "there is no mixture"),
+        (
+            {"mixture": "", "tasks": ["sst2"], "rows": ROWS[1:2], "against": "", "unseen": {}},
+            "unseen = demonstrations: there is no mixture",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(make, keys: dict[str, Any], said: str) -> None:
@@ -146,12 +217,49 @@ def test_what_does_not_fit_is_refused(make, keys: dict[str, Any], said: str) -> 
         make(**keys)
 
 
-def test_options_without_effect_on_unseen_tasks_are_refused(make) -> None:
-    with pytest.raises(BadInput, match=r"unseen.options method.T: it has no effect"):
-        cells.finals(make(unseen={**QUICK, "options": {"method.T": 3}}), {})
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"rows": [{**ROWS[0], "options": {"data.shots": 7}}]}, "--data.shots: an evaluation does not read it"),
+        ({"rows": [{**ROWS[0], "options": {"data.shot_length": 7}}]}, "--data.shot_length: an evaluation does not read it"),
+        ({"rows": [{**ROWS[0], "options": {"adapter.kind": "loora"}}]}, "--adapter.kind loora"),
+        ({"rows": [ROWS[0]], "options": {**SMALL, "data.test_rows": -5}}, "--data.test_rows -5"),
+        ({"mixture": "nosuch"}, "--mixture nosuch"),
+    ],
+)  # fmt: skip
+def test_what_would_fail_after_training_is_refused_before(make, keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        cells.finals(make(**keys), {})
+
+
+def test_a_mixture_without_unseen_tasks_is_refused(make, mixed: Path) -> None:
+    other = mixed.parent / "seen.yaml"
+    other.write_text("train: [a, b]\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="it has no unseen tasks"):
+        cells.finals(make(mixture=str(other)), {})
+
+
+def test_every_row_reads_rows_and_makes_adapters_alike(make) -> None:
+    flags = {cell.row: cell.unseen["flags"] for cell in cells.finals(make(seeds=[0]), {})}
+    data = {"data.test_rows": 6, "data.max_length": 48}
+    assert flags["reptile"] == flags["bilevel"] == data, "the run brings its own adapter"
+    assert flags["base"] == {**data, "adapter.r": 2, "model.dtype": "fp32"}
+    assert flags["shown"]["data.shot_length"] == 9
+
+
+def test_swept_runs_do_not_hang_on_how_unseen_tasks_are_met(make) -> None:
     swept = [{"name": "r", "preset": "reptile-lora", "sweep": {"method.lr_p": [1e-3, 1e-2]}}]
     with pytest.raises(BadInput, match="choose by loss"):
         cells.sweeps(make(rows=swept, against="", sweep={"by": "metric"}))
+
+    def digests(**keys: Any) -> list[str]:
+        return [cell.digest for cell in cells.sweeps(make(rows=swept, against="", **keys))]
+
+    part = {"sweep": {"share": 0.5}}
+    assert digests(**part) == digests(**part, unseen={**QUICK, "draws": 3})
+    whole = make(rows=swept, against="", seeds=[0])
+    final = cells.finals(whole, {("r", whole.mixture): {"method.lr_p": 1e-2}})
+    assert [cell.digest for cell in final] == digests()[1:], "the chosen run is the table's"
 
 
 def test_the_mean_over_seeds_pools_their_draws(make, lab) -> None:
@@ -173,7 +281,7 @@ def test_the_cosine_of_a_meta_run_is_over_its_tasks_with_their_own_adapters(
     sketch = {
         "name": "sketch",
         "preset": "meta-sketch-lora",
-        "options": {"method.T": 1, "method.tasks": 3, "adapter.r": 2},
+        "options": {"method.T": 1, "method.tasks": 3},
     }
     grid = make(rows=[ROWS[0], sketch, ROWS[3]], seeds=[0], cosines=2)
     made, _ = lab.run(grid)
@@ -183,3 +291,22 @@ def test_the_cosine_of_a_meta_run_is_over_its_tasks_with_their_own_adapters(
     assert len(set(placed)) >= 3
     entry = next(e for e in table.tabulate(grid, lab.store, made)["rows"] if e["row"] == "sketch")
     assert entry["cosine"] is not None and entry["moved"] > 0
+
+
+def test_the_bench_of_estimates_has_the_tasks_own_adapters_after_a_meta_run(
+    lab, make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zofo.bench import estimate
+
+    grid = make(rows=[ROWS[3]], seeds=[0], against="")
+    (cell,), _ = lab.run(grid)
+    rested: list[int] = []
+    measured = estimate.measured
+
+    def counted(held: Any, *rest: Any) -> Any:
+        rested.append(len(held.problem.bank.files))
+        return measured(held, *rest)
+
+    monkeypatch.setattr(estimate, "measured", counted)
+    found = estimate.main(run=lab.store.run(cell), eps=(1e-2,), seeds=2, batches=1, dtypes=("fp32",))
+    assert rested[0] == 0 and rested[1] >= 2 and {row["n"] for row in found["results"]} == {2 * 2}, "two tasks, two z"

@@ -145,13 +145,19 @@ def opened(run: RunFolder) -> Job:
 
 
 def at_last(run: RunFolder, say: Say = lambda _: None) -> tuple[Job, int]:
-    """A run's job as its last checkpoint has it (each task's adapters at rest too), and the step."""
-    held, found = opened(run), checkpoints.newest(run, say)
+    """A run's job as its last checkpoint has it, and the step."""
+    held = opened(run)
+    return held, to_last(held, run, say)
+
+
+def to_last(held: Job, run: RunFolder, say: Say) -> int:
+    """Bring a run's job from its start to its last checkpoint, each task's adapters at rest too; returns the step."""
+    found = checkpoints.newest(run, say)
     if found is None:
-        return held, 0
+        return 0
     checkpoints.weights(held, run, found)
     checkpoints.rested(held, found)
-    return held, found.step
+    return found.step
 
 
 def has_terms(settings: Config) -> bool:
@@ -206,7 +212,7 @@ def main(
     held = opened(run) if run is not None else at_start(flags or {}, preset)
     places = [measured(held, asked, "start", 0, say)]
     if run is not None:
-        step, _, _ = checkpoints.load_for_use(held, run, "last", say)
+        step = to_last(held, run, say)
         places.append(measured(held, asked, f"after step {step}", step, say))
     lists = {"results": "rows", "cosines": "cosines"}
     return {

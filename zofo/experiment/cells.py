@@ -8,12 +8,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from zofo import config
 from zofo.adapting.options import key_is_read
+from zofo.adapting.plan import Plan, settings
 from zofo.config import Config, flatten
 from zofo.errors import BadInput
 from zofo.experiment.grid import Cost, Grid, Row, spread
@@ -29,6 +30,8 @@ SILENT = {"run.name", "run.dir", "run.test", "run.keep", "run.save_every", "run.
 """Options that change no number of a run: runs that differ in them alone are the same."""
 READ = ("data.", "model.dtype", "run.threads")
 """Options that an evaluation reads (or their beginnings); `data.batch` is a training one."""
+TRAINING = {"data.redraw"}
+"""Options of the data that act in training alone."""
 LATER = {"method.lam_every": 1}
 """Options that came after the first experiments, at the value that leaves a run as it was: runs made before stay known."""
 CONTENTS = "data.task (SHA-256)"
@@ -98,13 +101,15 @@ def contents(task: str) -> dict[str, str]:
     """
     if not task.endswith(definition.YAML):
         return {}
-    of = [one for _, one in mixture.find(task).sides()] if mixture.is_one(Path(task)) else [definition.find(task)]
+    several = mixture.find(task) if mixture.is_one(Path(task)) else None
+    of = [definition.find(task)] if several is None else [one for _, one in several.sides()]
     named = [name for one in of if (own := one.files) is not None for name in (own.train, own.validation, own.test)]
-    paths = [Path(task), *(Path(name) for name in named if name)]
+    paths = [Path(name) for name in named if name]
     files = [
         file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()
     ]
-    return {CONTENTS: hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()}
+    first = sha256(Path(task)) if several is None else hashlib.sha256(mixture.dump(several).encode()).hexdigest()
+    return {CONTENTS: hashlib.sha256(" ".join([first, *map(sha256, files)]).encode()).hexdigest()}
 
 
 def slug(text: str) -> str:
@@ -166,29 +171,50 @@ def cell(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: bool
                     f"--{key}", "the experiment sets it", "see model, tasks, seeds, budget in docs/experiments.md"
                 )
         made = evaluation(grid, row, task, seed) if row.evaluate else training(grid, row, task, seed, values, sweep)
+        met = unseen_of(grid, row, made, sweep)
     except BadInput as error:
         raise BadInput(f"{asked}: {error.asked}", error.found, error.do) from None
     cost = None if row.evaluate else cost_of(grid, row, task).seconds
-    return Cell(row.name, task, seed, values, made, row.evaluate, sweep, cost, unseen_of(grid, row, seed))
+    return Cell(row.name, task, seed, values, made, row.evaluate, sweep, cost, met)
 
 
-def unseen_of(grid: Grid, row: Row, seed: int) -> Values | None:
-    """How a row's base meets a mixture's unseen tasks: draws by the row's seed, the same for every row. Raises: BadInput for an option without effect on it."""
-    if not grid.mixture:
+def unseen_of(grid: Grid, row: Row, made: Config, sweep: bool) -> Values | None:
+    """How a row's base meets a mixture's unseen tasks: draws by the row's seed, so the same for every row; rows and adapters as its options say.
+
+    None of a task, and of a swept run that the table cannot take up. Raises: BadInput for what adapting would refuse.
+    """
+    if not grid.mixture or (sweep and grid.sweep.share < 1):
         return None
+    refuse_no_unseen(grid.mixture)
     u, shown = grid.unseen, row.unseen == "demonstrations"
-    acts = {key for key in u.options if key_is_read(key) or (shown and key == "data.shot_length")}
-    if idle := next((key for key in u.options if key not in acts and key != "data.shot_length"), None):
-        raise BadInput(f"unseen.options {idle}", "it has no effect on unseen tasks", "leave it out")
-    data = {key: value for key, value in layers(grid, row)[1].items() if key.startswith("data.") and key_is_read(key)}
-    kept = {"shots": u.demonstrations if shown else u.shots, **u.model_dump(include={"steps", "batch", "lr", "draws"})}
-    return {"how": row.unseen, **kept, "seed": seed, "flags": {**data, **{key: u.options[key] for key in acts}}}
+    told = {**layers(grid, row)[1], "model.dtype": made.model.dtype}
+    flags = {key: value for key, value in told.items() if met_by(key, shown, row.evaluate)}
+    plan = Plan(u.demonstrations if shown else u.shots, u.steps, u.draws, u.batch, u.lr, made.run.seed)
+    table.check(settings({"model.name": grid.model, **flags}, plan), ())
+    acts = ("shots", "draws", "seed") if shown else ("shots", "steps", "draws", "batch", "lr", "seed")
+    return {"how": row.unseen, **{key: getattr(plan, key) for key in acts}, "flags": flags}
+
+
+@cache
+def refuse_no_unseen(name: str) -> None:
+    """Raise `BadInput` for a mixture that there is not, or that has no unseen tasks. Cost: see `mixture.find`, once."""
+    if not mixture.find(name).test:
+        raise BadInput(f"--mixture {name}", "it has no unseen tasks", "list some under `test:`")
+
+
+def met_by(key: str, shown: bool, evaluate: bool) -> bool:
+    """Whether an option acts where unseen tasks are met. A run's base brings its own dtype and adapter."""
+    if key == "data.shot_length":
+        return shown
+    if key in TRAINING:
+        return False
+    return key_is_read(key) and (evaluate or key.startswith("data."))
 
 
 def evaluation(grid: Grid, row: Row, task: str, seed: int) -> Config:
     """The configuration of an evaluation without training."""
     for key in row.options:
-        if not read(key):
+        if not (met_by(key, row.unseen == "demonstrations", True) if grid.mixture else read(key)):
             raise BadInput(f"--{key}", "an evaluation does not read it", "leave it out")
     held = {key: value for key, value in {**grid.options, **row.options}.items() if read(key)}
     return config.build({**held, "model.name": grid.model, **place(grid, task), "run.seed": seed, "run.test": False})

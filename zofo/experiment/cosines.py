@@ -21,7 +21,7 @@ def measurable(settings: Config) -> bool:
 def of(run: RunFolder, keys: int) -> dict[str, Any]:
     """The cosine of a run's estimate with autograd's gradient, at its last checkpoint, on the next batch of each level.
 
-    Returns: for A and (where lambda is above 0) G, mean and standard error over `keys` keys of z or R, in the run's computing dtype.
+    Returns: for A and (where lambda is above 0) G, mean and standard error over `keys` keys of z or R (of several tasks: on each that the next iteration takes), in the run's computing dtype.
     Cost: see `cosine.on_batch`. Memory: a gradient of the weights' size beside an estimate's.
     """
     held, step = estimate.at_last(run)

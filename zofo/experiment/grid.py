@@ -58,12 +58,6 @@ class Unseen(Section):
     lr: float = Field(0.0, ge=0, description="their rate (0: by the adapter's kind)")
     demonstrations: int = Field(16, ge=1, description="rows in front of each, for `unseen: demonstrations`")
     draws: int = Field(5, ge=1, description="draws of the examples, or demonstrations")
-    options: Options = Field({}, description="options of `zofo adapt` (adapter.*, data.*, ...)")
-
-    @field_validator("options", mode="after")
-    @classmethod
-    def _options(cls, value: Options) -> Options:
-        return told(value)
 
 
 class Row(Section):
@@ -259,6 +253,8 @@ def check(grid: Grid, source: str) -> Grid:
             raise BadInput(f"{source} rows", f"two rows are called '{name}'", "give each a name of its own")
     if grid.against and grid.against not in known:
         raise BadInput(f"{source} against = {grid.against}", "no such row", nearest(grid.against, known))
+    if grid.unseen != Unseen() and not grid.mixture:
+        raise BadInput(f"{source} unseen", "there is no mixture", "leave it out")
     for row in grid.rows:
         check_row(grid, row, f"{source} row '{row.name}'")
     for key in ("costs", "steps"):
@@ -293,6 +289,8 @@ def check_row(grid: Grid, row: Row, asked: str) -> None:
     if twice := sorted(set(row.options) & set(spread(row.sweep)[0])):
         raise BadInput(f"{asked}: {twice[0]}", "it is both given and swept", "keep one of the two")
     for task in row.tasks:
+        if grid.mixture:
+            raise BadInput(f"{asked}: tasks = {task}", "there is one mixture", "leave it out")
         if task not in grid.tasks:
             raise BadInput(f"{asked}: tasks = {task}", "not one of the experiment's tasks", nearest(task, grid.tasks))
     if not grid.mixture and row.unseen != "adapted":

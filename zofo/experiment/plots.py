@@ -37,7 +37,8 @@ def draw(folder: Path, table: Mapping[str, Any], lines: Sequence[Line]) -> None:
         "step-time": step_time(table),
         "prompt": prompt(table),
     }  # fmt: skip
-    if found := series(done):
+    found = series(done)
+    if any(unseen.shown(one, task) for one in found for task in one.points):
         unseen.draw(found, folder / "unseen.png")
     for name, figure in drawn.items():
         if figure is not None:

@@ -285,4 +285,6 @@ def signature(grid: Grid, line: Line) -> str:
         return ""
     swept = {"data.hard_prompt", "run.seed", "run.steps", "run.eval_every", *combined(grid.row(line.row).sweep)[0]}
     flat = next(iter(line.cells.values())).flat
+    flat = flat | {f"unseen.{key}": value for key, value in flat.get("unseen.flags", {}).items()}
+    swept |= {"unseen.flags", "unseen.seed", "unseen.data.hard_prompt"}
     return repr(sorted((key, repr(value)) for key, value in flat.items() if key not in swept))

@@ -153,10 +153,14 @@ def document(table: Mapping[str, Any], name: str) -> str:
         table["about"],
         f"Model {table['model']}; seeds {', '.join(map(str, table['seeds']))}; budget {budget} a run.",
     ]
+    met = (
+        "of the mean over unseen tasks, zero-shot apart. Brackets: 95 % of the paired difference over seeds and draws (of one seed: over draws alone)"
+        if "unseen" in table
+        else "at the checkpoint and with the adapter of the lowest validation loss; p and s apart. "
+        "Brackets: 95 % of the paired difference over seeds and test rows (of one seed: over rows alone)"
+    )
     parts.append(
-        "Test scores are means over seeds +- their standard deviation, at the checkpoint and with the adapter of the lowest "
-        "validation loss; p and s apart. Brackets: 95 % of the paired difference over seeds and test rows (of one seed: "
-        "over rows alone), in another metric where one is named. Losses are as they are: lower is better. Seconds are steps x the cost of a step where the file gives one, else as measured; a backward pass counts as two passes."
+        f"Test scores are means over seeds +- their standard deviation, {met}, in another metric where one is named. Losses are as they are: lower is better. Seconds are steps x the cost of a step where the file gives one, else as measured; a backward pass counts as two passes."
     )
     for title, columns, rows in tables(table):
         parts.append(f"## {title}\n\n{markdown(columns, rows)}")

@@ -40,8 +40,7 @@ def by_run(run: RunFolder, settings: Config, order: Mapping[str, Any]) -> Record
 
 def as_it_is(settings: Config, order: Mapping[str, Any]) -> Record:
     """The record of a model without training: nothing is chosen, so there is no validation."""
-    flags = {"model.dtype": settings.model.dtype, **order["flags"]}
-    test = met(Asked(settings.model.name, "best", None, NOWHERE, flags), settings, order)
+    test = met(Asked(settings.model.name, "best", None, NOWHERE, order["flags"]), settings, order)
     return {"steps": 0, "seconds": 0.0, "forwards": 0, "backwards": 0, "notes": [], "validation": None, "test": test}
 
 
@@ -49,11 +48,11 @@ def met(asked: Asked, settings: Config, order: Mapping[str, Any]) -> Record:
     """The test record of a base over the unseen tasks of its mixture.
 
     Args: order, `Cell.unseen`. Returns: scores as `record.told` gives them, where a test row is a draw: the mean over tasks of its scores.
-    Raises: ZofoError where no task could be scored. Cost: see `adapting.draws.on_task`, `shown.on_task`, a task.
+    Raises: ZofoError where a task could not be scored. Cost: see `adapting.draws.on_task`, `shown.on_task`, a task.
     """
     if settings.run.threads:
         torch.set_num_threads(settings.run.threads)
-    plan = Plan(order["shots"], order["steps"], order["draws"], order["batch"], order["lr"], order["seed"])
+    plan = Plan(**{key: value for key, value in order.items() if key not in ("how", "flags")})
     return told(HOW[order["how"]](asked, plan, settings.data.mixture, Told())["tasks"], order)
 
 
@@ -66,11 +65,15 @@ HOW: dict[str, Callable[[Asked, Plan, str, Show], Record]] = {"adapted": adapted
 
 
 def told(tasks: Mapping[str, Record], order: Mapping[str, Any]) -> Record:
-    """What is kept: each task's scores before and by draw, and their means over the tasks that have one."""
+    """What is kept: each task's scores before and by draw, and their means over the tasks that have a metric.
+
+    Raises: ZofoError where a task failed (a mean over the others compares with nothing), or none has a metric.
+    """
+    why = "; ".join(f"{name}: {r['failed']}" for name, r in tasks.items() if "failed" in r)
     scored = {name: r for name, r in tasks.items() if "failed" not in r and r["metric"] != "loss"}
-    if not scored:
-        why = "; ".join(f"{name}: {r['failed']}" for name, r in tasks.items() if "failed" in r) or "none has a metric"
-        raise ZofoError("the unseen tasks", f"none has a score ({why})"[:300], "see the run's log")
+    if why or not scored:
+        found = f"some have no score ({why})"[:300] if why else "none has a metric"
+        raise ZofoError("the unseen tasks", found, "see the run's log; --retry meets them again")
     metric = common(r["metric"] for r in scored.values()) or "score"
     draws = [statistics.fmean(values) for values in zip(*(by_draw(r) for r in scored.values()), strict=True)]
     before = statistics.fmean(float(r["before"][r["metric"]]) for r in scored.values())
@@ -83,7 +86,7 @@ def told(tasks: Mapping[str, Record], order: Mapping[str, Any]) -> Record:
             how: {"n": len(draws), metric: statistics.fmean(draws), "by_row": {metric: draws}},
             ZERO_SHOT: {"n": len(draws), metric: before, "by_row": {metric: [before] * len(draws)}},
         },
-        "tasks": {name: r if "failed" in r else short(r) for name, r in tasks.items()},
+        "tasks": {name: short(r) for name, r in tasks.items()},
     }
 
 
@@ -108,5 +111,8 @@ def short(record: Record) -> Record:
     return kept | {
         "test": {"sha256": record["test"]["sha256"], "rows": record["test"]["rows"]},
         "before": {metric: record["before"][metric]},
-        "draws": [{"seed": draw["seed"], "result": {metric: draw["result"][metric]}} for draw in record["draws"]],
+        "draws": [
+            {"seed": draw["seed"], "rows": draw.get("rows"), "result": {metric: draw["result"][metric]}}
+            for draw in record["draws"]
+        ],
     }
