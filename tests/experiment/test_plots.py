@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zofo.experiment import report, runner
+from zofo.experiment import plots, report, runner
 
 
 def test_every_plot_is_drawn_and_the_tables_are_written(full) -> None:
@@ -20,3 +20,19 @@ def test_nothing_to_draw_is_nothing_drawn(make, tmp_path) -> None:
     made, store = make(), Store(tmp_path / "empty")
     found = report.write(made, store, runner.known(made, store))
     assert not list(store.path.glob("*.png")) and found["rows"][0]["seeds"] == 0
+
+
+def test_long_names_stay_within_the_picture() -> None:
+    names = [
+        f"bilevel-sketch-lora, theta frozen, same {what}" for what in ("steps", "seconds", "rows", "length", "moments")
+    ]
+    for some in (names, names[:4], ["lora", "mezo", "addax", "icl", "sketch"]):
+        figure = plots.sheet(7.0, 4.8)
+        axes = figure.subplots()
+        for name in some:
+            axes.plot([0, 1], [0, 1], label=name)
+        plots.legend(figure, {"sst2": axes})
+        figure.canvas.draw()
+        box = figure.legends[0].get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width, (len(some), box)
+    assert plots.abreast(figure, ["lora", "mezo", "addax", "icl", "sketch"]) == 4, "short names stand side by side"

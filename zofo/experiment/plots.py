@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +89,15 @@ def legend(figure: Figure, axes: Mapping[str, Axes]) -> None:
         handles, names = panel.get_legend_handles_labels()
         held |= dict(zip(names, handles, strict=True))
     if held:
-        look: dict[str, Any] = {"ncols": min(4, len(held)), "fontsize": 8, "frameon": False}
+        look: dict[str, Any] = {"ncols": abreast(figure, held), "fontsize": 8, "frameon": False}
         figure.legend(list(held.values()), list(held), loc="outside lower center", **look)
+
+
+def abreast(figure: Figure, names: Iterable[str]) -> int:
+    """How many names stand in a line of a legend: four, or as many of the longest as the figure is wide."""
+    names = list(names)
+    wide = 0.5 + 0.056 * max(map(len, names))  # inches: the sign, and letters of 8 points
+    return max(1, min(4, len(names), int(figure.get_figwidth() / wide)))
 
 
 def label(text: str) -> str:
