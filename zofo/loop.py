@@ -184,7 +184,7 @@ def validate(r: Running, state: State, progress: Progress) -> Progress:
     resident.settle()  # what scoring took is not a step's
     r.metrics.append(row)
     r.show.validation(row)
-    advise(r, state.k, advice.of_validation(row, r.job.config))
+    advise(r, state.k, advice.of_validations(read_metrics(r.run.metrics), r.job.config))
     return progress
 
 

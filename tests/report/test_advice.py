@@ -137,7 +137,7 @@ def test_methods_of_several_tasks_are_not_sent_to_a_probing_that_refuses_them() 
     level = advice.Level("loss_s", "s", "lr_s", 1e-3, False)
     row = {"step": 7, "p": {"accuracy": 0.6, "accuracy_se": 0.02}, "s": {"accuracy": 0.8, "accuracy_se": 0.02}}
     for config, wanted in ((several, False), (BILEVEL, True)):
-        found = [advice.restless(level, jumping, config), *advice.of_validation(row, config)]
+        found = [advice.restless(level, jumping, config), *advice.lagging(row, config)]
         found += [advice.flat(level, values, config) for values in drawn(constant, 0.02, 200, 12)]
         told = [one for one in found if one is not None]
         assert {one.about for one in told} == {"jumps loss_s", "flat loss_s", "lag"}
@@ -169,11 +169,59 @@ def test_steps_are_looked_at_less_and_less_often() -> None:
 
 def test_p_that_lags_is_told_with_what_to_change() -> None:
     row = {"step": 7, "p": {"accuracy": 0.6, "accuracy_se": 0.02}, "s": {"accuracy": 0.8, "accuracy_se": 0.02}}
-    (found,) = advice.of_validation(row, BILEVEL)
+    (found,) = advice.lagging(row, BILEVEL)
     assert found.about == "lag" and found.text.startswith("p lags behind s by 20 points")
     assert "--method.lr_p 0.0015 (it is 0.0005)" in found.text and "coupling both, or" not in found.text
-    (found,) = advice.of_validation(row, build({"method.coupling": "outer"}))
+    (found,) = advice.lagging(row, build({"method.coupling": "outer"}))
     assert "with --method.coupling both, or" in found.text
     few = {slot: {**row[slot], "accuracy_se": 0.1} for slot in "ps"}  # type: ignore[dict-item]
-    assert list(advice.of_validation({"step": 7, **few}, BILEVEL)) == [], "noise of a few rows"
+    assert list(advice.lagging({"step": 7, **few}, BILEVEL)) == [], "noise of a few rows"
     assert history.lag(row) is not None
+
+
+def checks(values: list[float], by: str = "choice_loss") -> list[dict[str, Any]]:
+    """Validations after every ten steps."""
+    held = {"loss": 1.0, "choice_loss": 1.0, "accuracy": 0.5, "accuracy_se": 0.1}
+    return [
+        {"kind": "validation", "step": 10 * k, "used": "p", "by": by, "p": held | {by: value}}
+        for k, value in enumerate(values, 1)
+    ]
+
+
+BY_HEART = {  # measured: SST-2, ten minutes on 1,000 rows (benchmarks/evidence/first)
+    "LoRA": ([0.39, 0.511, 0.586, 0.879, 1.023, 1.067, 1.098, 1.098], 4),
+    "LoRA, all layers": ([0.558, 0.53, 0.58, 0.993, 0.781, 0.855, 0.907, 0.938], 6),
+    "sketch above": ([0.419, 0.411, 0.639, 0.743, 0.627, 0.644, 0.614, 0.619], 5),
+    "zeroth order above": ([0.434, 0.437, 0.565, 0.628, 0.521, 0.564, 0.573, 0.572], 5),
+}
+LEARNING = {  # the same, and 160 seconds on three tasks (benchmarks/compare)
+    "mezo": [0.654, 0.62, 0.617, 0.607, 0.6, 0.598, 0.595, 0.596],
+    "mezo, faster": [0.888, 0.748, 0.663, 0.653, 0.652, 0.653, 0.645, 0.644],
+    "zeroth order above": [0.491, 0.437, 0.459, 0.442, 0.452, 0.448, 0.451],
+    "sketch above": [0.702, 0.434, 0.5, 0.418],
+    "trec": [0.868, 0.66, 0.399, 0.372],
+}
+
+
+@pytest.mark.parametrize("name", BY_HEART)
+def test_a_run_that_learns_its_rows_by_heart_says_so_at_the_third_validation_above(name: str) -> None:
+    values, at = BY_HEART[name]
+    said = [k for k in range(1, len(values) + 1) if list(advice.of_validations(checks(values[:k]), FIRST))]
+    assert said == list(range(at, len(values) + 1))
+    (found,) = advice.of_validations(checks(values[:at]), FIRST)
+    lowest = 10 * (1 + values.index(min(values)))
+    assert "may be stopped" in found.text
+    (last,) = advice.of_validations(checks(values), build({"method.name": "first-order", "run.steps": 80}))
+    assert "may be stopped" not in last.text
+    assert found.about == "by heart" and f"lowest at step {lowest} ({min(values):.3g})" in found.text
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_run_that_still_learns_or_stands_says_nothing(name: str) -> None:
+    values = LEARNING[name]
+    assert not [k for k in range(1, len(values) + 1) if list(advice.of_validations(checks(values[:k]), FIRST))]
+
+
+def test_scores_and_losses_that_are_no_numbers_are_not_taken_for_learning_by_heart() -> None:
+    assert list(advice.of_validations(checks([0.5, 0.9, 0.9, 0.9, 0.9], by="accuracy"), FIRST)) == []
+    assert list(advice.of_validations(checks([0.4, math.nan, math.inf, math.nan, 0.41]), FIRST)) == []

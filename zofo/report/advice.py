@@ -1,4 +1,4 @@
-"""What a run says while it goes on: its loss is flat, it jumps or rises, p lags behind s; and which option to change, to what.
+"""What a run says while it goes on: its loss is flat, it jumps or rises, p lags behind s, it learns by heart; and which option to change, to what.
 
 Losses of steps are noisy, so nothing is said of noise. A level is *flat* where no beginning of it lies above the
 rest by two standard errors, a straight line through it falls by less than one, and a fall of `FALL` of the loss is excluded
@@ -17,7 +17,7 @@ from typing import Any
 from zofo.config import Config
 from zofo.methods import table
 from zofo.report import history
-from zofo.report.words import number
+from zofo.report.words import LOSSES, number
 
 Row = Mapping[str, Any]
 FALL = 0.3  # of the loss, from the first step to the last: what is called flat has fallen by less
@@ -28,6 +28,7 @@ RISE = 5.0  # standard errors, that the mean of a block lies above that of an ea
 PART = 0.2  # of the loss, the same
 BLOCKS, LEAST = 12, 4  # blocks, and steps in each at least
 TIMES = 3.0  # that a rate is changed by
+LATE = 3  # validations in a row that lie above the lowest
 KINDS = ("loss_p", "loss_s", "loss_theta", "A")
 
 
@@ -65,8 +66,31 @@ def of_steps(rows: Sequence[Row], config: Config) -> Iterator[Advice]:
             yield found
 
 
-def of_validation(row: Row, config: Config) -> Iterator[Advice]:
-    """Advice from a validation: p lags behind s."""
+def of_validations(rows: Sequence[Row], config: Config) -> Iterator[Advice]:
+    """Advice from all rows so far, the last of which is a validation: p lags behind s, or the rows are learned by heart."""
+    checks = history.validations(rows)
+    yield from lagging(checks[-1], config)
+    yield from by_heart(checks, config)
+
+
+def by_heart(checks: Sequence[Row], config: Config) -> Iterator[Advice]:
+    """Advice where the loss of the last three validations lay above the lowest by a part of it."""
+    held = [(int(row["step"]), history.validation_loss(row)) for row in checks if row.get("by", "loss") in LOSSES]
+    found = [(loss, step) for step, loss in held if loss is not None and math.isfinite(loss)]
+    if len(found) <= LATE:
+        return
+    low, step = min(found)
+    last = [loss for loss, at in found[-LATE:] if at > step]
+    if len(last) < LATE or min(last) <= low + PART * max(low, LOW):
+        return
+    told = f"the validation loss was lowest at step {step} ({low:.3g}) and has been higher since ({last[-1]:.3g}): the training rows are learned by heart"
+    stop = ", so this run may be stopped" if int(checks[-1]["step"]) < config.run.steps else ""
+    do = f"the best checkpoint is kept{stop}; begin again with more rows (--data.train_rows), fewer --steps or a smaller rate"
+    yield Advice("by heart", f"{told}; {do}")
+
+
+def lagging(row: Row, config: Config) -> Iterator[Advice]:
+    """Advice where p lags behind s in a validation."""
     behind = history.lag(row)
     if behind is None:
         return
