@@ -245,6 +245,7 @@ def test_every_row_reads_rows_and_makes_adapters_alike(make) -> None:
     assert flags["reptile"] == flags["bilevel"] == data, "the run brings its own adapter"
     assert flags["base"] == {**data, "adapter.r": 2, "model.dtype": "fp32"}
     assert flags["shown"]["data.shot_length"] == 9
+    assert not cells.met_by("data.redraw", True, True), "it acts in training alone"
 
 
 def test_swept_runs_do_not_hang_on_how_unseen_tasks_are_met(make) -> None:

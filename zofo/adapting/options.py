@@ -11,7 +11,7 @@ from zofo.errors import BadInput
 KEPT = tuple(sorted({"data.hard_prompt", "data.max_length", "data.channel", "data.shot_length"} & set(keys())))
 """How a run read its rows: what is adapted from it reads its own in the same way."""
 NOT_OURS = {
-    "data.shots", "data.shot_length", "data.batch", "data.train_rows", "data.validation_rows", "data.validation", "data.upper_share", "data.mixture",
+    "data.shots", "data.shot_length", "data.batch", "data.train_rows", "data.validation_rows", "data.validation", "data.upper_share", "data.mixture", "data.redraw",
 }  # fmt: skip
 """Options about data that adapting has in another form, or that have no effect on it."""
 COUNTS = ("data.train_rows", "data.validation_rows")

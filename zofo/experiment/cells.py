@@ -30,8 +30,6 @@ SILENT = {"run.name", "run.dir", "run.test", "run.keep", "run.save_every", "run.
 """Options that change no number of a run: runs that differ in them alone are the same."""
 READ = ("data.", "model.dtype", "run.threads")
 """Options that an evaluation reads (or their beginnings); `data.batch` is a training one."""
-TRAINING = {"data.redraw"}
-"""Options of the data that act in training alone."""
 LATER = {"method.lam_every": 1}
 """Options that came after the first experiments, at the value that leaves a run as it was: runs made before stay known."""
 CONTENTS = "data.task (SHA-256)"
@@ -206,8 +204,6 @@ def met_by(key: str, shown: bool, evaluate: bool) -> bool:
     """Whether an option acts where unseen tasks are met. A run's base brings its own dtype and adapter."""
     if key == "data.shot_length":
         return shown
-    if key in TRAINING:
-        return False
     return key_is_read(key) and (evaluate or key.startswith("data."))
 
 

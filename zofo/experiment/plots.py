@@ -37,8 +37,7 @@ def draw(folder: Path, table: Mapping[str, Any], lines: Sequence[Line]) -> None:
         "step-time": step_time(table),
         "prompt": prompt(table),
     }  # fmt: skip
-    found = series(done)
-    if any(unseen.shown(one, task) for one in found for task in one.points):
+    if found := series(done):
         unseen.draw(found, folder / "unseen.png")
     for name, figure in drawn.items():
         if figure is not None:

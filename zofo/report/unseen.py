@@ -83,14 +83,12 @@ def of_scores(name: str, result: Mapping[str, Any], sha: Mapping[str, str]) -> S
 
 
 def pooled(name: str, several: Sequence[Mapping[str, Mapping[str, Any]]]) -> Series:
-    """Records by task of several seeds as one series: each task's draws side by side; one that failed with a seed has failed."""
+    """Records by task of several seeds as one series: each task's draws side by side."""
     return Series(name, {task: joined([point(records[task]) for records in several]) for task in several[0]})
 
 
 def joined(points: Sequence[Point]) -> Point:
     """A task's points of several seeds as one."""
-    if failed := next((p.failed for p in points if p.failed), ""):
-        return Point(failed=failed)
     draws = tuple(value for p in points for value in p.draws)
     before = [p.before for p in points if p.before is not None]
     rows = "; ".join(dict.fromkeys(p.rows for p in points))
