@@ -75,7 +75,7 @@ def test_another_base_is_refused_in_one_line(cli, adapted: str, trained: str) ->
         ("adapt {model} --task reviews --data.batch 4", "no such option"),
         ("adapt {model} --task reviews --objective f1", "a metric has none"),
         ("adapt ./nothing --task reviews", "no run in runs, and as a model"),
-        ("eval {model} --adapter runs", "no adapter that `zofo adapt` saved"),
+        ("eval {model} --adapter .", "no adapter that `zofo adapt` saved"),
         ("eval {model} --adapter nowhere", "no such folder"),
         ("eval {model} --adapter made --split validation", "may have been trained on these rows"),
         ("eval {model} --adapter made --seed 3", "the test rows of a saved adapter are those"),

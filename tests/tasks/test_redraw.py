@@ -60,12 +60,53 @@ def test_each_step_has_its_own_demonstrations_of_its_own_level(tokenizer: Any) -
 def test_without_redrawing_nothing_changes(tokenizer: Any) -> None:
     before = encode_parts(FIXED, ROWS, tokenizer, DataConfig(shots=3), 0)
     assert before.redraw is None
-    assert encode_parts(FIXED, ROWS, tokenizer, DataConfig(shots=3, redraw=True), 0).encoded == before.encoded
+    anew, plain = (
+        encode_parts(FIXED, ROWS, tokenizer, data, 0).encoded
+        for data in (DataConfig(shots=3, redraw=True), DataConfig())
+    )
+    for part in ("validation", "test"):
+        assert anew[part] == before.encoded[part], "they have theirs for good"
+    assert all(anew[part] == plain[part] for part in ("f", "p")), "a step encodes them"
     assert encode_parts(FIXED, ROWS, tokenizer, DataConfig(redraw=True), 0).redraw is None
     assert encode_parts(FIXED, ROWS, tokenizer, DataConfig(shots=3, redraw=True), 0, wanted=("test",)).redraw is None
     pool = [f"row {k}" for k in range(5)]
     drawn = generator(0, "demonstrations-p", 2).choice(4, 3, replace=False)
     assert for_each(pool, 3, 0, "p")[2] == [pool[k + (k >= 2)] for k in drawn.tolist()]
+
+
+def test_no_step_takes_longer_rows_than_the_longest(tokenizer: Any) -> None:
+    rows = [{"text": f"film {k:02}" + "y" * (7 * k % 50), "label": k % 2} for k in range(24)]
+    found = encode_parts(FIXED, splits(rows), tokenizer, DataConfig(shots=3, redraw=True), 0)
+    assert found.redraw is not None and not found.notes
+    longest = found.redraw.longest(found.encoded, 2)
+    assert len(longest) == 4, "two of each level"
+    seen = {}
+    for level, (first, second) in zip(("f", "p"), (longest[:2], longest[2:]), strict=True):
+        steps = (
+            found.redraw.encoded(level, k, "train", step, 0)
+            for k in range(len(found.encoded[level]))
+            for step in range(40)
+        )
+        seen[level] = max(row.length for row in steps)
+        assert second.length <= first.length and 0.8 * first.length < seen[level] <= first.length
+    batch = max(row.length for row in longest)
+    assert batch == max(first.length for first in longest) >= max(seen.values())
+
+
+def test_rows_that_can_lose_demonstrations_are_told_of(tokenizer: Any) -> None:
+    data, room = DataConfig(shots=3, redraw=True, max_length=32), 60  # three of 24 bytes and a row do not fit, two do
+    found = encode_parts(FIXED, ROWS, tokenizer, data, 0, positions=room)
+    assert found.redraw is not None
+    fewest = min(3 - row.left_out for row in found.redraw.longest(found.encoded, 1))
+    assert 0 < fewest < 3
+    (note,) = (note for note in found.notes if note.startswith("redraw: "))
+    assert note.endswith(f"the fewest: {fewest} of 3)")
+    assert not any(note.startswith(("D_f: ", "D_p: ")) for note in found.notes), "what a step does is no count of rows"
+
+
+def test_too_few_rows_to_draw_from_are_refused(tokenizer: Any) -> None:
+    with pytest.raises(BadInput, match=r"^--data.shots 6: D_f has 6 training rows"):
+        encode_parts(FIXED, ROWS, tokenizer, DataConfig(shots=6, redraw=True), 0)
 
 
 # Batches

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from zofo.cli.output import line, plain, table
 from zofo.config import Config, dump, resolve
 from zofo.methods.table import check
+
+if TYPE_CHECKING:
+    from zofo.prepared import Prepared
+    from zofo.scoring.batch import Encoded
 
 EXAMPLES = 3
 
@@ -72,7 +76,7 @@ def rehearse(config: Config, given: Collection[str], auto_lr: bool = False) -> i
         line(f"note: {plain(note)}")
     scored = "the input, after the right answer," if config.data.channel else "the right answer"
     line(f"\n# {EXAMPLES} training examples, as the model reads them; {scored} stands in [[ ]]")
-    for example in ready.encoded["p"][:EXAMPLES]:
+    for example in examples(ready):
         line(marked(example, ready.tokenizer))
     line("\n# memory (before it has run)")
     made, notes = memory.decided(config)
@@ -83,6 +87,14 @@ def rehearse(config: Config, given: Collection[str], auto_lr: bool = False) -> i
     if cap.streams(config, ready.source):
         line(f"the weights would stay on disk (--memory-cap {config.run.memory_cap})")
     return 0
+
+
+def examples(ready: Prepared) -> Sequence[Encoded]:
+    """The first training rows, with the demonstrations that a step would draw, where it does."""
+    if ready.members:
+        return examples(ready.of("train")[0])
+    held = ready.encoded["p"][:EXAMPLES]
+    return held if ready.redraw is None else [ready.redraw.encoded("p", k, "train", 0, k) for k in range(len(held))]
 
 
 def carved(record: Mapping[str, Any]) -> None:

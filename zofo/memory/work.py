@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -81,9 +82,10 @@ def of_rows(config: Config, ready: Prepared) -> Work:
 
     Of a mixture: the largest training rows of all tasks, and the task with the largest first batch to score.
     """
-    task, encoded, tokenizer = ready.task, ready.encoded, ready.tokenizer
+    task, tokenizer = ready.task, ready.tokenizer
     (objective, above), pad = built(config, task, tokenizer), pad_id(tokenizer)
-    ordered, n = sorted((*encoded["f"], *encoded["p"]), key=lambda e: -e.length), config.data.batch
+    n = config.data.batch
+    ordered = sorted(chain.from_iterable(trained(m, n) for m in ready.members or (ready,)), key=lambda e: -e.length)
     if ready.members and objective.cut is not lm_batch:  # by all their choices: tasks have more of them, or fewer
         ordered.sort(key=lambda e: -e.length * width(e))
     longest = ordered[:n]
@@ -93,6 +95,11 @@ def of_rows(config: Config, ready: Prepared) -> Work:
     batch = objective.cut(longest, range(len(longest)), pad)
     score = scorer(task, config.model.dtype, pad)
     return Work(objective, batch, above, score, rows, written(config, task, longest, rows), short)
+
+
+def trained(ready: Prepared, n: int) -> Sequence[Encoded]:
+    """A task's training rows; where a step draws their demonstrations, the n longest of each level behind the longest."""
+    return ready.redraw.longest(ready.encoded, n) if ready.redraw else (*ready.encoded["f"], *ready.encoded["p"])
 
 
 def heaviest(ready: Prepared) -> tuple[Task, Sequence[Encoded]]:

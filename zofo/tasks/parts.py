@@ -44,15 +44,18 @@ def encode(
 ) -> Parts:
     """Encode the parts that are wanted.
 
-    Demonstrations of a training row are other rows of its own level, drawn for it; those of validation and test
-    rows are rows of D_p, drawn once. Args: positions, tokens that the model can read (None: no limit).
+    Demonstrations of a training row are other rows of its own level, drawn for it (with `redraw` at each step, so the
+    row is encoded alone here); those of validation and test rows are rows of D_p, drawn once. Args: positions, tokens that the model can read (None: no limit).
     Raises: BadInput naming the file and row of what cannot be encoded, or for options that do not fit the task.
     """
     refuse(task, data)
     length = min(data.max_length, positions or data.max_length)
     style = Style(data.hard_prompt, length, positions, channel=data.channel, shot_length=data.shot_length)
     pools = pooled(task, splits, tokenizer, style, wanted) if data.shots else {}
-    shots = {key: drawn(key, splits, pools, data.shots, seed) for key in wanted} if data.shots else {}
+    again = bool(data.redraw and data.shots) and set(TRAINED) <= set(wanted)
+    redraw = redrawn(task, splits, tokenizer, style, data.shots, seed, pools) if again else None
+    once = [key for key in wanted if not (again and key in TRAINED)] if data.shots else []
+    shots = {key: drawn(key, splits, pools, data.shots, seed) for key in once}
     encoded, nulls = {}, {}
     for key in wanted:
         rows, named = getattr(splits, PARTS[key]), splits.named[PARTS[key]]
@@ -60,9 +63,8 @@ def encode(
         if data.calibration != "none" and key not in TRAINED:
             before = shots.get(key) if data.calibration == "icl-sfc" else None
             nulls[key] = encode_rows(task, rows, tokenizer, replace(style, task_only=True), named, before)
-    again = data.redraw and data.shots and set(TRAINED) <= set(wanted)
-    redraw = redrawn(task, splits, tokenizer, style, data.shots, seed, pools) if again else None
     notes = told(task, encoded, data, length) + shortened(task, splits, tokenizer, style, pools)
+    notes += fewer(redraw, encoded) if redraw else []
     return Parts(encoded, nulls, notes, redraw)
 
 
@@ -112,8 +114,17 @@ def redrawn(
     task: Task, splits: Splits, tokenizer: Any, style: Style, shots: int, seed: int, pools: Mapping[str, Sequence[str]]
 ) -> Redraw:
     """What draws the demonstrations of training rows anew."""
+    for key in TRAINED:
+        demonstrations.refuse_too_many(shots, len(pools[key]), PARTS[key])
     rows = {key: getattr(splits, PARTS[key]) for key in TRAINED}
     return Redraw(task, tokenizer, style, shots, seed, rows, {key: splits.named[PARTS[key]] for key in TRAINED}, pools)
+
+
+def fewer(redraw: Redraw, encoded: Mapping[str, Sequence[Encoded]]) -> list[str]:
+    """Say that training rows can lose demonstrations, where the longest rows do before the longest of them."""
+    lost = max(row.left_out for row in redraw.longest(encoded, 1))
+    found = "where a long row and long demonstrations meet, the first are left out (the model reads no more"
+    return [f"redraw: {found}; the fewest: {redraw.shots - lost} of {redraw.shots})"] if lost else []
 
 
 def shortened(
@@ -149,8 +160,6 @@ def told(task: Task, encoded: dict[str, tuple[Encoded, ...]], data: DataConfig, 
         notes.append(
             f"calibration: {task.name} has no task-only prompt as it is rendered: choices are scored after nothing"
         )
-    if data.redraw and any(cut[PARTS[key]] or lost[PARTS[key]] for key in encoded if key in TRAINED):
-        notes.append("redraw: counts of D_f and D_p are of one drawing of their demonstrations, each step has its own")
     return notes + [
         f"{part}: {len(left)} rows with fewer than {data.shots} demonstrations (the model reads no more; "
         f"the fewest: {data.shots - max(left)})"
