@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,17 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(loop.plots, "curves", lambda *_: None)
     monkeypatch.setattr(loop.taken, "estimated", lambda *_: [Size("weights", 1, "before")])
+
+
+@pytest.fixture
+def home(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to work in, with a cache of its own; threads are put back."""
+    import torch
+
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
+    yield tmp_path
+    torch.set_num_threads(threads)
 
 
 def rows_of_task(name: str, options: list[str], n: int) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from zofo import loop
+from zofo import begin, loop
 from zofo.config import resolve
 from zofo.core import noise
 from zofo.report.terminal import Quiet
@@ -176,7 +176,7 @@ def check(model: str, work: Path, case: str, few: bool) -> dict[str, Any]:
     flags = {key: value for key, value in flags.items() if value is not None}
 
     def started(name: str, show: Quiet) -> Callable[[], object]:
-        return lambda: loop.start(*resolve(flags | {"run.name": name}), show)
+        return lambda: begin.start(*resolve(flags | {"run.name": name}), show)
 
     assert forked(lambda: ended(started("whole", Quiet()), work / "modules")) == 0
     warm(work / "modules")
@@ -189,7 +189,7 @@ def check(model: str, work: Path, case: str, few: bool) -> dict[str, Any]:
         status = forked(started(name, Killer(phase, k)))
         kills += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         run = RunFolder(work / name)
-        resumed = forked(lambda run=run: loop.resume(run, Quiet()))
+        resumed = forked(lambda run=run: begin.resume(run, Quiet()))
         again = picture(run) if resumed == 0 else {"resumed": resumed}
         differ += [f"{name}: {key}" for key in whole.keys() | again.keys() if whole.get(key) != again.get(key)]
     return {"kills": kills, "points": len(points), "differ": differ}

@@ -42,11 +42,11 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "mixed": {"config", "models", "objectives", "prepared", "sources", "tasks"},
     "scorer": {"evaluate", "prepared", "scoring"},
     "experiment": {
-        "adapting", "bench", "config", "core", "evaluate", "job", "loop", "memory", "methods", "models", "report", "run", "saved", "scoring", "settled", "tasks",
+        "adapting", "begin", "bench", "config", "core", "evaluate", "job", "memory", "methods", "models", "report", "run", "saved", "scoring", "settled", "tasks",
     },
     "tune": {"config", "core", "job", "methods", "models"},
     "bench": {
-        "adapters", "cap", "checkpoints", "config", "core", "evaluate", "job", "loop", "memory", "methods", "models",
+        "adapters", "begin", "cap", "checkpoints", "config", "core", "evaluate", "job", "memory", "methods", "models",
         "objectives", "problem", "run", "scoring", "settled", "sources", "tasks", "tensorfile",
     },
 }  # fmt: skip
@@ -58,7 +58,7 @@ OUTSIDE = {  # what else these rooms may import, beside the standard library
     "sources": set(),
     "tensorfile": {"torch"},
 }
-READERS_OF_REPORT = {"cli", "experiment", "loop", "report"}
+READERS_OF_REPORT = {"begin", "cli", "experiment", "loop", "report"}
 
 
 def room(module: str) -> str:
@@ -105,7 +105,7 @@ def test_the_house_is_read() -> None:
     """The test sees imports of every form."""
     assert {"zofo.core.noise", "zofo.core.kernels.cpu", "zofo.core.probe.scratch", "zofo.config"} <= set(MODULES)
     assert "zofo.core.kernels.cpu" in imported("zofo.core.noise", top=True)
-    assert "zofo.loop" in imported("zofo") and "zofo.loop" not in imported("zofo", top=True)
+    assert "zofo.begin" in imported("zofo") and "zofo.begin" not in imported("zofo", top=True)
 
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if room(name) in ARROWS))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from zofo import cap, loop, saved, sources, streamed
+from zofo import begin, cap, saved, sources, streamed
 from zofo.config import Config, resolve, size_of
 from zofo.core.weights.stored import StoredLeaf
 from zofo.errors import BadInput
@@ -45,7 +45,7 @@ def settings(folder: str, home: Path, name: str, **flags: Any) -> tuple[Config, 
 
 
 def started(folder: str, home: Path, name: str, show: Quiet | None = None, **flags: Any) -> RunFolder:
-    loop.start(*settings(folder, home, name, **flags), show or Quiet())
+    begin.start(*settings(folder, home, name, **flags), show or Quiet())
     return RunFolder(home / "runs" / name)
 
 
@@ -89,7 +89,7 @@ def test_it_resumes_to_the_same_bits_with_or_without_the_cap(folder: str, home: 
     short = started(folder, home, "short", run__steps=2, run__memory_cap=TIGHT)
     for config in (short.config,):
         config.write_text(config.read_text().replace("steps: 2", "steps: 4"))
-    loop.resume(short)
+    begin.resume(short)
     same(want, short)
 
 

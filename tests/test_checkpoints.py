@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from zofo import checkpoints, config, loop, saved
+from zofo import begin, checkpoints, config, saved
 from zofo.config import resolve
 from zofo.job import assemble, prepare
 from zofo.models import fingerprint
@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
 
 def trained(folder: str, home: Path, **flags: Any) -> RunFolder:
     options = SMALL | {"model.name": folder, "run.dir": str(home), "run.name": "run"} | flags
-    loop.start(*resolve(options), Quiet())
+    begin.start(*resolve(options), Quiet())
     return RunFolder(home / "run")
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from zofo.config import MAX_FILE, PRESETS, Config, build, dump, flatten, keys, load, preset, presets, read_yaml, resolve
 from zofo.errors import BadInput
-from zofo.methods.table import METHODS, check, effective
+from zofo.methods.check import check
+from zofo.methods.table import METHODS, effective
 
 BASIC = {"model.name": "m", "data.task": "t"}
 

@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from zofo import loop
+from zofo import begin
 from zofo.config import resolve
 from zofo.errors import BadInput
 from zofo.evaluate import evaluate
@@ -47,7 +47,7 @@ def trained(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     @functools.cache
     def make(case: str) -> RunFolder:
         flags = SMALL | CASES[case] | {"model.name": folder, "run.dir": str(home), "run.name": case}
-        loop.start(*resolve(flags), Quiet())
+        begin.start(*resolve(flags), Quiet())
         return RunFolder(home / case)
 
     return make

@@ -15,13 +15,12 @@ from typing import Any
 
 import pytest
 
-from zofo import loop
+from zofo import begin, loop
 from zofo.config import resolve
 from zofo.errors import BadInput, NotFinite, ZofoError
 from zofo.methods.table import METHODS
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
-from zofo.run import folder as runs
 from zofo.run.folder import RunFolder
 from zofo.run.metrics import read_metrics
 
@@ -85,19 +84,9 @@ def test_the_same_at_every_step_and_for_other_rules_adapters_and_starts(folder: 
     assert killed(folder, tmp_path, case) == {case: 18}
 
 
-@pytest.fixture
-def home(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    import torch
-
-    threads = torch.get_num_threads()
-    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
-    yield tmp_path
-    torch.set_num_threads(threads)
-
-
 def started(folder: str, home: Path, name: str = "run", show: Quiet | None = None, **flags: Any) -> RunFolder:
     options = SMALL | {"model.name": folder, "run.dir": str(home / "runs"), "run.name": name} | flags
-    loop.start(*resolve({k: v for k, v in options.items() if v is not None}), show or Quiet())
+    begin.start(*resolve({k: v for k, v in options.items() if v is not None}), show or Quiet())
     return RunFolder(home / "runs" / name)
 
 
@@ -205,7 +194,7 @@ def test_advice_is_said_once_and_stands_in_the_metrics_and_the_card(
     shutil.rmtree(run.checkpoints / "step-000004")
     run.eval.unlink()
     before = run.metrics.read_text()
-    loop.resume(run, told)
+    begin.resume(run, told)
     assert told.notes.count(flat.text) == 1, "it was said before step 2 was saved"
     assert [row["kind"] for row in read_metrics(run.metrics)] == [
         json.loads(row)["kind"] for row in before.splitlines()
@@ -214,7 +203,7 @@ def test_advice_is_said_once_and_stands_in_the_metrics_and_the_card(
 
 def test_resuming_a_finished_run_changes_nothing(run: RunFolder, told: Any) -> None:
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p != run.lock}
-    loop.resume(run, told)
+    begin.resume(run, told)
     assert any("finished" in note for note in told.notes)
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p != run.lock} == before
 
@@ -235,7 +224,7 @@ def test_a_corrupt_newest_checkpoint_is_told_and_the_one_before_gives_the_same_e
     run.eval.write_text(
         json.dumps({"results": {"zero-shot": json.loads(run.eval.read_text())["results"]["zero-shot"]}})
     )
-    loop.resume(run, told)
+    begin.resume(run, told)
     assert any("step-000004 is not used" in note for note in told.notes)
     assert any("after step 2" in note for note in told.notes)
     for name in ("adapter-p", "adapter-s", "optimizer"):
@@ -248,7 +237,7 @@ def test_all_checkpoints_corrupt_stops_and_never_begins_again(run: RunFolder) ->
         path.write_text("{}")
     journal = run.journal.read_bytes()
     with pytest.raises(ZofoError, match="no checkpoint of this run is whole"):
-        loop.resume(run, Quiet())
+        begin.resume(run, Quiet())
     assert run.journal.read_bytes() == journal
 
 
@@ -263,20 +252,20 @@ def test_another_base_model_is_refused(folder: str, home: Path) -> None:
     save_file(tensors, mine / "changed.safetensors", metadata={"format": "pt"})
     os.replace(mine / "changed.safetensors", mine / "model.safetensors")
     with pytest.raises(ZofoError, match="the run was made on"):
-        loop.resume(run, Quiet())
+        begin.resume(run, Quiet())
 
 
 def test_an_adapter_run_whose_configuration_asks_for_no_adapter_is_refused(run: RunFolder) -> None:
     """As those made before `tune` had an effect for first-order training."""
     run.config.write_text(run.config.read_text().replace("name: bilevel", "name: mezo"))
     with pytest.raises(BadInput, match=r"the run trained an adapter.*asks for none.*write `tune: adapter`"):
-        loop.resume(run, Quiet())
+        begin.resume(run, Quiet())
 
 
 def test_a_changed_environment_is_told(run: RunFolder, told: Any) -> None:
     held = json.loads(run.environment.read_text())
     run.environment.write_text(json.dumps(held | {"torch": "1.0"}))
-    loop.resume(run, told)
+    begin.resume(run, told)
     assert any("torch was 1.0" in note for note in told.notes)
 
 
@@ -346,7 +335,7 @@ def test_sigterm_ends_within_ten_seconds_with_143_and_nothing_is_lost(folder: st
     run = RunFolder(home / "runs" / "stopped")
     wait_for_steps(run, 3)
     with pytest.raises(BadInput, match="is working on it"):  # a second process is refused while the first works
-        loop.resume(run, Quiet())
+        begin.resume(run, Quiet())
     with pytest.raises(BadInput, match="holds a run"):
         started(folder, home, "stopped")
     began = time.monotonic()
@@ -372,34 +361,10 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_one_never_stopped(
         started(folder, home, "cut", Signal())
     run = RunFolder(home / "runs" / "cut")
     assert files.listing(run.checkpoints)[-1] == 3
-    loop.resume(run, Quiet())
+    begin.resume(run, Quiet())
     assert whole.journal.read_bytes() == run.journal.read_bytes()
     first, second = (json.loads(r.eval.read_text()) for r in (whole, run))
     assert first.pop("memory").keys() == second.pop("memory").keys() and first == second
-
-
-def test_train_in_python_takes_the_names_of_the_command_line(folder: str, home: Path) -> None:
-    from zofo import train
-
-    done = train(
-        folder, "reviews", "bilevel-lora", steps=1, run="py", batch=2, run__dir=str(home / "runs"), method__T=1,
-        data__train_rows=12, data__validation_rows=4, data__test_rows=4, data__max_length=48, run__threads=1,
-    )  # fmt: skip
-    assert done["steps"] == 1 and Path(done["run"]).name == "py"
-    with pytest.raises(BadInput, match=r"did you mean 'method.lam'"):
-        train(folder, "reviews", "bilevel-lora", method__lamb=3)
-
-
-def test_a_run_without_a_name_gets_one_that_is_free(tmp_path: Path) -> None:
-    settings, _ = resolve({"model.name": "some/tiny", "data.task": "reviews", "run.dir": str(tmp_path)}, "mezo")
-    first = loop.named(settings, ()).run.name
-    assert first == "mezo-full-tiny-reviews"
-    for again in (first, f"{first}-2"):
-        runs.create(tmp_path, again).config.write_text("{}", encoding="utf-8")
-    assert loop.named(settings, ()).run.name == f"{first}-3"
-    fixed = settings.model_copy(update={"run": settings.run.model_copy(update={"name": first})})
-    assert loop.named(fixed, ("run.name",)).run.name == first  # what the user named is refused later, not renamed
-    assert loop.named(fixed, ()).run.name == f"{first}-3"  # what a preset named is not the user's word
 
 
 MIXED: dict[str, Any] = {
@@ -416,7 +381,7 @@ def on_mixture(folder: str, home: Path, mixed: Path, name: str, show: Any = None
         "run.dir": str(home / "runs"),
         "run.name": name,
     }
-    loop.start(*resolve(options | {key.replace("__", "."): value for key, value in flags.items()}), show)
+    begin.start(*resolve(options | {key.replace("__", "."): value for key, value in flags.items()}), show)
     return RunFolder(home / "runs" / name)
 
 
@@ -450,7 +415,7 @@ def test_a_run_on_a_mixture_resumed_equals_one_never_stopped(folder: str, home: 
     with pytest.raises(Interrupted):
         on_mixture(folder, home, mixed, "cut", Signal(), method__T=2, method__lr_theta=1e-4)
     cut = RunFolder(home / "runs" / "cut")
-    loop.resume(cut, Quiet())
+    begin.resume(cut, Quiet())
     assert whole.journal.read_bytes() == cut.journal.read_bytes()
     first, second = (json.loads(r.eval.read_text()) for r in (whole, cut))
     first.pop("memory"), second.pop("memory")
@@ -467,7 +432,7 @@ def test_rows_of_a_mixture_that_changed_stop_a_resume_and_name_the_task(
     held = (place / "d" / "test.jsonl").read_text(encoding="utf-8")
     (place / "d" / "test.jsonl").write_text(held.replace("row 13", "row x"), encoding="utf-8")
     with pytest.raises(BadInput, match="task own/d: the rows of test are not those of the run"):
-        loop.resume(run, Quiet())
+        begin.resume(run, Quiet())
 
 
 def test_meta_training_scores_training_tasks_by_their_own_adapters_and_unseen_ones_by_theta(
@@ -493,13 +458,6 @@ def test_meta_training_scores_training_tasks_by_their_own_adapters_and_unseen_on
     assert all(row["tasks"] == 4 for row in steps) and steps[0]["forwards"] == 4 * (2 * 4 + 6)
 
 
-@pytest.mark.parametrize("preset", ["meta-lora", "meta-sketch-lora", "reptile-lora"])
-def test_methods_over_several_tasks_refuse_one(folder: str, home: Path, preset: str) -> None:
-    settings, given = resolve({"model.name": folder, "data.task": "reviews", "run.dir": str(home)}, preset)
-    with pytest.raises(BadInput, match=r"learns from several tasks, and reviews is one.*name a --mixture"):
-        loop.start(settings, given, Quiet())
-
-
 def test_a_mixture_without_unseen_tasks_is_trained_on_and_not_tested(
     folder: str, home: Path, mixed: Path, told: Any, bare: None
 ) -> None:
@@ -508,5 +466,5 @@ def test_a_mixture_without_unseen_tasks_is_trained_on_and_not_tested(
     run = on_mixture(folder, home, place, "run", told, run__steps=1, method__name="mezo")
     assert "the mixture has no unseen tasks: nothing is tested" in told.notes
     assert json.loads(run.eval.read_text())["results"] == {}
-    loop.resume(run, told)
+    begin.resume(run, told)
     assert "this run is finished" in told.notes

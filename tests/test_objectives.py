@@ -20,7 +20,8 @@ from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.job import Job, assemble, prepare
-from zofo.methods import mezo, table
+from zofo.methods import mezo
+from zofo.methods.check import check
 from zofo.methods.state import Problem, Report
 from zofo.scoring.batch import Batch, Encoded, choice_batch, lm_batch
 from zofo.scoring.objective import choice_losses, row_losses
@@ -68,10 +69,10 @@ def test_an_objective_that_a_task_cannot_have_is_refused(objective: str, task: T
 @pytest.mark.parametrize("objective", ["accuracy", "f1"])
 def test_a_metric_is_refused_where_nothing_is_zeroth_order(objective: str) -> None:
     with pytest.raises(BadInput, match=f"--objective {objective}: method first-order needs gradients"):
-        table.check(wanted(objective, method__name="first-order"), ())
+        check(wanted(objective, method__name="first-order"), ())
     for name in ("bilevel", "mezo"):
-        table.check(wanted(objective, method__name=name), {"method.objective"})
-    table.check(wanted("classification", method__name="first-order"), {"method.objective"})
+        check(wanted(objective, method__name=name), {"method.objective"})
+    check(wanted("classification", method__name="first-order"), {"method.objective"})
 
 
 def test_the_solver_for_other_loops_takes_a_loss_and_no_objective(tiny: Tiny) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zofo import loop
+from zofo import begin
 from zofo.config import resolve
 from zofo.errors import BadInput
 from zofo.export import export
@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
 
 def trained(folder: str, home: Path, **flags: Any) -> RunFolder:
     options = {"model.name": folder, "run.dir": str(home / "runs"), "run.name": "run"}
-    loop.start(*resolve(SMALL | options | {k.replace("__", "."): v for k, v in flags.items()}), Quiet())
+    begin.start(*resolve(SMALL | options | {k.replace("__", "."): v for k, v in flags.items()}), Quiet())
     return RunFolder(home / "runs" / "run")
 
 

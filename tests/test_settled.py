@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from zofo import config, loop, settled
+from zofo import begin, config, settled
 from zofo.config import Config, build, resolve
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights.leaves import snapshot
@@ -28,6 +28,7 @@ from zofo.saved import open_run
 from zofo.settled import fastest, products  # before the tests' own machine takes its place
 from zofo.tasks import definition
 
+pytestmark = pytest.mark.usefixtures("home")
 SMALL: dict[str, Any] = {
     "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,
     "data.max_length": 48, "run.steps": 4, "run.eval_every": 2, "run.save_every": 2, "run.threads": 1,
@@ -195,15 +196,6 @@ def test_the_fastest_of_some_times_leaves_out_the_first(monkeypatch: pytest.Monk
     assert fastest(lambda: calls.append(1), 3) == 3.0 and len(calls) == 4
 
 
-@pytest.fixture(autouse=True)
-def home(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache of the test's own; threads are put back."""
-    threads = torch.get_num_threads()
-    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
-    yield tmp_path
-    torch.set_num_threads(threads)
-
-
 def made(folder: str, **flags: Any) -> Job:
     """A job with its types settled."""
     flat = SMALL | {"model.name": folder} | {key.replace("__", "."): value for key, value in flags.items()}
@@ -296,7 +288,7 @@ class Cut(Quiet):
 def started(folder: str, home: Path, name: str, show: Quiet, **flags: Any) -> RunFolder:
     """Start a run whose types and stacking are left to the machine."""
     flat = SMALL | {"model.name": folder, "run.dir": str(home / "runs"), "run.name": name, "method.T": 1} | flags
-    loop.start(*resolve(flat), show)
+    begin.start(*resolve(flat), show)
     return RunFolder(home / "runs" / name)
 
 
@@ -323,7 +315,7 @@ def test_a_run_writes_down_what_was_chosen_and_a_resumed_one_keeps_it(
     machine(monkeypatch, fp32=1e-3, bf16=3e-3)
     monkeypatch.setattr(settled, "GAIN", 0.0)
     unmeasured(monkeypatch)
-    loop.resume(run, Quiet())
+    begin.resume(run, Quiet())
     assert run.config.read_bytes() == written
     assert run.journal.read_bytes() == whole.journal.read_bytes()
     results, wanted = (read_json(r.eval) for r in (run, whole))
@@ -341,7 +333,7 @@ def test_every_method_writes_down_what_was_chosen(
     machine(monkeypatch, fp32=3e-3, bf16=1e-3)
     monkeypatch.setattr(settled, "GAIN", math.inf)
     flat = SMALL | {"model.name": folder, "run.dir": str(home / "runs"), "run.name": "run", "run.steps": 1}
-    loop.start(*resolve(flat | {"method.name": method}), Quiet())
+    begin.start(*resolve(flat | {"method.name": method}), Quiet())
     found = choices(config.load(RunFolder(home / "runs" / "run").config))
     assert found == ("bf16", "bf16", 3e-3, "on" if method == "mezo" else "off")
 
@@ -358,7 +350,7 @@ def test_a_run_made_before_there_were_choices_goes_on_as_it_was(folder: str, hom
     run.eval.write_text(json.dumps({"results": {"zero-shot": zero}}), encoding="utf-8")
     last = run.checkpoints / "step-000004"
     (last / "state.json").write_text("{}", encoding="utf-8")  # not whole: it goes on from step 2
-    loop.resume(run, Quiet())
+    begin.resume(run, Quiet())
     assert run.journal.read_bytes() == whole.journal.read_bytes()
     for path in (whole.checkpoints / "step-000004").glob("*.safetensors"):
         assert path.read_bytes() == (last / path.name).read_bytes()

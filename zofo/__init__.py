@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zofo.adapting.run import adapt
+    from zofo.begin import train
     from zofo.core.optim import ZO
     from zofo.errors import BadInput, NotFinite, ZofoError
-    from zofo.loop import train
     from zofo.methods.solver import Bilevel
 
 __version__ = "0.1.0"
@@ -21,7 +21,7 @@ __all__ = ["ZO", "BadInput", "Bilevel", "NotFinite", "ZofoError", "__version__",
 PLACES = {
     "ZO": "zofo.core.optim",
     "Bilevel": "zofo.methods.solver",
-    "train": "zofo.loop",
+    "train": "zofo.begin",
     "adapt": "zofo.adapting.run",
     "ZofoError": "zofo.errors",
     "BadInput": "zofo.errors",

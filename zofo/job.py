@@ -22,6 +22,7 @@ from zofo.core.weights.leaves import Leaves
 from zofo.errors import BadInput
 from zofo.memory import heap
 from zofo.methods import table
+from zofo.methods.check import check
 from zofo.methods.state import Member, Problem, State
 from zofo.mixed import of_mixture
 from zofo.models import Base
@@ -95,7 +96,7 @@ def prepare(
 
     Args: task, a run's own definition, instead of what the configuration names; wanted, the parts to encode. Raises `BadInput`. Cost: reads the data once (a GGUF file is converted first, once).
     """
-    table.check(config, given)
+    check(config, given)
     source = sources.find(config.model.name)
     asked = task or mixture.asked_for(config.data)
     if table.several(config) and not isinstance(asked, Mixture) and set(TRAINED) & set(wanted):

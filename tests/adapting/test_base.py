@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from zofo import loop, named, saved
+from zofo import begin, named, saved
 from zofo.adapting import base as bases
 from zofo.adapting.plan import Plan
 from zofo.config import load, resolve
@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
 def trained(folder: str, tmp_path: Path, bare: None, cache: None) -> RunFolder:
     """A bilevel run of two steps."""
     options = {"model.name": folder, "run.dir": str(tmp_path / "runs"), "run.name": "run"}
-    loop.start(*resolve(SMALL | options), Quiet())
+    begin.start(*resolve(SMALL | options), Quiet())
     return RunFolder(tmp_path / "runs" / "run")
 
 

@@ -26,7 +26,7 @@ def test_it_makes_a_run(trained: str, home: Path) -> None:
 
 
 def test_the_configuration_and_the_typed_keys_reach_the_loop(cli, monkeypatch) -> None:
-    import zofo.loop
+    import zofo.begin
 
     seen: dict[str, Any] = {}
 
@@ -34,7 +34,7 @@ def test_the_configuration_and_the_typed_keys_reach_the_loop(cli, monkeypatch) -
         seen.update(config=config, given=given, show=show, auto_lr=auto_lr)
         return {}
 
-    monkeypatch.setattr(zofo.loop, "start", start)
+    monkeypatch.setattr(zofo.begin, "start", start)
     status, _, err = train_words(cli, "--method.T", "3", "--steps", "4")
     assert status == 0, err
     assert seen["config"].method.T == 3 and seen["config"].run.steps == 4 and not seen["auto_lr"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from zofo import loop, models
+from zofo import begin, models
 from zofo.config import resolve
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
@@ -45,7 +45,7 @@ def test_the_example_is_bit_equal_to_zofo_train(
         "method.lr_theta": 1e-3, "data.batch": 2, "data.max_length": 48, "data.train_rows": 20, "data.test_rows": 4,
         "data.validation_rows": 4, "run.eval_every": 0,
     }  # fmt: skip
-    loop.start(*resolve(flags, "mezo"), Quiet())
+    begin.start(*resolve(flags, "mezo"), Quiet())
     saved = open_run(RunFolder(tmp_path / "mezo"), "last", say=print)
     assert models.fingerprint(saved.held.leaves) == mine
     assert len(PAGE.read_text().splitlines()) <= 110

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from zofo import loop
+from zofo import begin, loop
 from zofo.errors import BadInput
 from zofo.experiment import cells, record, runner, table
 from zofo.run.folder import RunFolder
@@ -120,7 +120,7 @@ def test_running_out_of_memory_is_told_as_that(lab, make, monkeypatch: pytest.Mo
     def full(*_: Any) -> Any:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 PB")
 
-    monkeypatch.setattr(loop, "start", full)
+    monkeypatch.setattr(begin, "start", full)
     grid = make(rows=[PLAIN], against="", seeds=[0])
     made, _ = lab.run(grid)
     held = lab.store.record(made[0])

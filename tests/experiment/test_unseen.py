@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import zofo
-from zofo import loop
+from zofo import begin
 from zofo.cli import main
 from zofo.errors import BadInput, ZofoError
 from zofo.experiment import cells, grid, report, table, text, unseen
@@ -192,8 +192,8 @@ def test_a_run_whose_tasks_failed_is_met_again_and_not_trained_again(
     held = lab.store.record(cell)
     assert held["status"] == "out of memory" and "own/c: RuntimeError: can't allocate memory" in held["reason"]
     monkeypatch.setattr(draws, "one", one)
-    monkeypatch.setattr(loop, "start", full)
-    monkeypatch.setattr(loop, "resume", full)
+    monkeypatch.setattr(begin, "start", full)
+    monkeypatch.setattr(begin, "resume", full)
     lab.run(wanted, retry=True)
     assert lab.store.record(cell)["status"] == "done" and lab.store.finished(cell)
 

@@ -19,9 +19,10 @@ from zofo.adapters.bank import Bank
 from zofo.adapters.slots import attach
 from zofo.config import build
 from zofo.core.weights import leaves as tree
+from zofo.methods.check import check
 from zofo.methods.losses import mean_loss
 from zofo.methods.state import Member, Problem, Report, State, from_checkpoint, to_checkpoint
-from zofo.methods.table import METHODS, check, effective
+from zofo.methods.table import METHODS, effective
 from zofo.objectives import Objective
 from zofo.problem import joined
 from zofo.scoring.batch import Encoded, lm_batch

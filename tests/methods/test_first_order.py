@@ -13,7 +13,8 @@ from zofo.adapters.slots import attach
 from zofo.config import AdapterConfig, MethodConfig, build
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
-from zofo.methods import first_order, table
+from zofo.methods import first_order
+from zofo.methods.check import check
 from zofo.methods.state import Problem
 
 Tiny = Callable[..., nn.Module]
@@ -126,6 +127,6 @@ def test_all_weights_are_masters_in_fp32_when_bf16_computes(tiny: Tiny, rows: to
 
 def test_half_precision_weights_are_refused_for_all_weights_alone() -> None:
     flags = {"method.name": "first-order", "model.weights": "bf16"}
-    table.check(build(flags), ())
+    check(build(flags), ())
     with pytest.raises(BadInput, match=r"--model.weights bf16: torch's optimizers lose small steps.*tune the adapter"):
-        table.check(build(flags | {"method.tune": "full"}), ())
+        check(build(flags | {"method.tune": "full"}), ())

@@ -14,6 +14,7 @@ from zofo.core import streams
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput, NotFinite
 from zofo.methods import sketch, table, theta
+from zofo.methods.check import check
 from zofo.methods.state import Problem, from_checkpoint, to_checkpoint
 
 Tiny = Callable[..., nn.Module]
@@ -139,4 +140,4 @@ def test_an_exception_in_a_pass_leaves_every_weight(tiny: Tiny, rows: torch.Tens
 def test_what_does_not_go_together_is_refused(flags: dict[str, Any], says: str) -> None:
     given = {"method.name": "sketch", "method.rule": "sgd", "method.noise": "rademacher"} | flags
     with pytest.raises(BadInput, match=says):
-        table.check(build(given), set(flags) - {"method.name", "method.upper"})
+        check(build(given), set(flags) - {"method.name", "method.upper"})

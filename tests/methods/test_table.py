@@ -1,4 +1,4 @@
-"""The table of methods is whole, and options without effect are refused by name."""
+"""The table of methods is whole."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import inspect
 
 import pytest
 
-from zofo.config import RANK_OF_Z, Config, MethodConfig, build, keys, preset, presets, resolve
-from zofo.core import noise
-from zofo.errors import BadInput
+from zofo.config import MethodConfig, build, keys, preset, presets
 from zofo.methods import table
 
 
@@ -34,51 +32,6 @@ def test_every_option_of_methods_is_read_by_one_of_them() -> None:
     ]  # fmt: skip
     used = set().union(*(table.effective(build({f"method.{k}": v for k, v in s.items()})) for s in settings))
     assert {k for k in keys() if k.startswith("method.")} <= used
-
-
-@pytest.mark.parametrize(
-    ("flags", "key"),
-    [
-        ({"method.name": "mezo", "method.T": 5}, "method.T"),
-        ({"method.name": "mezo", "adapter.r": 4}, "adapter.r"),
-        ({"method.name": "first-order", "method.eps": 1e-2}, "method.eps"),
-        ({"adapter.kind": "prefix", "adapter.r": 4}, "adapter.r"),
-        ({"adapter.kind": "lora", "adapter.tokens": 4}, "adapter.tokens"),
-        ({"method.s": "off", "method.lam": 3.0}, "method.lam"),
-        ({"method.coupling": "follow", "method.lam": 3.0}, "method.lam"),
-        ({"method.coupling": "follow", "method.lr_p": 3e-4}, "method.lr_p"),
-        ({"method.lam": 0.0, "method.lr_s": 1e-3}, "method.lr_s"),
-        ({"method.lam": 0.0, "method.coupling": "outer", "method.T": 3}, "method.T"),
-        ({"method.lam_start": 3.0}, "method.lam_start"),
-        ({"method.lower_eps": 1e-3}, "method.lower_eps"),
-        ({"method.name": "first-order", "method.tune": "full", "method.lr_p": 1e-3}, "method.lr_p"),
-        ({"method.name": "first-order", "method.tune": "full", "adapter.r": 4}, "adapter.r"),
-        ({"method.name": "first-order", "method.tune": "full", "model.shadow": True}, "model.shadow"),
-        ({"method.name": "addax", "method.rule": "adam"}, "method.rule"),
-        ({"method.name": "two-stage", "method.stack": "on"}, "method.stack"),
-        ({"method.tasks": 3}, "method.tasks"),
-        ({"method.name": "meta", "method.lr_outer": 0.5}, "method.lr_outer"),
-        ({"method.name": "reptile", "method.adapters": "shared"}, "method.adapters"),
-    ],
-)
-def test_an_option_without_effect_is_an_error(flags: dict, key: str) -> None:
-    with pytest.raises(BadInput, match=f"--{key}: it has no effect"):
-        table.check(*resolve(flags))
-
-
-def test_a_sketch_may_have_a_rank_that_a_low_rank_z_may_not() -> None:
-    assert RANK_OF_Z == noise.MAX_RANK
-    for name in ("mezo", "bilevel", "two-stage"):
-        flags = {"method.name": name, "method.noise": "low-rank", "method.rank": RANK_OF_Z}
-        table.check(*resolve(flags))
-        with pytest.raises(BadInput, match=rf"--method.rank {RANK_OF_Z + 1}: .*take {RANK_OF_Z} or less"):
-            table.check(*resolve(flags | {"method.rank": RANK_OF_Z + 1}))
-    table.check(*resolve({"method.name": "sketch", "method.noise": "rademacher", "method.rank": 4 * RANK_OF_Z}))
-
-
-def test_prefix_with_activation_checkpointing_is_refused_early() -> None:
-    with pytest.raises(BadInput, match="prefix"):
-        table.check(Config(**{"adapter": {"kind": "prefix"}, "model": {"activation_checkpointing": True}}), ())
 
 
 @pytest.mark.parametrize("name", presets())

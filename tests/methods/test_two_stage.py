@@ -17,6 +17,7 @@ from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.methods import first_order, table, two_stage
+from zofo.methods.check import check
 from zofo.methods.state import Problem
 from zofo.problem import own_leaves, union
 
@@ -109,7 +110,7 @@ def test_a_first_stage_as_long_as_the_run_is_refused() -> None:
     with pytest.raises(
         BadInput, match=r"--method.stage_one 60: the run has 60 steps.*ask for fewer, or for more --steps"
     ):
-        table.check(config, ())
+        check(config, ())
 
 
 def test_what_a_journal_replays_is_theta_alone_so_a_law_that_scales_by_all_is_not_replayed() -> None:

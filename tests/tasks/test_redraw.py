@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from zofo.config import Config, DataConfig, build
 from zofo.core.streams import generator
 from zofo.errors import BadInput
-from zofo.methods import table
+from zofo.methods.check import check
 from zofo.scoring.batch import lm_batch
 from zofo.tasks.batches import Batches, walk
 from zofo.tasks.definition import Task
@@ -158,7 +158,7 @@ def settings(**flat: Any) -> Config:
 def test_options_of_demonstrations_without_any_are_refused() -> None:
     for key in ("data.redraw", "data.shot_length"):
         with pytest.raises(BadInput, match=f"^--{key}: it has no effect"):
-            table.check(settings(), {key})
-        table.check(settings(data__shots=2), {key})
+            check(settings(), {key})
+        check(settings(data__shots=2), {key})
     with pytest.raises(BadInput, match=r"^--method.short_tokens 9: rows go by their length"):
-        table.check(settings(method__name="addax", method__short_tokens=9, data__shots=2, data__redraw=True), set())
+        check(settings(method__name="addax", method__short_tokens=9, data__shots=2, data__redraw=True), set())

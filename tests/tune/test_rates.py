@@ -11,7 +11,7 @@ import torch
 import yaml
 from killing import picture
 
-from zofo import config, loop
+from zofo import begin, config
 from zofo.config import resolve
 from zofo.errors import BadInput
 from zofo.job import Job, assemble, prepare
@@ -169,19 +169,19 @@ def test_a_run_with_it_is_the_run_given_what_it_chose(
     flags |= {"method.name": method, "run.eval_every": 2, "run.save_every": 2}
     flags = {key: value for key, value in flags.items() if key != "method.T" or method == "bilevel"}
     threads = torch.get_num_threads()
-    loop.start(*resolve(flags | {"run.name": "auto"}), told, auto_lr=True)
+    begin.start(*resolve(flags | {"run.name": "auto"}), told, auto_lr=True)
     auto = RunFolder(tmp_path / "auto")
     chosen = config.load(auto.config)
     names = [f"method.{name}" for name in rates.OPTIONS if f"method.{name}" in rates.table.effective(chosen)]
     flat = config.flatten(chosen.model_dump(), "")
     assert any(note.startswith("--auto-lr:") for note in told.notes)
-    loop.start(*resolve(flags | {"run.name": "hand"} | {name: flat[name] for name in names}), told)
+    begin.start(*resolve(flags | {"run.name": "hand"} | {name: flat[name] for name in names}), told)
     hand = RunFolder(tmp_path / "hand")
     one, two = yaml.safe_load(auto.config.read_text()), yaml.safe_load(hand.config.read_text())
     assert one.pop("run") | {"name": ""} == two.pop("run") | {"name": ""} and one == two
     assert picture(auto) == picture(hand)
     told.notes.clear()
-    loop.resume(auto, told)
+    begin.resume(auto, told)
     assert not any("--auto-lr" in note for note in told.notes)
     torch.set_num_threads(threads)
     assert json.loads(auto.eval.read_text())["step"] >= 1

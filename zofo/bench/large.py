@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zofo import cap, loop, tensorfile
+from zofo import begin, cap, tensorfile
 from zofo.config import resolve
 from zofo.core import streams
 from zofo.core.weights.store import PIECE
@@ -76,7 +76,7 @@ def trained(folder: Path, work: Path, limit: str, steps: int) -> dict[str, Any]:
     """A run: its peak, times and losses, and what must not depend on the cap (journal, theta, every number of the metrics)."""
     run, began = RunFolder(work / (f"cap-{limit}" if limit else "plain")), time.perf_counter()
     flags = {"model.name": str(folder), "run.dir": str(work), "run.name": run.name, "run.steps": steps}
-    loop.start(*resolve({**OPTIONS, **flags, "run.memory_cap": limit}))
+    begin.start(*resolve({**OPTIONS, **flags, "run.memory_cap": limit}))
     rows = read_metrics(run.metrics)
     taken = [row for row in rows if row["kind"] == "step"]
     return {

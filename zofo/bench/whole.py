@@ -20,7 +20,7 @@ from zofo.bench.step import interleaved
 from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import Job
-from zofo.methods import table
+from zofo.methods.check import check
 from zofo.methods.plan import every
 from zofo.methods.state import State
 
@@ -66,7 +66,7 @@ def started(name: str, flags: Mapping[str, Any], say: Callable[[str], None]) -> 
     named = {"model.name": held.model.name or MODEL}
     named |= {} if held.data.mixture or held.data.task or held.data.train else {"data.task": TASK}
     settings = config.build({**config.flatten(held.model_dump(), ""), **named})
-    table.check(settings, given)
+    check(settings, given)
     return begun(settings, given, lambda note: say(f"{name}: {note}"))
 
 

@@ -11,7 +11,8 @@ from cyclopts import Parameter
 from zofo.cli.output import line, table
 from zofo.config import Config, resolve
 from zofo.errors import BadInput
-from zofo.methods.table import KIND, METHODS, check
+from zofo.methods.check import check
+from zofo.methods.table import KIND, METHODS
 
 if TYPE_CHECKING:
     from zofo.memory.sizes import Size

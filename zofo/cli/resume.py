@@ -9,9 +9,9 @@ from zofo.run import folder
 def resume(run: Run, /, *, dir: Dir = "runs") -> int:
     """Go on with a run that was stopped, from its newest good checkpoint, to the same bits as one never stopped."""
     found = folder.find(run, dir)
-    from zofo import config, loop
+    from zofo import begin, config
     from zofo.report.terminal import Reporter
 
     with Reporter(seconds=config.load(found.config).run.seconds) as show:
-        loop.resume(found, show)
+        begin.resume(found, show)
     return 0

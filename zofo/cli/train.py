@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from zofo.cli.output import line, plain, table
 from zofo.config import Config, dump, resolve
-from zofo.methods.table import check
+from zofo.methods.check import check
 
 if TYPE_CHECKING:
     from zofo.prepared import Prepared
@@ -40,24 +40,24 @@ def train(
     check(wanted, given)
     if dry_run:
         return rehearse(wanted, given, auto_lr)
-    from zofo import loop
+    from zofo import begin
     from zofo.report.terminal import Reporter
 
     with Reporter(seconds=wanted.run.seconds) as show:
-        loop.start(wanted, given, show, auto_lr)
+        begin.start(wanted, given, show, auto_lr)
     return 0
 
 
 def rehearse(config: Config, given: Collection[str], auto_lr: bool = False) -> int:
     """Print the resolved configuration, the splits, examples and sizes. Loads no weights, writes no run."""
-    from zofo import cap, loop, models, objectives
+    from zofo import cap, job, models, objectives
     from zofo.cli import memory, mixture
     from zofo.cli.show import answers
     from zofo.memory.sizes import estimate
     from zofo.memory.work import of_rows
     from zofo.report.words import named
 
-    ready = loop.prepare(config, given)
+    ready = job.prepare(config, given)
     line("# configuration")
     line(dump(config).rstrip())
     if auto_lr:

@@ -19,6 +19,7 @@ from zofo.config import Config, flatten
 from zofo.errors import BadInput
 from zofo.experiment.grid import Cost, Grid, Row, spread
 from zofo.methods import table
+from zofo.methods.check import check
 from zofo.models import sha256
 from zofo.tasks import definition, mixture
 
@@ -188,7 +189,7 @@ def unseen_of(grid: Grid, row: Row, made: Config, sweep: bool) -> Values | None:
     told = {**layers(grid, row)[1], "model.dtype": made.model.dtype}
     flags = {key: value for key, value in told.items() if met_by(key, shown, row.evaluate)}
     plan = Plan(u.demonstrations if shown else u.shots, u.steps, u.draws, u.batch, u.lr, made.run.seed)
-    table.check(settings({"model.name": grid.model, **flags}, plan), ())
+    check(settings({"model.name": grid.model, **flags}, plan), ())
     acts = ("shots", "draws", "seed") if shown else ("shots", "steps", "draws", "batch", "lr", "seed")
     return {"how": row.unseen, **{key: getattr(plan, key) for key in acts}, "flags": flags}
 
@@ -234,7 +235,7 @@ def training(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: 
         "model.name": grid.model, **place(grid, task), "run.seed": seed, "run.steps": steps, "run.seconds": 0.0,
         "run.test": False,
     })  # fmt: skip
-    table.check(made, {*row.options, *values} if not row.like else set(row.options))
+    check(made, {*row.options, *values} if not row.like else set(row.options))
     return made
 
 

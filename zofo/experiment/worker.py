@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from zofo import loop
+from zofo import begin
 from zofo.config import build, flatten
 from zofo.errors import BadInput, ZofoError
 from zofo.experiment import cosines, record, unseen
@@ -74,9 +74,9 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
     if not run.eval.exists():  # written last
         with Reporter() as show:
             if run.config.exists():
-                loop.resume(run, show)
+                begin.resume(run, show)
             else:
-                loop.start(settings, {"run.name"}, show)
+                begin.start(settings, {"run.name"}, show)
     if not order["test"]:
         return record.trained(run)
     met = unseen.by_run(run, settings, order["unseen"]) if order["unseen"] else record.tested(run)

@@ -14,8 +14,9 @@ from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
-from zofo.methods import bilevel, table
+from zofo.methods import bilevel
 from zofo.methods import plan as plans
+from zofo.methods.check import check
 from zofo.methods.state import Problem, Report, State, from_checkpoint, to_checkpoint
 
 
@@ -98,7 +99,7 @@ def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
             found = "your loss says how it is computed, a point at a time"
             raise BadInput(f"Bilevel({name}=...)", found, "leave it out")
     config = build({f"method.{name}": value for name, value in options.items()})
-    table.check(config, [f"method.{name}" for name in options])
+    check(config, [f"method.{name}" for name in options])
     moving = [
         name for name in ("schedule", "schedule_theta", "lam_schedule") if getattr(config.method, name) != "constant"
     ]
