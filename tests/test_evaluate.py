@@ -14,9 +14,10 @@ from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import zofo.evaluate as room
+import zofo.scoring.batch as made_of
 from zofo.core.streams import generator, seeded
 from zofo.evaluate import evaluate
-from zofo.scoring.batch import Encoded, choice_batch, lm_batch
+from zofo.scoring.batch import Encoded, lm_batch
 from zofo.scoring.generation import answers
 from zofo.scoring.objective import answer_logprobs, choice_losses, row_losses
 from zofo.tasks.definition import Task
@@ -191,7 +192,7 @@ def test_what_is_shared_changes_cost_and_not_results(
     model: Any, head: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kept prefix, and contexts read once for all their choices."""
-    monkeypatch.setattr(room, "PASS", -1000)
+    monkeypatch.setattr(made_of, "PASS", -1000)
     rows = examples(head=head)
     nulls = [replace(row, context=(*head, 5)) for row in rows]
     with passes(model) as whole:
@@ -227,11 +228,14 @@ def test_every_row_is_read_exactly_once(model: Any, share: bool, monkeypatch: py
     """Rows are told apart by their last context token."""
     read: list[int] = []
 
+    name = "frugal_batch" if share else "choice_batch"
+    made = getattr(made_of, name)
+
     def see(examples: Sequence[Encoded], *args: Any) -> Any:
         read.extend(example.context[-1] for example in examples)
-        return choice_batch(examples, *args)
+        return made(examples, *args)
 
-    monkeypatch.setattr(room, "choice_batch", see)
+    monkeypatch.setattr(room, name, see)
     rows = [replace(row, context=(*row.context, k + 3)) for k, row in enumerate(examples(40, head=HEAD))]
     evaluate(model, rows, TASK, batch_rows=7, share=share)
     assert sorted(read) == list(range(3, 43))

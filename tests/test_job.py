@@ -13,7 +13,7 @@ from zofo.core.weights.leaves import snapshot
 from zofo.errors import BadInput
 from zofo.job import PACKAGES, adapter_of, described, environment, prepare, recorded, same_rows
 from zofo.models import fingerprint
-from zofo.scoring.batch import choice_batch, lm_batch
+from zofo.scoring.batch import frugal_batch, lm_batch
 
 
 def test_no_task_is_bad_input_before_the_tokenizer_is_read(folder: str) -> None:
@@ -68,9 +68,9 @@ def test_a_changed_prompt_is_noticed_though_the_rows_are_the_same(folder: str, s
     ("objective", "metrics", "upper", "cut"),
     [
         ("auto", ("accuracy",), False, lm_batch),
-        ("classification", ("accuracy",), False, choice_batch),
-        ("accuracy", ("accuracy",), True, choice_batch),
-        ("f1", ("accuracy", "macro_f1"), True, choice_batch),
+        ("classification", ("accuracy",), False, frugal_batch),
+        ("accuracy", ("accuracy",), True, frugal_batch),
+        ("f1", ("accuracy", "macro_f1"), True, frugal_batch),
     ],
 )
 def test_the_objective_reaches_task_problem_and_batches(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zofo.scoring import generation
-from zofo.scoring.batch import Batch, Encoded, choice_batch, lm_batch, tokens
+from zofo.scoring.batch import Batch, Encoded, choice_batch, frugal_batch, lm_batch
 from zofo.scoring.metrics import Answered, by_row, summarise
 from zofo.scoring.objective import answer_logprobs, compared, cross_entropy, evaluating, read_prefix
 from zofo.scoring.past import Past, can_share
@@ -18,7 +18,6 @@ from zofo.scoring.tokens import common
 from zofo.tasks.definition import Task
 
 WORTH = 32  # tokens of a shared prefix that are worth keeping
-PASS = 100  # tokens that a second forward pass must save beside its own
 TOKENS = 2048  # padded tokens of a batch, at most (one example may have more)
 KEPT = 1 << 16  # tokens of a kept prefix that a batch may hold copies of (46 kB a token in SmolLM2, fp32)
 
@@ -121,8 +120,7 @@ def among(reading: Reading, encoded: Sequence[Encoded], batch_rows: int) -> Foun
 
 def scored(reading: Reading, part: Sequence[Encoded], past: Past | None) -> tuple[Batch, Tensor]:
     """A batch of choices and its scores, (N,) on the CPU; contexts are read once where that saves enough."""
-    branch = reading.share and tokens(part, branched=True) + PASS < tokens(part)
-    batch = choice_batch(part, range(len(part)), reading.pad, branch)
+    batch = (frugal_batch if reading.share else choice_batch)(part, range(len(part)), reading.pad)
     return batch, answer_logprobs(reading.model, batch, reading.dtype, past).cpu()
 
 

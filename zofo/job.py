@@ -138,7 +138,7 @@ def weights(config: Config, source: Source) -> tuple[nn.Module, Leaves, Hooks | 
 def assemble(config: Config, prepared: Prepared) -> Job:
     """Load the model with its adapters, and join method, probe and batches. Cost: the weights in memory."""
     held = load(config, prepared.source, train=True)
-    objective, above = built(config, prepared.task, prepared.tokenizer)
+    objective, above = built(config, prepared.task, prepared.tokenizer, held.model)
     problem = joined(config, held.model, held.leaves, held.slots, objective, above, held.hooks)
     batches, method = drawn(config, prepared, objective), table.METHODS[config.method.name].load()
     if isinstance(batches, MixtureBatches) and table.several(config):

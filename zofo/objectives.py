@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.scoring import generation
-from zofo.scoring.batch import Batch, Encoded, choice_batch, lm_batch
+from zofo.scoring.batch import Batch, Encoded, choice_batch, frugal_batch, lm_batch
 from zofo.scoring.metrics import Answered, exact_match, macro_f1, token_f1
 from zofo.scoring.objective import answer_logprobs, by_example, choice_losses, compared, row_losses
 from zofo.tasks.definition import Metric, Task
@@ -70,9 +70,10 @@ def measured(config: Config, task: Task) -> Task:
     return task.model_copy(update={"metrics": (*task.metrics, metric)})
 
 
-def build(config: Config, task: Task, tokenizer: Any) -> Objective:
-    """The objective of a run. Raises: BadInput as `name_of`."""
+def build(config: Config, task: Task, tokenizer: Any, share: bool = False) -> Objective:
+    """The objective of a run; `share`: choices may go on from their context's keys and values. Raises: BadInput as `name_of`."""
     name, dtype = name_of(config, task), config.model.dtype
+    every = frugal_batch if share else choice_batch
 
     def lm(model: nn.Module, batch: Batch) -> Tensor:
         return row_losses(model, batch, dtype)
@@ -83,13 +84,13 @@ def build(config: Config, task: Task, tokenizer: Any) -> Objective:
     if name == "lm":
         return Objective(name, lm, None, lm_batch, "loss")
     if name == "classification":
-        return Objective(name, classification, None, choice_batch, "choice_loss")
+        return Objective(name, classification, None, every, "choice_loss")
     metric = metric_of(name, task)
     if task.kind == "text":
         written = partial(metric_of_text, tokenizer=tokenizer, task=task, metric=metric, dtype=dtype)
         return Objective(name, lm, written, lm_batch, metric, higher=True)
     chosen = partial(metric_of_choice, metric=metric, dtype=dtype)
-    return Objective(name, lm, chosen, choice_batch, metric, higher=True)
+    return Objective(name, lm, chosen, every, metric, higher=True)
 
 
 def metric_of_text(model: nn.Module, batch: Batch, tokenizer: Any, task: Task, metric: Metric, dtype: str) -> Tensor:

@@ -21,6 +21,7 @@ from zofo.methods import table
 from zofo.methods.state import Problem
 from zofo.objectives import Objective
 from zofo.scoring.objective import HALF, output_head
+from zofo.scoring.past import can_share
 from zofo.tasks.definition import Task
 
 FP16_SCALE = 1024.0  # of the loss, so that fp16 gradients do not underflow
@@ -58,15 +59,24 @@ def joined(
     )
 
 
-def built(config: Config, task: Task, tokenizer: Any) -> tuple[Objective, Any]:
+def built(config: Config, task: Task, tokenizer: Any, model: nn.Module) -> tuple[Objective, Any]:
     """The objective, and what zeroth order minimises instead of its loss: a metric, or the loss in the probes' own dtype."""
-    objective = objectives.build(config, task, tokenizer)
+    share = shares(config, model)
+    objective = objectives.build(config, task, tokenizer, share)
     probes = config.method.probe_dtype
     if probes in ("auto", config.model.dtype):
         return objective, objective.upper
     other = config.model_copy(update={"model": config.model.model_copy(update={"dtype": probes})})
-    apart = objectives.build(other, task, tokenizer)
+    apart = objectives.build(other, task, tokenizer, share)
     return objective, apart.upper or apart.loss
+
+
+def shares(config: Config, model: nn.Module) -> bool:
+    """Whether choices can be trained on from their context's keys and values: a plain cache, no virtual tokens, nothing
+    computed again in a backward pass, and no weights that each pass would read from disk."""
+    virtual = table.METHODS[config.method.name].uses_adapter(config) and config.adapter.kind != "lora"
+    outside = bool(config.run.memory_cap) and table.streams(config)
+    return not (virtual or outside or config.model.activation_checkpointing) and can_share(model)
 
 
 def shadow(config: Config, model: nn.Module, leaves: Leaves) -> Shadow | None:

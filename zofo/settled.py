@@ -17,6 +17,7 @@ import torch
 from zofo import models, objectives
 from zofo.config import Config
 from zofo.core.estimate import ESTIMATORS
+from zofo.core.probe import Stackable
 from zofo.core.probe.scratch import Scratch
 from zofo.job import Job
 from zofo.methods import table
@@ -114,6 +115,8 @@ def stacked(job: Job) -> tuple[Job, list[str]]:
         return job, []
     if not (moves_theta(config) and isinstance(probe, Scratch) and job.problem.stacks):
         return chosen(job, "off"), []
+    if not isinstance(job.method.objective(job.problem, job.begin(), job.batches), Stackable):
+        return (chosen(job, "off") if config.method.stack == "auto" else job), []  # choices go on from their contexts
     ways = {"off": "one point a pass", "on": "two points a pass"}
     tried = ("off", "on") if config.method.stack == "auto" else ("on",)
     times = {way: fastest(lambda way=way: look(job, way == "on"), 1) for way in tried}  # type: ignore[misc]

@@ -127,7 +127,7 @@ def trained(
     micro = -(-take // MICRO)
     method = config.method.model_copy(update={"accumulate_lower": micro})
     config = seeded(config.model_copy(update={"method": method}), seed)
-    objective, above = built(config, ready.task, ready.tokenizer)
+    objective, above = built(config, ready.task, ready.tokenizer, slots.model)
     problem = joined(config, slots.model, base.leaves, slots, objective, above)
     source = Few({"all": rows}, min(take, MICRO), pad_id(ready.tokenizer), seed, objective.cut, take=take)
     learner = table.METHODS[config.method.name].load()

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def main(path: str) -> int:
 def perform(path: Path) -> int:
     """Do a job, and write how it ended."""
     order = read_json(path)
+    warnings.simplefilter("ignore", FutureWarning)  # libraries telling each other's authors
     result, draft = Path(order["result"]), Path(order["draft"])
     before = read_json(result).get("wall", 0.0) if result.exists() else 0.0  # trained then, tested now
     began = time.perf_counter()
@@ -53,7 +55,7 @@ def perform(path: Path) -> int:
 
     try:
         found = {"status": DONE} | work(order)
-        if order["cosines"] and cosines.measurable(build(flatten(order["config"], ""))):
+        if order["cosines"] and not order["evaluate"] and cosines.measurable(build(flatten(order["config"], ""))):
             keep(draft, found)  # the run is whole without them, also where measuring them ends this process
             found |= compared(RunFolder(Path(order["run"])), order["cosines"])
     except (Interrupted, KeyboardInterrupt) as error:

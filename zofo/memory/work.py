@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from zofo import models
 from zofo.config import Config
 from zofo.evaluate import Reading, batches, scored, width
-from zofo.objectives import Objective, name_of
+from zofo.objectives import Cut, Objective, name_of
 from zofo.prepared import Prepared
 from zofo.problem import built
-from zofo.scoring.batch import Batch, Encoded, lm_batch
+from zofo.scoring.batch import Batch, Encoded, cheapest, frugal_batch, lm_batch, tokens
 from zofo.scoring.objective import answer_logprobs, row_losses
 from zofo.scoring.past import can_share
 from zofo.scoring.tokens import pad_id
@@ -83,11 +84,9 @@ def of_rows(config: Config, ready: Prepared) -> Work:
     Of a mixture: the largest training rows of all tasks, and the task with the largest first batch to score.
     """
     task, tokenizer = ready.task, ready.tokenizer
-    (objective, above), pad = built(config, task, tokenizer), pad_id(tokenizer)
-    n = config.data.batch
-    ordered = sorted(chain.from_iterable(trained(m, n) for m in ready.members or (ready,)), key=lambda e: -e.length)
-    if ready.members and objective.cut is not lm_batch:  # by all their choices: tasks have more of them, or fewer
-        ordered.sort(key=lambda e: -e.length * width(e))
+    (objective, above), pad = built(config, task, tokenizer, models.skeleton(ready.source)), pad_id(tokenizer)
+    n, size = config.data.batch, read(objective.cut)
+    ordered = sorted(chain.from_iterable(trained(m, n) for m in ready.members or (ready,)), key=lambda e: -size(e))
     longest = ordered[:n]
     fits = [row for row in ordered if row.length <= config.method.short_tokens][:n]
     short = objective.cut(fits, range(len(fits)), pad) if fits else None
@@ -95,6 +94,13 @@ def of_rows(config: Config, ready: Prepared) -> Work:
     batch = objective.cut(longest, range(len(longest)), pad)
     score = scorer(task, config.model.dtype, pad)
     return Work(objective, batch, above, score, rows, written(config, task, longest, rows), short)
+
+
+def read(cut: Cut) -> Callable[[Encoded], int]:
+    """Tokens that a row has the model read, with all its choices where they are trained on."""
+    if cut is lm_batch:
+        return lambda e: e.length
+    return lambda e: cheapest([e]) if cut is frugal_batch else tokens([e])
 
 
 def trained(ready: Prepared, n: int) -> Sequence[Encoded]:

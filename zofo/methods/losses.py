@@ -83,9 +83,10 @@ class Terms:
 
 
 def terms(problem: Problem, parts: Sequence[tuple[str | None, Micro]]) -> Objective:
-    """Terms as an objective for probes; stackable where the problem's loss takes merged batches."""
+    """Terms as an objective for probes; stackable where the problem's loss takes merged batches, and none is branched."""
     made = Terms(problem, tuple(parts))
-    return made if problem.stacks else made.__call__
+    merges = problem.stacks and all(getattr(micro, "tails", None) is None for _, batch in parts for micro in batch)
+    return made if merges else made.__call__
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 Ids = tuple[int, ...]
+PASS = 200
+"""Tokens that a second pass must save beside its own (SmolLM2-135M: what one costs whatever it reads, dev/LOG.md, 2026-11-26)."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,20 @@ def choice_batch(examples: Sequence[Encoded], index: Sequence[int], pad: int, br
         builder.example(example.context, example.answers, example.skip)
     right = [int(k in example.rights) for example in chosen for k in range(len(example.answers))]
     return builder.batch(chosen, [e.label for e in chosen], right, [len(e.answers) for e in chosen], pad)
+
+
+def frugal_batch(examples: Sequence[Encoded], index: Sequence[int], pad: int) -> Batch:
+    """All choices of the examples, each context read once where that saves more tokens than a second forward pass is worth.
+
+    Args: as `lm_batch`. Scores and gradients are those of `choice_batch`, but for rounding. Cost: the fewer of its two costs.
+    """
+    part = [examples[k] for k in index]
+    return choice_batch(part, range(len(part)), pad, cheapest(part) < tokens(part))
+
+
+def cheapest(examples: Sequence[Encoded]) -> int:
+    """Padded tokens that a frugal batch of these examples has the model read, a second pass counted as `PASS`."""
+    return min(tokens(examples), tokens(examples, branched=True) + PASS)
 
 
 def tokens(examples: Sequence[Encoded], branched: bool = False) -> int:
