@@ -17,7 +17,7 @@ import zofo.evaluate as room
 import zofo.scoring.batch as made_of
 from zofo.core.streams import generator, seeded
 from zofo.evaluate import evaluate
-from zofo.scoring.batch import Encoded, lm_batch
+from zofo.scoring.batch import Encoded, choice_batch, lm_batch
 from zofo.scoring.generation import answers
 from zofo.scoring.objective import answer_logprobs, choice_losses, row_losses
 from zofo.tasks.definition import Task

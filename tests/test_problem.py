@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,8 @@ from zofo.config import AdapterConfig, build
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import snapshot
 from zofo.methods.losses import mean_loss
-from zofo.problem import shadow
+from zofo.problem import shadow, shares
+from zofo.scoring import batch as made_of
 
 Tiny = Callable[..., nn.Module]
 
@@ -87,6 +89,34 @@ def test_what_can_be_stacked_and_what_is_scaled(
 ) -> None:
     problem = made(folder, **flags).problem
     assert (problem.stacks, problem.scale) == (stacks, scale)
+
+
+@pytest.mark.parametrize(
+    ("flags", "share"),
+    [
+        ({}, True),
+        ({"method__name": "mezo"}, True),
+        ({"method__name": "mezo", "run__memory_cap": "1TB"}, False),
+        ({"run__memory_cap": "1TB"}, True),
+        ({"adapter__kind": "prefix"}, False),
+        ({"adapter__kind": "prompt"}, False),
+        ({"model__activation_checkpointing": True}, False),
+    ],
+    ids=str,
+)
+def test_choices_share_their_context_where_the_model_can(
+    folder: str, flags: dict[str, Any], share: bool, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(made_of, "PASS", 0)
+    job = made(folder, method__objective="classification", **flags)
+    (batch,) = job.batches.batch("f", "upper-f", 0, 1)
+    assert (batch.tails is not None) == share
+    _, report = job.method.step(job.problem, job.begin(), job.batches)
+    assert all(math.isfinite(value) for key, value in report.numbers.items() if key.startswith("loss"))
+
+
+def test_a_model_with_a_sliding_window_trains_on_whole_rows(tiny: Tiny) -> None:
+    assert shares(build({}), tiny("llama")) and not shares(build({}), tiny("mistral"))
 
 
 def test_probes_may_be_computed_in_another_type_than_gradients(folder: str, made: Any) -> None:

@@ -25,6 +25,7 @@ from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
 from zofo.run.signals import Interrupted
 from zofo.saved import open_run
+from zofo.scoring import batch as made_of
 from zofo.settled import fastest, products  # before the tests' own machine takes its place
 from zofo.tasks import definition
 
@@ -259,6 +260,19 @@ class TestStacked:
         unmeasured(monkeypatch)
         job, notes = settled.stacked(job)
         assert job.config.method.stack == "off" and notes == [] and not stacks(job)
+
+    @pytest.mark.parametrize(("asked", "chosen"), [("auto", "off"), ("on", "on")])
+    def test_rows_that_go_on_from_contexts_are_not_stacked_and_not_measured(
+        self, folder: str, asked: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On is on for the batches whose choices are whole rows."""
+        monkeypatch.setattr(made_of, "PASS", 0)
+        job = made(folder, method__stack=asked, method__objective="classification")
+        unmeasured(monkeypatch)
+        job, notes = settled.stacked(job)
+        assert job.config.method.stack == chosen and notes == [] and stacks(job) == (chosen == "on")
+        _, report = job.method.step(job.problem, job.begin(), job.batches)
+        assert math.isfinite(report.numbers["loss_p"])
 
     @pytest.mark.parametrize("flags", [{}, {"method__name": "mezo"}, {"adapter__kind": "prompt"}], ids=str)
     def test_looking_moves_nothing(self, folder: str, flags: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import torch
 from zofo.config import build
 from zofo.job import prepare
 from zofo.memory.work import Work, of_rows, of_shape, written
+from zofo.scoring import batch as made_of
 from zofo.scoring.batch import Encoded
 from zofo.tasks import definition
 
@@ -43,6 +44,16 @@ def test_an_objective_over_choices_takes_a_row_a_choice(folder: str) -> None:
     """In bytes " terrible" and " great" share no more than the space."""
     lm, choices = (made(folder, method__objective=name)[0] for name in ("lm", "classification"))
     assert (lm.shape[0], choices.shape[0]) == (3, 6)
+
+
+def test_where_choices_share_their_context_the_largest_rows_are_those_that_read_most(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(made_of, "PASS", 0)
+    work, encoded = made(folder, method__objective="classification")
+    assert work.largest.tails is not None and work.shape[0] == 3
+    sizes = sorted((made_of.tokens([e], branched=True) for e in (*encoded["f"], *encoded["p"])), reverse=True)
+    assert [made_of.cheapest([e]) for e in work.largest.examples] == sizes[:3]
 
 
 def test_rows_are_scored_as_evaluate_scores_them(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:

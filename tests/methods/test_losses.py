@@ -14,13 +14,18 @@ from torch import nn
 from zofo.adapters.slots import attach
 from zofo.config import AdapterConfig, MethodConfig
 from zofo.core import noise, streams
-from zofo.core.probe import Stackable
+from zofo.core.noise import Direction
+from zofo.core.probe import Point, Stackable
+from zofo.core.probe.scratch import Scratch
+from zofo.core.sketch import Projection
+from zofo.core.sketch.capture import capturing
+from zofo.core.weights import leaves as tree
 from zofo.methods import losses
 from zofo.methods.losses import Terms
 from zofo.methods.state import Problem
 from zofo.models import recompute
-from zofo.scoring.batch import Batch, Encoded, lm_batch
-from zofo.scoring.objective import row_losses
+from zofo.scoring.batch import Batch, Encoded, choice_batch, lm_batch
+from zofo.scoring.objective import choice_losses, row_losses
 
 Tiny = Callable[..., nn.Module]
 
@@ -254,6 +259,51 @@ def test_a_problem_that_does_not_stack_has_terms_that_are_called_alone(tiny: Tin
     assert not isinstance(made, Stackable)
     with torch.no_grad():
         assert torch.equal(made(), term(of_terms(tiny, "llama", "lora"), ("p", micro("f")))())
+
+
+CHOICES = [
+    Encoded((5, 6, 7, 8), ((8, 9), (8, 10, 11), (12,)), 1),
+    Encoded((11, 12), ((13, 14, 15), (16, 17)), 0),
+    Encoded((20, 21, 22), ((8,), (9,)), 1),
+]
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama"])
+def test_branched_batches_give_the_same_gradient_sketch_and_probed_losses(tiny: Tiny, arch: str) -> None:
+    """Each context read once: p's gradient, theta's sketch in the same passes, and losses at theta +- eps z."""
+    slots = attach(tiny(arch).double().requires_grad_(False), AdapterConfig(r=2), ("p",), 3)
+    with torch.no_grad():
+        for param in slots.list("p"):
+            param.add_(0.05)
+    own = {id(param) for param in slots.list("p")}
+    leaves = tree.find(slots.model, keep=lambda key: id(key) not in own)
+    problem = Problem(
+        slots.model.eval(), choice_losses, MethodConfig(), 0, 1, leaves, Scratch(slots.model, leaves), slots
+    )
+    points = [Point(Direction("gaussian", 7), a) for a in (1e-3, -1e-3)]
+    found = []
+    for branched in (False, True):
+        batch = choice_batch(CHOICES, range(3), 0, branched)
+        assert (batch.tails is not None) == branched
+        with capturing(leaves, Projection("rademacher", 1, 8, "input")) as capture:
+            slope = losses.gradient(problem, [batch], "p", capture=capture)
+        probed = problem.probe(losses.terms(problem, [("p", [batch])]), points)
+        found.append((slope, [capture.grad().dense(leaf) for leaf in leaves], probed))
+    (plain, theta, values), (shared, theta_too, values_too) = found
+    near = 1e-10 if arch == "gpt2" else 1e-6  # Llama's norms compute in fp32 whatever the weights are
+    assert shared.loss == pytest.approx(plain.loss, rel=near)
+    for one, two in zip((*plain.grads, *theta), (*shared.grads, *theta_too), strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-5, atol=near)
+    torch.testing.assert_close(values_too, values, rtol=near, atol=0)
+    assert abs(float(values[0, 0] - values[1, 0])) > 1e-6, "the points differ"
+
+
+def test_terms_of_branched_batches_are_called_alone(tiny: Tiny) -> None:
+    """Their rows cannot be repeated for each point: a tail goes on from a row by its number."""
+    problem = replace(of_terms(tiny, "llama", "lora"), loss=choice_losses)
+    plain, branched = ([choice_batch(CHOICES, range(3), 0, way)] for way in (False, True))
+    assert isinstance(losses.terms(problem, [("p", plain)]), Stackable)
+    assert not isinstance(losses.terms(problem, [("p", plain), ("s", branched)]), Stackable)
 
 
 @pytest.mark.parametrize("kind", sorted(BY_KIND))

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from zofo.core.streams import generator
-from zofo.scoring.batch import Batch, Encoded, Rows, choice_batch, lm_batch, tokens
+from zofo.scoring import batch as made_of
+from zofo.scoring.batch import Batch, Encoded, Rows, cheapest, choice_batch, frugal_batch, lm_batch, tokens
 
 SHORT = Encoded((5, 6, 7, 8), ((20,), (21,)), 1, right=(1,), texts=("no", "yes"))
 LONG = Encoded((9, 10), ((30, 31, 32), (30, 31, 33), (34, 35)), 2, cut=True)
@@ -171,6 +172,20 @@ def test_merged_batches_have_the_losses_of_each(tiny) -> None:  # type: ignore[n
         assert whole.examples == (*few, *more, few[1])
         want = torch.cat([loss(model, part) for part in parts])
         assert torch.allclose(loss(model, whole), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("saved", [-1, 0, 1])
+def test_a_frugal_batch_reads_contexts_once_where_that_saves_more_than_a_pass(
+    saved: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = [LONG, BORDER]
+    less = tokens(part) - tokens(part, branched=True)
+    assert less > 1
+    monkeypatch.setattr(made_of, "PASS", less - saved)
+    batch = frugal_batch([SHORT, *part], [1, 2], 99)
+    assert (batch.tails is not None) == (saved > 0)
+    assert spelled(batch) == [expected(example, k) for example in part for k in range(len(example.answers))]
+    assert cheapest(part) == tokens(part) - max(saved, 0)
 
 
 def test_a_branched_batch_is_not_merged() -> None:
