@@ -20,6 +20,7 @@ from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
 from zofo.run.metrics import read_metrics
+from zofo.scoring import batch as made_of
 from zofo.scoring.generation import generate
 
 SMALL: dict[str, Any] = {
@@ -70,12 +71,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adaptive": {"method.rule": "scalar-adaptive", "method.decay": 0.1, "method.q": 2, "method.noise": "sphere"},
     "forward": {"method.estimator": "forward", "method.noise": "rademacher", "model.dtype": "bf16"},
     "stacked": {"method.stack": "on", "method.noise": "low-rank"},
+    "choices": {"method.objective": "classification", "method.stack": "on"},
     "generated": {"method.objective": "accuracy", "run.snapshot_every": 1},
 }
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_it_has_the_bits_of_a_run_without_a_cap(name: str, folder: str, home: Path, told: Any) -> None:
+def test_it_has_the_bits_of_a_run_without_a_cap(
+    name: str, folder: str, home: Path, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(made_of, "PASS", 0)  # contexts are read once for their choices
     plain = started(folder, home, "plain", **VARIANTS[name])
     capped = started(folder, home, "capped", told, **VARIANTS[name], run__memory_cap=TIGHT)
     same(plain, capped)

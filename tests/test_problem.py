@@ -96,8 +96,7 @@ def test_what_can_be_stacked_and_what_is_scaled(
     [
         ({}, True),
         ({"method__name": "mezo"}, True),
-        ({"method__name": "mezo", "run__memory_cap": "1TB"}, False),
-        ({"run__memory_cap": "1TB"}, True),
+        ({"method__name": "mezo", "run__memory_cap": "1TB"}, True),
         ({"adapter__kind": "prefix"}, False),
         ({"adapter__kind": "prompt"}, False),
         ({"model__activation_checkpointing": True}, False),
@@ -112,7 +111,8 @@ def test_choices_share_their_context_where_the_model_can(
     (batch,) = job.batches.batch("f", "upper-f", 0, 1)
     assert (batch.tails is not None) == share
     _, report = job.method.step(job.problem, job.begin(), job.batches)
-    assert all(math.isfinite(value) for key, value in report.numbers.items() if key.startswith("loss"))
+    values = [value for value in report.numbers.values() if isinstance(value, float)]
+    assert values and all(map(math.isfinite, values))
 
 
 def test_a_model_with_a_sliding_window_trains_on_whole_rows(tiny: Tiny) -> None:

@@ -73,10 +73,9 @@ def built(config: Config, task: Task, tokenizer: Any, model: nn.Module) -> tuple
 
 def shares(config: Config, model: nn.Module) -> bool:
     """Whether choices can be trained on from their context's keys and values: a plain cache, no virtual tokens, nothing
-    computed again in a backward pass, and no weights that each pass would read from disk."""
+    computed again in a backward pass."""
     virtual = table.METHODS[config.method.name].uses_adapter(config) and config.adapter.kind != "lora"
-    outside = bool(config.run.memory_cap) and table.streams(config)
-    return not (virtual or outside or config.model.activation_checkpointing) and can_share(model)
+    return not (virtual or config.model.activation_checkpointing) and can_share(model)
 
 
 def shadow(config: Config, model: nn.Module, leaves: Leaves) -> Shadow | None:

@@ -116,7 +116,8 @@ def stacked(job: Job) -> tuple[Job, list[str]]:
     if not (moves_theta(config) and isinstance(probe, Scratch) and job.problem.stacks):
         return chosen(job, "off"), []
     if not isinstance(job.method.objective(job.problem, job.begin(), job.batches), Stackable):
-        return (chosen(job, "off") if config.method.stack == "auto" else job), []  # choices go on from their contexts
+        told = "choices of several tokens go on from their contexts: estimates on such rows go one point a pass"
+        return (chosen(job, "off") if config.method.stack == "auto" else job), [told]
     ways = {"off": "one point a pass", "on": "two points a pass"}
     tried = ("off", "on") if config.method.stack == "auto" else ("on",)
     times = {way: fastest(lambda way=way: look(job, way == "on"), 1) for way in tried}  # type: ignore[misc]

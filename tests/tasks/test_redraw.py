@@ -13,7 +13,7 @@ from zofo.config import Config, DataConfig, build
 from zofo.core.streams import generator
 from zofo.errors import BadInput
 from zofo.methods.check import check
-from zofo.scoring.batch import lm_batch
+from zofo.scoring.batch import Encoded, lm_batch
 from zofo.tasks.batches import Batches, walk
 from zofo.tasks.definition import Task
 from zofo.tasks.demonstrations import for_each
@@ -74,33 +74,38 @@ def test_without_redrawing_nothing_changes(tokenizer: Any) -> None:
     assert for_each(pool, 3, 0, "p")[2] == [pool[k + (k >= 2)] for k in drawn.tolist()]
 
 
-def test_no_step_takes_longer_rows_than_the_longest(tokenizer: Any) -> None:
-    rows = [{"text": f"film {k:02}" + "y" * (7 * k % 50), "label": k % 2} for k in range(24)]
-    found = encode_parts(FIXED, splits(rows), tokenizer, DataConfig(shots=3, redraw=True), 0)
-    assert found.redraw is not None and not found.notes
-    longest = found.redraw.longest(found.encoded, 2)
+def uneven(tokenizer: Any, positions: int | None) -> Any:
+    """24 films, every sixth with a long text, behind three demonstrations of a step's own."""
+    rows = [{"text": f"film {k:02}" + "y" * (30 * (k % 6 == 0)), "label": k % 2} for k in range(24)]
+    return encode_parts(FIXED, splits(rows), tokenizer, DataConfig(shots=3, redraw=True), 0, positions)
+
+
+def stepped(found: Any, level: str) -> list[Encoded]:
+    """A level's rows as many steps have them."""
+    return [
+        found.redraw.encoded(level, k, "train", step, 0) for k in range(len(found.encoded[level])) for step in range(60)
+    ]
+
+
+@pytest.mark.parametrize("positions", [None, 60, 80, 100, 120])
+def test_no_step_takes_longer_rows_than_the_longest(tokenizer: Any, positions: int | None) -> None:
+    found = uneven(tokenizer, positions)
+    longest = found.redraw.longest(found.encoded, 2, lambda row: row.length)
     assert len(longest) == 4, "two of each level"
-    seen = {}
-    for level, (first, second) in zip(("f", "p"), (longest[:2], longest[2:]), strict=True):
-        steps = (
-            found.redraw.encoded(level, k, "train", step, 0)
-            for k in range(len(found.encoded[level]))
-            for step in range(40)
-        )
-        seen[level] = max(row.length for row in steps)
-        assert second.length <= first.length and 0.8 * first.length < seen[level] <= first.length
-    batch = max(row.length for row in longest)
-    assert batch == max(first.length for first in longest) >= max(seen.values())
+    for level, rows in (("f", longest[:2]), ("p", longest[2:])):
+        bound, seen = rows[0].length, max(row.length for row in stepped(found, level))
+        assert rows[1].length <= bound and 0.75 * bound < seen <= bound
+        assert positions is None or bound < positions
 
 
-def test_rows_that_can_lose_demonstrations_are_told_of(tokenizer: Any) -> None:
-    data, room = DataConfig(shots=3, redraw=True, max_length=32), 60  # three of 24 bytes and a row do not fit, two do
-    found = encode_parts(FIXED, ROWS, tokenizer, data, 0, positions=room)
-    assert found.redraw is not None
-    fewest = min(3 - row.left_out for row in found.redraw.longest(found.encoded, 1))
-    assert 0 < fewest < 3
-    (note,) = (note for note in found.notes if note.startswith("redraw: "))
-    assert note.endswith(f"the fewest: {fewest} of 3)")
+@pytest.mark.parametrize("positions", [60, 70, 80, 90, 100, 120, 150, 400])
+def test_it_is_said_how_few_demonstrations_a_row_can_come_to_have(tokenizer: Any, positions: int) -> None:
+    found = uneven(tokenizer, positions)
+    fewest = 3 - max(row.left_out for level in ("f", "p") for row in stepped(found, level))
+    told = [note for note in found.notes if note.startswith("redraw: ")]
+    said = int(told[0].rpartition("the fewest: ")[2][0]) if told else 3
+    assert said <= fewest, "no step leaves fewer than what is said"
+    assert fewest - said <= 1 and (positions < 400) == bool(told)
     assert not any(note.startswith(("D_f: ", "D_p: ")) for note in found.notes), "what a step does is no count of rows"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from json import dumps
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +37,7 @@ def memory(
     """Say what a run would need in memory, without its weights. Options as for `train`; without a task, rows of --data.max_length tokens."""
     wanted, given = resolve(flags, preset, config)
     source, decided, work, notes = begun(wanted, given)
-    rows, tokens = work.shape
+    rows, tokens = work(decided).shape
     where = f"{wanted.model.name}, {decided.model.dtype}, {rows} rows of {tokens} tokens"
     if all:
         status = compared(where, {name: sized(made, source, work) for name, made in variants(decided)}, json)
@@ -48,8 +48,8 @@ def memory(
     return status
 
 
-def begun(config: Config, given: Collection[str]) -> tuple[Source, Config, Work, list[str]]:
-    """The model's source, the configuration as decided, and the largest batches: of the task's rows, or (no task) of --data.max_length."""
+def begun(config: Config, given: Collection[str]) -> tuple[Source, Config, Callable[[Config], Work], list[str]]:
+    """The model's source, the configuration as decided, and what gives one's largest batches: of the task's rows, or (no task) of --data.max_length."""
     check(config, given)
     from zofo import job, models, sources
     from zofo.memory import work
@@ -57,10 +57,10 @@ def begun(config: Config, given: Collection[str]) -> tuple[Source, Config, Work,
     if config.data.mixture or config.data.task or config.data.train:
         ready = job.prepare(config, given)
         config, notes = decided(config, ready.task)
-        return ready.source, config, work.of_rows(config, ready), notes
+        return ready.source, config, lambda made: work.of_rows(made, ready), notes
     source, (config, notes) = sources.find(config.model.name), decided(config)
     room = (models.positions(source) or config.data.max_length + job.virtual(config)) - job.virtual(config)
-    return source, config, work.of_shape(config, min(config.data.max_length, room)), notes
+    return source, config, lambda made: work.of_shape(made, min(made.data.max_length, room)), notes
 
 
 def decided(config: Config, task: Task | None = None) -> tuple[Config, list[str]]:
@@ -72,7 +72,10 @@ def decided(config: Config, task: Task | None = None) -> tuple[Config, list[str]
     if made.method.stack != "auto":
         return made, notes
     if "method.stack" in effective(made):
-        notes = [*notes, "two points a pass are counted, as --method.stack auto may choose; one takes less"]
+        notes = [
+            *notes,
+            "two points a pass are counted where rows can be stacked, as --method.stack auto may choose; one takes less",
+        ]
     return with_keys(made, method={"stack": "on"}), notes
 
 
@@ -92,14 +95,14 @@ def with_keys(config: Config, **changed: dict[str, Any]) -> Config:
     return config.model_copy(update={k: getattr(config, k).model_copy(update=v) for k, v in changed.items()})
 
 
-def sized(config: Config, source: Source, work: Work) -> list[Size] | str:
+def sized(config: Config, source: Source, work: Callable[[Config], Work]) -> list[Size] | str:
     """A configuration's sizes, or why it cannot be."""
     from zofo import models
     from zofo.memory.sizes import estimate
 
     try:
         check(config, ())
-        return estimate(config, models.skeleton(source), work)
+        return estimate(config, models.skeleton(source), work(config))
     except BadInput as error:
         return f"{error.asked}: {error.found}"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import get_ident
 from typing import Any, cast
 
@@ -180,7 +180,14 @@ def law_of(problem: Problem) -> str:
 
 
 def probing(made: Hollow) -> Parts:
-    """An estimate's passes at two points, as the problem probes; scratch is kept in the pool after it."""
+    """An estimate's passes at two points, as the problem probes: on the largest batch, or on one that is stacked and takes more."""
+    whole = made.work.whole
+    other = replace(made, work=replace(made.work, largest=whole)) if made.problem.stacks and whole is not None else None
+    return max((probed(held) for held in (made, other) if held is not None), key=lambda parts: sum(parts.values()))
+
+
+def probed(made: Hollow) -> Parts:
+    """An estimate's passes at two points of its batch; scratch is kept in the pool after it."""
     problem, z = made.problem, Direction(law_of(made.problem), 1)
     objective = METHODS[problem.config.name].load().objective(problem, State(), made.work)
     assert problem.probe is not None

@@ -21,6 +21,7 @@ from zofo.scoring.objective import answer_logprobs, row_losses
 from zofo.scoring.past import can_share
 from zofo.scoring.tokens import pad_id
 from zofo.tasks.definition import Task
+from zofo.tasks.redraw import Size
 
 Score = Callable[[nn.Module, Sequence[Encoded]], Tensor]
 ROWS = 32  # examples that are scored together, at most (`zofo.evaluate.evaluate`)
@@ -32,7 +33,7 @@ class Work:
 
     score: None where no rows are known. written: tokens whose keys and values are kept at once while answers are
     generated, by pass ("probing", "scoring"). short: the largest of rows that are short enough for a gradient of all
-    weights (None: `largest`). It is a `Source`, which gives its micro-batch again and again.
+    weights (None: `largest`); whole: where `largest` reads contexts once, the largest that does not, so can be stacked. It is a `Source`, which gives its micro-batch again and again.
     """
 
     objective: Objective
@@ -42,6 +43,7 @@ class Work:
     rows: Sequence[Encoded] = ()
     written: Mapping[str, int] = field(default_factory=dict)
     short: Batch | None = None
+    whole: Batch | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -85,27 +87,31 @@ def of_rows(config: Config, ready: Prepared) -> Work:
     """
     task, tokenizer = ready.task, ready.tokenizer
     (objective, above), pad = built(config, task, tokenizer, models.skeleton(ready.source)), pad_id(tokenizer)
-    n, size = config.data.batch, read(objective.cut)
-    ordered = sorted(chain.from_iterable(trained(m, n) for m in ready.members or (ready,)), key=lambda e: -size(e))
+    n = config.data.batch
+    size = read(objective.cut, n)
+    rows_of = (trained(m, n, size) for m in ready.members or (ready,))
+    ordered = sorted(chain.from_iterable(rows_of), key=lambda e: -size(e))
     longest = ordered[:n]
     fits = [row for row in ordered if row.length <= config.method.short_tokens][:n]
     short = objective.cut(fits, range(len(fits)), pad) if fits else None
     task, rows = heaviest(ready)
     batch = objective.cut(longest, range(len(longest)), pad)
     score = scorer(task, config.model.dtype, pad)
-    return Work(objective, batch, above, score, rows, written(config, task, longest, rows), short)
+    whole = [row for row in ordered if cheapest([row] * n) == tokens([row] * n)][:n] if batch.tails is not None else []
+    stacked = objective.cut(whole, range(len(whole)), pad) if whole else None
+    return Work(objective, batch, above, score, rows, written(config, task, longest, rows), short, stacked)
 
 
-def read(cut: Cut) -> Callable[[Encoded], int]:
-    """Tokens that a row has the model read, with all its choices where they are trained on."""
+def read(cut: Cut, n: int) -> Size:
+    """Tokens that n rows like one have the model read, with all its choices where they are trained on."""
     if cut is lm_batch:
-        return lambda e: e.length
-    return lambda e: cheapest([e]) if cut is frugal_batch else tokens([e])
+        return lambda e: n * e.length
+    return lambda e: cheapest([e] * n) if cut is frugal_batch else tokens([e] * n)
 
 
-def trained(ready: Prepared, n: int) -> Sequence[Encoded]:
-    """A task's training rows; where a step draws their demonstrations, the n longest of each level behind the longest."""
-    return ready.redraw.longest(ready.encoded, n) if ready.redraw else (*ready.encoded["f"], *ready.encoded["p"])
+def trained(ready: Prepared, n: int, size: Size) -> Sequence[Encoded]:
+    """A task's training rows; where a step draws their demonstrations, the n largest of each level behind the longest."""
+    return ready.redraw.longest(ready.encoded, n, size) if ready.redraw else (*ready.encoded["f"], *ready.encoded["p"])
 
 
 def heaviest(ready: Prepared) -> tuple[Task, Sequence[Encoded]]:

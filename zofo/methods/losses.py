@@ -32,7 +32,7 @@ class Slope(NamedTuple):
 
 
 def mean_loss(problem: Problem, batch: Micro, slot: str | None, upper: bool = True) -> Tensor:
-    """F(theta, slot; batch): the mean over all rows of all micro-batches, fp64. Cost: a forward pass a micro-batch.
+    """F(theta, slot; batch): the mean over all rows of all micro-batches, fp64. Cost: a forward pass a micro-batch (branched: its two halves).
 
     `upper`: of what the zeroth-order level minimises, which may be a metric instead of the loss.
     """

@@ -228,7 +228,7 @@ def choice_batch(examples: Sequence[Encoded], index: Sequence[int], pad: int, br
 def frugal_batch(examples: Sequence[Encoded], index: Sequence[int], pad: int) -> Batch:
     """All choices of the examples, each context read once where that saves more tokens than a second forward pass is worth.
 
-    Args: as `lm_batch`. Scores and gradients are those of `choice_batch`, but for rounding. Cost: the fewer of its two costs.
+    Args: as `lm_batch`. Scores and gradients (without dropout) are those of `choice_batch`, but for rounding. Cost: the fewer of its two costs.
     """
     part = [examples[k] for k in index]
     return choice_batch(part, range(len(part)), pad, cheapest(part) < tokens(part))

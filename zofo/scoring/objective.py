@@ -203,7 +203,7 @@ def choice_losses(model: nn.Module, batch: Batch, dtype: str = "fp32") -> Tensor
 
     score_c is the mean log-probability of choice c's tokens (MeZO, appendix E.1); in the channel (`compared`)
     log P(input | c). Arguments and type as for
-    `answer_logprobs`, on a `choice_batch`. Cost: one forward pass; where every choice is one token after the
+    `answer_logprobs`, on a `choice_batch`. Cost: as there; where every choice is one token after the
     same context, the vocabulary's normaliser cancels, and a tied head computes the choices' words alone.
     """
     batch = batch.to(next(model.parameters()).device)

@@ -122,9 +122,9 @@ def redrawn(
 
 def fewer(redraw: Redraw, encoded: Mapping[str, Sequence[Encoded]]) -> list[str]:
     """Say that training rows can lose demonstrations, where the longest rows do before the longest of them."""
-    lost = max(row.left_out for row in redraw.longest(encoded, 1))
+    left = redraw.fewest(encoded)
     found = "where a long row and long demonstrations meet, the first are left out (the model reads no more"
-    return [f"redraw: {found}; the fewest: {redraw.shots - lost} of {redraw.shots})"] if lost else []
+    return [f"redraw: {found}; the fewest: {left} of {redraw.shots})"] if left < redraw.shots else []
 
 
 def shortened(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,8 @@ from zofo.scoring.tokens import bare_ids
 from zofo.tasks.definition import Task
 from zofo.tasks.demonstrations import others
 from zofo.tasks.render import Row, Style, encode
+
+Size = Callable[[Encoded], int]
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,30 @@ class Redraw:
         row, name = self.rows[level][own], self.named[level][own]
         return encode(self.task, row, self.tokenizer, self.style, name, shots)
 
-    def longest(self, encoded: Mapping[str, Sequence[Encoded]], n: int) -> list[Encoded]:
-        """The n longest rows of each level behind the longest demonstrations that a step can draw for them: a step's rows take no more.
+    def longest(self, encoded: Mapping[str, Sequence[Encoded]], n: int, size: Size) -> list[Encoded]:
+        """The n largest rows of each level behind the longest demonstrations of it: a step's rows take no more.
 
-        Args: encoded, the rows without demonstrations, by level. Cost: each demonstration tokenised.
+        Where the model cannot read all, a row is as long as what it can read: which demonstrations are left out is a draw's.
+        Args: encoded, the rows without demonstrations, by level; size, of a row. Cost: each demonstration tokenised.
         """
-        return [self.behind_longest(level, own) for level in self.rows for own in by_length(encoded[level])[:n]]
+        found = [self.behind(level, own) for level, own in self.largest(encoded, n, size)]
+        return [filled(row, self.style.positions) if row.left_out else row for row in found]
 
-    def behind_longest(self, level: str, own: int) -> Encoded:
-        """A row behind the longest demonstrations of its level."""
-        order = [k for k in self.ordered[level] if k != own][: self.shots]
-        shots = [self.pools[level][k] for k in order]
-        return encode(self.task, self.rows[level][own], self.tokenizer, self.style, self.named[level][own], shots)
+    def fewest(self, encoded: Mapping[str, Sequence[Encoded]]) -> int:
+        """The fewest demonstrations that a step can leave to the longest row of a level: the longest of them stand next to it."""
+        places = self.largest(encoded, 1, lambda row: row.length)
+        return self.shots - max(self.behind(level, own, last=True).left_out for level, own in places)
+
+    def largest(self, encoded: Mapping[str, Sequence[Encoded]], n: int, size: Size) -> list[tuple[str, int]]:
+        """The n largest rows of each level, by level and number."""
+        ordered = {level: sorted(range(len(rows)), key=lambda k: -size(rows[k])) for level, rows in encoded.items()}
+        return [(level, own) for level in self.rows for own in ordered[level][:n]]
+
+    def behind(self, level: str, own: int, last: bool = False) -> Encoded:
+        """A row behind the longest demonstrations of its level (its own among them: a bound), the longest first, or `last`."""
+        shots = [self.pools[level][k] for k in self.ordered[level][: self.shots]]
+        row, name = self.rows[level][own], self.named[level][own]
+        return encode(self.task, row, self.tokenizer, self.style, name, shots[::-1] if last else shots)
 
     @cached_property
     def ordered(self) -> dict[str, list[int]]:
@@ -63,6 +77,7 @@ class Redraw:
         }
 
 
-def by_length(rows: Sequence[Encoded]) -> list[int]:
-    """The numbers of rows, the longest first."""
-    return sorted(range(len(rows)), key=lambda k: -rows[k].length)
+def filled(row: Encoded, positions: int | None) -> Encoded:
+    """A row with its first token so often that it takes all positions."""
+    more = max(0, (positions or 0) - 1 - row.length)
+    return replace(row, context=row.context[:1] * more + row.context)
