@@ -97,7 +97,7 @@ def of_rows(config: Config, ready: Prepared) -> Work:
     task, rows = heaviest(ready)
     batch = objective.cut(longest, range(len(longest)), pad)
     score = scorer(task, config.model.dtype, pad)
-    whole = [row for row in ordered if cheapest([row] * n) == tokens([row] * n)][:n] if batch.tails is not None else []
+    whole = [row for row in ordered if cheapest([row], n) == n * tokens([row])][:n] if batch.tails is not None else []
     stacked = objective.cut(whole, range(len(whole)), pad) if whole else None
     return Work(objective, batch, above, score, rows, written(config, task, longest, rows), short, stacked)
 
@@ -106,7 +106,7 @@ def read(cut: Cut, n: int) -> Size:
     """Tokens that n rows like one have the model read, with all its choices where they are trained on."""
     if cut is lm_batch:
         return lambda e: n * e.length
-    return lambda e: cheapest([e] * n) if cut is frugal_batch else tokens([e] * n)
+    return lambda e: cheapest([e], n) if cut is frugal_batch else n * tokens([e])
 
 
 def trained(ready: Prepared, n: int, size: Size) -> Sequence[Encoded]:

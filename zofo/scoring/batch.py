@@ -234,9 +234,9 @@ def frugal_batch(examples: Sequence[Encoded], index: Sequence[int], pad: int) ->
     return choice_batch(part, range(len(part)), pad, cheapest(part) < tokens(part))
 
 
-def cheapest(examples: Sequence[Encoded]) -> int:
-    """Padded tokens that a frugal batch of these examples has the model read, a second pass counted as `PASS`."""
-    return min(tokens(examples), tokens(examples, branched=True) + PASS)
+def cheapest(examples: Sequence[Encoded], times: int = 1) -> int:
+    """Padded tokens that a frugal batch of these examples, so many `times`, has the model read, a second pass counted as `PASS`."""
+    return min(times * tokens(examples), times * tokens(examples, branched=True) + PASS)
 
 
 def tokens(examples: Sequence[Encoded], branched: bool = False) -> int:

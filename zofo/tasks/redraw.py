@@ -39,7 +39,10 @@ class Redraw:
         level = part if part in self.rows else "f" if k < len(self.rows["f"]) else "p"
         own = k - len(self.rows["f"]) if (part, level) == ("all", "p") else k
         draw = generator(self.seed, f"demonstrations-{stream}", step, place)
-        shots = others(self.pools[level], own, self.shots, draw)
+        return self.after(level, own, others(self.pools[level], own, self.shots, draw))
+
+    def after(self, level: str, own: int, shots: Sequence[str]) -> Encoded:
+        """A row of a level after demonstrations."""
         row, name = self.rows[level][own], self.named[level][own]
         return encode(self.task, row, self.tokenizer, self.style, name, shots)
 
@@ -65,8 +68,7 @@ class Redraw:
     def behind(self, level: str, own: int, last: bool = False) -> Encoded:
         """A row behind the longest demonstrations of its level (its own among them: a bound), the longest first, or `last`."""
         shots = [self.pools[level][k] for k in self.ordered[level][: self.shots]]
-        row, name = self.rows[level][own], self.named[level][own]
-        return encode(self.task, row, self.tokenizer, self.style, name, shots[::-1] if last else shots)
+        return self.after(level, own, shots[::-1] if last else shots)
 
     @cached_property
     def ordered(self) -> dict[str, list[int]]:
