@@ -73,11 +73,13 @@ CASES: dict[str, dict[str, Any]] = {
     "reptile": AMONG | {"method.name": "reptile", "method.T": 2, "method.lr_p": 1e-2, "method.lr_outer": 0.5},
     "first-order": {"method.name": "first-order", "adapter.dropout": 0.2, "method.schedule": "cosine", "method.warmup": 3},
 }  # fmt: skip
+SHORT = {"run.steps": 8, "run.eval_every": 4, "run.save_every": 2}
+SNAPSHOT = {"run.snapshot_every": 3}  # a full copy of theta at steps 4 and 8, where one is not made at every save
 FEW = [
-    ("step", 2),  # before anything was saved
-    ("validation", 6),  # the best is new, the step is not saved
-    ("step", 11),  # resumed from step 9: the full copy of step 6, and the journal since
-    ("validation", 12),  # nothing is left to do but to test
+    ("step", 1),  # before anything was saved
+    ("validation", 4),  # the best is new, the step is not saved
+    ("step", 7),  # resumed from step 6: the full copy of step 4, and the journal since
+    ("validation", 8),  # nothing is left to do but to test
 ]
 
 
@@ -170,6 +172,8 @@ def check(model: str, work: Path, case: str, few: bool) -> dict[str, Any]:
     """Kill at every step, and after every validation (or at the `FEW` points); resume; compare."""
     work.mkdir(parents=True)
     flags = COMMON | CASES[case] | {"model.name": model, "run.dir": str(work)}
+    if few:
+        flags |= SHORT | (SNAPSHOT if "run.snapshot_every" in flags else {})
     if "data.mixture" in flags:
         tasks(work / "data")
         flags["data.mixture"] = str(work / "data" / MIXTURE)

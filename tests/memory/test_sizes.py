@@ -209,6 +209,10 @@ STEPS: dict[str, dict[str, Any]] = {
     "reptile": {"method.name": "reptile", "method.T": 2},
 }
 SLOW = [
+    "bilevel, stacked",
+    "bilevel, zeroth order below",
+    "meta, sketch",
+    "sketch, bf16",
     "first-order, bf16",
     "first-order, prefix",
     "mezo",

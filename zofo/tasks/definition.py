@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -161,13 +162,18 @@ def find(name_or_path: str | Path) -> Task:
 
 def _members(family: Path) -> list[str]:
     """The names of a family's tasks, `family/member`."""
-    held = tree(family, f"task family {family.stem}")
-    return [f"{family.stem}/{name}" for kind in held["kinds"].values() for name in kind["members"]]
+    return [f"{family.stem}/{name}" for kind in _family(family)["kinds"].values() for name in kind["members"]]
+
+
+@functools.cache
+def _family(path: Path) -> dict[str, Any]:
+    """A family's file, which ships with zofo and is read once: a mixture asks for it several times a task."""
+    return tree(path, f"task family {path.stem}")
 
 
 def _member(family: Path, name: str) -> Task:
     """One task of a family: what all share, what its kind has, and a folder of the same name."""
-    held = tree(family, f"--task {name}")
+    held = _family(family)
     kind = next(kind for kind in held["kinds"].values() if name.partition("/")[2] in kind["members"])
     own = {key: value for key, value in kind.items() if key != "members"}
     return validated(held["all"] | own | {"name": name, "folder": name}, f"--task {name}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 TABLE = Path(__file__).parents[1] / "tables" / "normal16.f32"
@@ -20,8 +21,11 @@ TABLE_SHA256 = "8babbcaf96568f10165a1eab530c0e5c92d04de96761b6dbb3dadfa94baba37f
 GAUSSIAN_PER_BLOCK = 8  # elements a Philox block of 128 bits gives: 16 bits each
 RADEMACHER_PER_BLOCK = 128  # one bit each
 SQUARE_BITS = 20  # fixed point of squared table entries, for the Sphere law's norm
+FEW = 4096  # blocks; on so few numpy's operators cost less than torch's, and their integers are the same
 MASK = 0xFFFFFFFF
 LOW_RANK = "low-rank-"
+
+Words = Tensor | NDArray[np.int64]
 
 
 @functools.cache
@@ -40,8 +44,8 @@ def squares() -> Tensor:
     return scaled.long()
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Return Philox-4x32-10 of four int64 tensors that hold 32-bit words, under a key of two words."""
+def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> tuple[Words, ...]:
+    """Return Philox-4x32-10 of four int64 tensors (or numpy arrays) that hold 32-bit words, under a key of two words."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
@@ -53,9 +57,11 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
 
 def words(key: int, tid: int, block: Tensor) -> Tensor:
     """Return the four 32-bit words of each block, int64, shape (blocks, 4)."""
-    full = torch.full_like(block, tid & MASK), torch.full_like(block, tid >> 32 & MASK)
-    counter = (block & MASK, block >> 32 & MASK, *full)
-    return torch.stack(philox(counter, (key & MASK, key >> 32 & MASK)), dim=-1)
+    few = block.device.type == "cpu" and block.numel() <= FEW
+    b: Words = block.numpy() if few else block
+    counter = (b & MASK, b >> 32 & MASK, b * 0 + (tid & MASK), b * 0 + (tid >> 32 & MASK))
+    drawn = philox(counter, (key & MASK, key >> 32 & MASK))
+    return torch.stack([torch.as_tensor(word) for word in drawn], dim=-1)
 
 
 def halves(key: int, tid: int, index: Tensor) -> Tensor:
