@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from zofo.experiment import table
+from zofo.experiment import cells, table
+from zofo.experiment.store import Store
+from zofo.run.jsonfile import write_json
 
 
 @pytest.fixture
@@ -67,6 +70,25 @@ def test_rows_that_differ_in_the_prompt_alone_are_put_side_by_side(found: dict[s
         ("base", "bare", "rte"),
     ]
     assert found["prompt"][0]["drop"] == pytest.approx(0.25)
+
+
+def test_a_row_without_the_prompt_goes_with_the_one_that_it_is_like_whose_options_were_swept(
+    make: Any, made_up: Any, tmp_path: Path
+) -> None:
+    """By what was chosen they do not differ; by what such a row says itself (a rate of 0) they do."""
+    rows = [
+        {"name": "mezo", "preset": "mezo", "sweep": {"method.lr_theta": [2e-6, 7e-6]}},
+        {"name": "still", "like": "mezo", "options": {"method.lr_theta": 0}},
+        {"name": "bare", "like": "mezo", "options": {"data.hard_prompt": False}},
+        {"name": "bare, still", "like": "mezo", "options": {"data.hard_prompt": False, "method.lr_theta": 0}},
+    ]
+    made, store = make(rows=rows, against="mezo", seeds=[0]), Store(tmp_path / "swept")
+    store.make()
+    whole = cells.finals(made, {("mezo", "reviews"): {"method.lr_theta": 7e-6}})
+    for cell in whole:
+        write_json(store.cells / f"{cell.name}.json", made_up(cell, [1, 0]))
+    found = table.tabulate(made, store, whole)["prompt"]
+    assert [(e["row"], e["without"]) for e in found] == [("mezo", "bare"), ("still", "bare, still")]
 
 
 def test_other_test_rows_do_not_compare(full) -> None:

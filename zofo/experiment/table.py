@@ -283,7 +283,9 @@ def signature(grid: Grid, line: Line) -> str:
     """What a line is but for its prompt and what was chosen for it."""
     if not line.cells:
         return ""
-    swept = {"data.hard_prompt", "run.seed", "run.steps", "run.eval_every", *combined(grid.row(line.row).sweep)[0]}
+    row = grid.row(line.row)
+    chosen = set(combined((grid.row(row.like) if row.like else row).sweep)[0]) - set(row.options)
+    swept = {"data.hard_prompt", "run.seed", "run.steps", "run.eval_every", *chosen}
     flat = next(iter(line.cells.values())).flat
     flat = flat | {f"unseen.{key}": value for key, value in flat.get("unseen.flags", {}).items()}
     swept |= {"unseen.flags", "unseen.seed", "unseen.data.hard_prompt"}
