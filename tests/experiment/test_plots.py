@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zofo.experiment import plots, report, runner
+from zofo.experiment import plots, report, runner, table
 
 
 def test_every_plot_is_drawn_and_the_tables_are_written(full) -> None:
@@ -20,6 +20,14 @@ def test_nothing_to_draw_is_nothing_drawn(make, tmp_path) -> None:
     made, store = make(), Store(tmp_path / "empty")
     found = report.write(made, store, runner.known(made, store))
     assert not list(store.path.glob("*.png")) and found["rows"][0]["seeds"] == 0
+
+
+def test_a_row_without_the_prompt_has_the_colour_of_its_partner_dotted(full) -> None:
+    made, store, cells = full
+    lines = [line for line in table.lines(made, store, cells) if line.done]
+    look = plots.looks(table.tabulate(made, store, cells), lines)
+    assert look["bare"] == look["base"] | {"linestyle": ":"}
+    assert look["base"]["linestyle"] == "-" and look["better"]["color"] != look["base"]["color"]
 
 
 def test_long_names_stay_within_the_picture() -> None:

@@ -72,13 +72,15 @@ def panels(table: Mapping[str, Any], lines: Sequence[Line], high: float = 4.8) -
     return figure, held
 
 
-def colours(lines: Sequence[Line]) -> dict[str, Any]:
-    """A colour a row, the same in every panel."""
+def looks(table: Mapping[str, Any], lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
+    """A colour a row, the same in every panel; a row without the hard prompt has that of the row with it, dotted."""
     import matplotlib as mpl
 
-    names = list(dict.fromkeys(line.row for line in lines))
-    table = mpl.colormaps["tab10" if len(names) <= 10 else "tab20"]
-    return {name: table(k % WIDE) for k, name in enumerate(names)}
+    bare = {pair["without"]: pair["row"] for pair in table.get("prompt", [])}
+    names = list(dict.fromkeys(bare.get(line.row, line.row) for line in lines))
+    colours = mpl.colormaps["tab10" if len(names) <= 10 else "tab20"]
+    own = {name: {"color": colours(k % WIDE), "linestyle": "-"} for k, name in enumerate(names)}
+    return own | {without: own[row] | {"linestyle": ":"} for without, row in bare.items()}
 
 
 def legend(figure: Figure, axes: Mapping[str, Axes]) -> None:
@@ -110,13 +112,13 @@ def curves(table: Mapping[str, Any], lines: Sequence[Line], at: Points, unit: st
     if not trained:
         return None
     figure, axes = panels(table, trained)
-    colour = colours(lines)
+    look = looks(table, lines)
     for line in trained:
-        curve(axes[line.task], line, at, colour[line.row])
+        curve(axes[line.task], line, at, look[line.row])
     for line in lines:
         if line not in trained and line.task in axes:
             level = float(np.mean([test(record) for record in line.done.values()]))
-            axes[line.task].axhline(level, color=colour[line.row], linestyle="-.", linewidth=1, label=label(line.row))
+            axes[line.task].axhline(level, color=look[line.row]["color"], linestyle="-.", linewidth=1, label=label(line.row))
     for task, panel in axes.items():
         metric = metric_of(next(line for line in trained if line.task == task))
         panel.set(xlabel=unit, ylabel=f"{named(metric)}{'' if metric == 'loss' else ' (%)'}: validation; dots: test")
@@ -141,7 +143,7 @@ def scale(metric: str) -> float:
     return 1.0 if metric == "loss" else 100.0
 
 
-def curve(axes: Axes, line: Line, at: Points, colour: Any) -> None:
+def curve(axes: Axes, line: Line, at: Points, look: Mapping[str, Any]) -> None:
     """One row's curve: seeds are validated at the same steps, so their means are taken point by point."""
     tracks, metric = [], metric_of(line)
     key, by = "loss" if metric == "loss" else "score", scale(metric)
@@ -149,20 +151,14 @@ def curve(axes: Axes, line: Line, at: Points, colour: Any) -> None:
         points = [(at(line, seed, p), by * float(p[key])) for p in record["curve"] if p[key] is not None]
         if points:
             tracks.append(np.array(points))
-            axes.plot(*tracks[-1].T, color=colour, alpha=0.25, linewidth=0.8)
+            axes.plot(*tracks[-1].T, **look, alpha=0.25, linewidth=0.8)
     if not tracks:
         return
     size = min(map(len, tracks))
     mean = np.mean([track[:size] for track in tracks], axis=0)
-    axes.plot(*mean.T, color=colour, label=label(line.row), marker=".", markersize=4)
-    axes.plot(
-        mean[-1, 0],
-        np.mean([test(r) for r in line.done.values()]),
-        "o",
-        color=colour,
-        markersize=8,
-        markeredgecolor="white",
-    )
+    axes.plot(*mean.T, **look, label=label(line.row), marker=".", markersize=4)
+    score = np.mean([test(r) for r in line.done.values()])
+    axes.plot(mean[-1, 0], score, "o", color=look["color"], markersize=8, markeredgecolor="white")
 
 
 def gaps(table: Mapping[str, Any], lines: Sequence[Line]) -> Figure | None:
@@ -171,13 +167,12 @@ def gaps(table: Mapping[str, Any], lines: Sequence[Line]) -> Figure | None:
     if not held:
         return None
     figure, axes = panels(table, held)
-    colour = colours(lines)
+    look = looks(table, lines)
     for line in held:
         tracks = [np.array(record["gap"], dtype=float) for record in line.done.values() if record.get("gap")]
         size = min(map(len, tracks))
-        axes[line.task].plot(
-            *np.mean([t[:size] for t in tracks], axis=0).T, color=colour[line.row], label=label(line.row), linewidth=1
-        )
+        mean = np.mean([t[:size] for t in tracks], axis=0)
+        axes[line.task].plot(*mean.T, **look[line.row], label=label(line.row), linewidth=1)
     for panel in axes.values():
         panel.axhline(0, color=GREY, linewidth=0.8)
         panel.set(xlabel="step", ylabel="B - C (loss difference)")
