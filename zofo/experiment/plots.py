@@ -118,7 +118,9 @@ def curves(table: Mapping[str, Any], lines: Sequence[Line], at: Points, unit: st
     for line in lines:
         if line not in trained and line.task in axes:
             level = float(np.mean([test(record) for record in line.done.values()]))
-            axes[line.task].axhline(level, color=look[line.row]["color"], linestyle="-.", linewidth=1, label=label(line.row))
+            axes[line.task].axhline(
+                level, color=look[line.row]["color"], linestyle="-.", linewidth=1, label=label(line.row)
+            )
     for task, panel in axes.items():
         metric = metric_of(next(line for line in trained if line.task == task))
         panel.set(xlabel=unit, ylabel=f"{named(metric)}{'' if metric == 'loss' else ' (%)'}: validation; dots: test")
@@ -158,7 +160,8 @@ def curve(axes: Axes, line: Line, at: Points, look: Mapping[str, Any]) -> None:
     mean = np.mean([track[:size] for track in tracks], axis=0)
     axes.plot(*mean.T, **look, label=label(line.row), marker=".", markersize=4)
     score = np.mean([test(r) for r in line.done.values()])
-    axes.plot(mean[-1, 0], score, "o", color=look["color"], markersize=8, markeredgecolor="white")
+    hollow = {"markeredgecolor" if look["linestyle"] == "-" else "markerfacecolor": "white"}
+    axes.plot(mean[-1, 0], score, "o", color=look["color"], markersize=8, **hollow)
 
 
 def gaps(table: Mapping[str, Any], lines: Sequence[Line]) -> Figure | None:
