@@ -160,7 +160,7 @@ def curve(axes: Axes, line: Line, at: Points, look: Mapping[str, Any]) -> None:
     mean = np.mean([track[:size] for track in tracks], axis=0)
     axes.plot(*mean.T, **look, label=label(line.row), marker=".", markersize=4)
     score = np.mean([test(r) for r in line.done.values()])
-    hollow = {"markeredgecolor" if look["linestyle"] == "-" else "markerfacecolor": "white"}
+    hollow: dict[str, Any] = {"markeredgecolor" if look["linestyle"] == "-" else "markerfacecolor": "white"}
     axes.plot(mean[-1, 0], score, "o", color=look["color"], markersize=8, **hollow)
 
 
