@@ -36,6 +36,12 @@ def test_a_grid_is_run_once_and_nothing_is_run_again(lab, make) -> None:
     assert seeds == sorted(seeds), "every row has its first seed before any has its second"
     before = list(lab.orders)
     assert lab.run(make())[0] == made and lab.orders == before
+    grid = make()
+    chosen = runner.choices(grid, lab.store)
+    assert chosen["lora", "reviews"] in [{"method.lr_p": 1e-3}, {"method.lr_p": 1e-2}]
+    assert cells.finals(grid, cells.rehearsed(grid) | chosen) == made, (
+        "a plan counts what was chosen, not the first of a sweep"
+    )
 
 
 def test_a_lean_experiment_keeps_records_and_no_checkpoints_of_what_is_tested(lab, make) -> None:

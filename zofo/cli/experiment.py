@@ -103,9 +103,10 @@ def conclude(grid: Grid, store: Store, cells: Sequence[Cell]) -> int:
 
 def plan(grid: Grid, store: Store, jobs: int) -> int:
     """Print what would be run and how long it takes; writes nothing."""
-    from zofo.experiment import cells, progress
+    from zofo.experiment import cells, progress, runner
 
-    swept, table_ = cells.sweeps(grid), cells.finals(grid, cells.rehearsed(grid))
+    made = {key: values for key, values in runner.choices(grid, store).items() if values is not None}
+    swept, table_ = cells.sweeps(grid), cells.finals(grid, cells.rehearsed(grid) | made)
     every = {cell.digest: cell for cell in (*swept, *table_)}
     pace = progress.learned(store, every.values())
     rows = []
