@@ -55,7 +55,7 @@ OUTSIDE = {  # what else these rooms may import, beside the standard library
     "run": {"torch", "safetensors"},
     "config": {"yaml", "pydantic"},
     "errors": set(),
-    "sources": set(),
+    "sources": {"huggingface_hub"},
     "tensorfile": {"torch"},
 }
 READERS_OF_REPORT = {"begin", "cli", "experiment", "loop", "report"}

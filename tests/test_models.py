@@ -255,7 +255,10 @@ class TestBase:
         assert models.located(files, leaves, "model") is None
         assert models.located([], leaves, "model") is None
 
-    def test_a_hub_model_without_files_gets_a_copy(self, tiny: Tiny, cache: Path) -> None:
+    def test_a_hub_model_without_files_gets_a_copy(
+        self, tiny: Tiny, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sources, "on_hub", lambda id: True)
         model = tiny("llama")
         leaves = tree.find(model)
         base = Base(Source("nobody/none", "hub", "nobody/none"), model, leaves, "d" * 64)

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from zofo import tensorfile
+from zofo import sources, tensorfile
 from zofo.config import ModelConfig
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.store import PIECE, raw
@@ -41,7 +41,7 @@ def cache() -> Path:
 
 def resolve(source: Source) -> str:
     """The folder or hub id that transformers loads from: a GGUF file is converted once into the cache."""
-    return str(converted(Path(source.place))) if source.kind == "gguf" else source.place
+    return str(converted(Path(source.place))) if source.kind == "gguf" else sources.had(source).place
 
 
 def converted(gguf: Path) -> Path:

@@ -29,7 +29,7 @@ def find(text: str, dir: str) -> Found:
     from zofo import sources
 
     try:
-        return Found(None, sources.find(text))
+        return Found(None, sources.had(sources.find(text)))
     except BadInput as error:
         known = [*folder.names(dir), *sources.known()]
         do = nearest(text, known) if text else error.do

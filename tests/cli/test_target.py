@@ -31,3 +31,15 @@ def test_a_run_behind_a_link_says_so(tmp_path: Path) -> None:
     (tmp_path / "y").symlink_to(tmp_path / "x")
     with pytest.raises(BadInput, match="symbolic link"):
         find("y", str(tmp_path))
+
+
+def test_a_word_that_may_be_a_hub_model_is_asked_for_once_and_told_as_what_it_was_asked_for(
+    at_home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, `zofo generate mine` of a run that is not there went to the hub with many retries, and named --model."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(BadInput, match=r"^RUN\|MODEL 'mine': no run in .*, and as a model: no folder .* the hub"):
+        find("mine", str(tmp_path))
+    asked: list[str] = []
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda self, id, timeout: asked.append(id))
+    assert find("somebody/model", str(tmp_path)).source.kind == "hub" and asked == ["somebody/model"]

@@ -48,7 +48,7 @@ def compare(
         )
     found = [folder.find(name, dir) for name in runs] or [folder.find(name, dir) for name in folder.names(dir)]
     if not found:
-        folder.find("", dir)
+        raise BadInput("zofo compare", f"there is no run in {dir} yet", "train one, or say where they are (--dir)")
     table(COLUMNS, [row(run) for run in found])
     warn_unequal(found)
     return 0
