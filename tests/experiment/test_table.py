@@ -28,7 +28,7 @@ def test_means_deviations_seeds_and_the_adapters_apart(found: dict[str, Any]) ->
     assert held["mean"] == pytest.approx(0.8) and held["sd"] == pytest.approx(statistics.stdev(scores))
     assert (held["seeds"], held["wanted"], held["used"]) == (3, 3, {"s": 3})
     assert held["slots"]["p"]["mean"] == 0.5 and held["slots"]["s"]["mean"] == held["mean"]
-    assert held["passes"] == 46 + 2 * 43
+    assert held["passes"] == 46 + 2 * 43 and held["checkpoint"] == 2
 
 
 def test_the_difference_is_paired_by_seed_and_row(found: dict[str, Any]) -> None:

@@ -140,7 +140,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def cost(line: Line, done: Sequence[Record]) -> Entry:
-    """Steps, seconds (as measured in the runs, and as budgeted: steps x cost), passes, time a step, memory."""
+    """Steps, that of the checkpoint, seconds (as measured in the runs, and as budgeted: steps x cost), passes, time a step, memory."""
     cell = next(iter(line.cells.values()), None)
     trained = [r for r in done if r.get("steps")]
     found: Entry = {"steps": cell.steps if cell else None, "cost": cell.cost if cell else None}
@@ -150,9 +150,9 @@ def cost(line: Line, done: Sequence[Record]) -> Entry:
     found["step_seconds"] = mean([r["seconds"] / r["steps"] for r in trained])
     keys = sorted({key for r in trained for key, value in r["memory"].items() if isinstance(value, (int, float))})
     found["memory"] = {key: mean([r["memory"][key] for r in trained if key in r["memory"]]) for key in keys}
-    found["moved"] = mean(
-        [r["validation"]["moved"] for r in trained if (r["validation"] or {}).get("moved") is not None]
-    )
+    best = [r["validation"] for r in trained if r["validation"]]  # the checkpoint that is tested
+    found["checkpoint"] = mean([v["step"] for v in best])
+    found["moved"] = mean([v["moved"] for v in best if v.get("moved") is not None])
     held = [r["cosines"] for r in trained if r.get("cosines")]
     whole = [c.get("G", c["A"])["mean"] for c in held]  # with lambda 0, G is A
     found["cosine"] = mean([value for value in whole if value is not None])

@@ -10,7 +10,7 @@ from zofo.report.words import ZERO_SHOT, duration, figure, named
 
 Made = tuple[str, Sequence[str], list[Sequence[str]]]
 """A title, columns and rows."""
-THETA = (("moved", "theta moved"), ("cosine", "cosine"))
+THETA = (("moved", "theta moved by then"), ("cosine", "cosine"))
 """|theta - theta_0| / |theta_0| at the checkpoint, and the cosine of the last estimate of G (lambda 0: of A) with its gradient."""
 
 
@@ -68,7 +68,7 @@ def task(table: Mapping[str, Any], name: str) -> Made:
     about = [(key, title) for key, title in THETA if any(entry.get(key) is not None for entry in rows)]
     apart = slots(table)
     columns = [
-        "row", f"test {named(metric)}{unit}", "seeds", *versus, *apart, "used", "steps", "seconds", "passes", "s a step", "memory, MB",
+        "row", f"test {named(metric)}{unit}", "seeds", *versus, *apart, "used", "steps", "tested at step", "seconds", "passes", "s a step", "memory, MB",
         *(title for _, title in about), "notes",
     ]  # fmt: skip
     return (
@@ -97,7 +97,7 @@ def cells(entry: Mapping[str, Any], versus: bool, apart: Sequence[str], about: S
     return [
         entry["row"], score(entry), f"{entry['seeds']} of {entry['wanted']}", *([difference(entry)] if versus else []),
         *(score({**slots[slot], "metric": entry["metric"]}) if slot in slots else "-" for slot in apart),
-        used or "-", str(entry["steps"] or "-"), duration(seconds), figure(entry["passes"]), figure(step),
+        used or "-", str(entry["steps"] or "-"), figure(entry["checkpoint"]), duration(seconds), figure(entry["passes"]), figure(step),
         figure(peak and round(peak)), *(figure(entry.get(key)) for key in about), note(entry),
     ]  # fmt: skip
 
