@@ -28,7 +28,7 @@ from zofo.cli import (
 from zofo.cli.problems import guarded
 from zofo.memory import heap
 
-ABOUT = """Fine-tune all weights of a language model for about the memory of running it.
+ABOUT = """Fine-tune all weights of a language model in the memory of training an adapter, or (mezo) of running it.
 
 To begin: zofo train --preset quickstart"""
 COMMANDS: dict[str, Callable[..., int]] = {

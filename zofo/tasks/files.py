@@ -61,7 +61,10 @@ def load(task: Task) -> Source:
     if task.folder is not None and root and (Path(root) / task.folder).is_dir():
         return _from_folder(task, Path(root) / task.folder, "jsonl.gz", f"${VARIABLE}/{task.folder}")
     if task.hub is None:
-        found, do = f"no data: {_about_folder(task)}", f"set {VARIABLE} to a folder that has it"
+        found, do = (
+            f"no data: {_about_folder(task)}",
+            f"set {VARIABLE} to a folder with {task.folder or task.name}/train.jsonl.gz in it (docs/tasks.md)",
+        )
         raise BadInput(f"--task {task.name}", found, do)
     return _from_hub(task, task.hub)
 
