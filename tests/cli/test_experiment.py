@@ -31,7 +31,9 @@ def test_dry_prints_the_plan_and_writes_nothing(cli, model: str, home: Path) -> 
     rows = [line.split("\t") for line in out.splitlines()]
     assert rows[1] == ["lora", "reviews", "1", "2", "2", "0", "4.0 s", "0 of 1"]
     assert rows[2][:4] == ["zero-shot", "reviews", "1", "-"] and "2 of 2 runs to do, 4.0 s left" in out
-    assert not (home / "experiments").exists()
+    assert not (home / "experiments").exists() and "--costs" not in out
+    out = cli("experiment", written(home, model, budget={"steps": 2}, costs={}), "--dry")[1]
+    assert "times need the file's `costs`: --costs ROUNDS measures them here" in out
 
 
 @pytest.mark.parametrize(

@@ -132,9 +132,10 @@ def plan(grid: Grid, store: Store, jobs: int) -> int:
             )
     table(PLAN, rows)
     left = [cell for cell in every.values() if not store.finished(cell)]
-    line(
-        f"{len(left)} of {len(every)} runs to do, {progress.ends(*pace.left(left, jobs))} ({jobs} at once; training and what was measured of the rest)"
-    )
+    told = f"{len(left)} of {len(every)} runs to do, {progress.ends(*pace.left(left, jobs))}"
+    line(f"{told} ({jobs} at once; training and what was measured of the rest)")
+    if any(cell.steps and cell.cost is None for cell in left):
+        line("times need the file's `costs`: --costs ROUNDS measures them here")
     return 0
 
 
