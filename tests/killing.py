@@ -55,7 +55,7 @@ CASES: dict[str, dict[str, Any]] = {
     "bilevel-bf16": THETA | {"model.dtype": "bf16", "method.stack": "on", "method.T": 1, "method.noise": "low-rank"},
     "sketch": SKETCH | {"method.name": "sketch", "method.rule": "adam", "method.nu": 4, "method.lr_theta": 1e-3},
     "bilevel-sketch": SKETCH | {
-        "method.upper": "sketch", "method.rule": "momentum", "method.nu": 2, "method.transfer": True, "method.coupling": "outer",
+        "method.upper": "sketch", "method.rule": "momentum", "method.nu": 4, "method.transfer": True, "method.coupling": "outer",
         "method.T": 1, "method.lr_theta": 1e-2, "method.schedule_theta": "linear",
     },
     "first-order-full": {
@@ -79,7 +79,7 @@ FEW = [
     ("step", 1),  # before anything was saved
     ("validation", 4),  # the best is new, the step is not saved
     ("step", 7),  # resumed from step 6: the full copy of step 4, and the journal since
-    ("validation", 8),  # nothing is left to do but to test
+    ("testing the best checkpoint", 8),  # nothing is left to do but to test
 ]
 
 
@@ -101,11 +101,15 @@ def tasks(folder: Path) -> None:
 
 
 class Killer(Quiet):
-    """Kills its own process after a step's record (`step`) or after its validation (`validation`)."""
+    """Kills its own process after a step's record (`step`), after its validation (`validation`), or when the test begins."""
 
     def __init__(self, phase: str, at: int) -> None:
         super().__init__()
         self.where, self.at = phase, at
+
+    def phase(self, text: str) -> None:
+        if self.where == text:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def step(self, row: Mapping[str, Any], of: int) -> None:
         if self.where == "step" and row["step"] == self.at:

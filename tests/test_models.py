@@ -132,7 +132,11 @@ class TestLoad:
             with pytest.raises(BadInput, match=r"broken\.gguf"):
                 read()
 
-    def test_a_hub_model_that_cannot_be_had_is_one_line(self) -> None:
+    def test_a_hub_model_that_cannot_be_had_is_one_line_and_nothing_is_asked_of_transformers(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("AutoConfig", "AutoTokenizer", "AutoModelForCausalLM"):
+            monkeypatch.setattr(f"transformers.{name}.from_pretrained", None)
         for load in (models.load_tokenizer, lambda s: models.load(s, CPU), models.skeleton):
             with pytest.raises(BadInput, match="can the hub be reached") as caught:
                 load(Source("nobody/no-such-model", "hub", "nobody/no-such-model"))
@@ -255,10 +259,7 @@ class TestBase:
         assert models.located(files, leaves, "model") is None
         assert models.located([], leaves, "model") is None
 
-    def test_a_hub_model_without_files_gets_a_copy(
-        self, tiny: Tiny, cache: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(sources, "on_hub", lambda id: True)
+    def test_a_hub_model_without_files_gets_a_copy(self, tiny: Tiny, cache: Path) -> None:
         model = tiny("llama")
         leaves = tree.find(model)
         base = Base(Source("nobody/none", "hub", "nobody/none"), model, leaves, "d" * 64)

@@ -41,7 +41,7 @@ def cache() -> Path:
 
 def resolve(source: Source) -> str:
     """The folder or hub id that transformers loads from: a GGUF file is converted once into the cache."""
-    return str(converted(Path(source.place))) if source.kind == "gguf" else sources.had(source).place
+    return str(converted(Path(source.place))) if source.kind == "gguf" else source.place
 
 
 def converted(gguf: Path) -> Path:
@@ -94,7 +94,8 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reachable(source: Source) -> Iterator[None]:
-    """Turn the many errors of a missing or unsafe model into one line."""
+    """Turn the many errors of a missing or unsafe model into one line; of a hub model that is not here, ask the hub first."""
+    sources.had(source)
     try:
         with quiet():
             yield

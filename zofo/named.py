@@ -32,5 +32,6 @@ def find(text: str, dir: str) -> Found:
         return Found(None, sources.had(sources.find(text)))
     except BadInput as error:
         known = [*folder.names(dir), *sources.known()]
-        do = nearest(text, known) if text else error.do
+        near = nearest(text, known) if text else ""
+        do = near if near.startswith("did") else error.do
         raise BadInput(f"RUN|MODEL {text!r}", f"no run in {dir}, and as a model: {error.found}", do) from None

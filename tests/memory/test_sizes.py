@@ -212,7 +212,6 @@ SLOW = [
     "bilevel, stacked",
     "bilevel, zeroth order below",
     "meta, sketch",
-    "sketch, bf16",
     "first-order, bf16",
     "first-order, prefix",
     "mezo",

@@ -112,8 +112,12 @@ def test_a_broken_line_is_named_with_the_file(data: Path) -> None:
 
 def test_no_source_at_all_is_bad_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ZOFO_DATA", str(tmp_path))
-    with pytest.raises(BadInput, match=r"--task t: no data: ZOFO_DATA holds no folder 't'"):
+    with pytest.raises(
+        BadInput, match=r"--task t: no data: ZOFO_DATA holds no folder 't'; set ZOFO_DATA to a folder with t/train"
+    ):
         load(TASK)
+    with pytest.raises(BadInput, match=r"the task names no data folder; say where its rows are"):
+        load(TASK.model_copy(update={"folder": None}))
 
 
 # The user's own files

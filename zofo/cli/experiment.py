@@ -105,8 +105,9 @@ def plan(grid: Grid, store: Store, jobs: int) -> int:
     """Print what would be run and how long it takes; writes nothing."""
     from zofo.experiment import cells, progress, runner
 
-    made = {key: values for key, values in runner.choices(grid, store).items() if values is not None}
-    swept, table_ = cells.sweeps(grid), cells.finals(grid, cells.rehearsed(grid) | made)
+    first = cells.rehearsed(grid)
+    swept, table_ = cells.sweeps(grid), cells.finals(grid, first | runner.choices(grid, store))
+    like = {(c.row, c.task): c for c in cells.finals(grid, first)}  # steps and cost, where nothing could be chosen too
     every = {cell.digest: cell for cell in (*swept, *table_)}
     pace = progress.learned(store, every.values())
     rows = []
@@ -117,24 +118,14 @@ def plan(grid: Grid, store: Store, jobs: int) -> int:
             seconds, unknown = pace.left({c.digest: c for c in (*sweep, *own)}.values(), 1)
             done = sum(store.finished(c) for c in (*sweep, *own))
             time = "?" if unknown and not seconds else duration(seconds) + (" and more" if unknown else "")
-            cost = f"{own[0].cost:.3g}" if own[0].cost is not None else "-"
-            rows.append(
-                (
-                    row.name,
-                    task,
-                    len(own),
-                    own[0].steps or "-",
-                    cost,
-                    len(sweep),
-                    time,
-                    f"{done} of {len(sweep) + len(own)}",
-                )
-            )
+            one, of = like[row.name, task], len(sweep) + len(own)
+            cost = f"{one.cost:.3g}" if one.cost is not None else "-"
+            rows.append((row.name, task, len(own), one.steps or "-", cost, len(sweep), time, f"{done} of {of}"))
     table(PLAN, rows)
     left = [cell for cell in every.values() if not store.finished(cell)]
     told = f"{len(left)} of {len(every)} runs to do, {progress.ends(*pace.left(left, jobs))}"
     line(f"{told} ({jobs} at once; training and what was measured of the rest)")
-    if any(cell.steps and cell.cost is None for cell in left):
+    if any(cell.steps and pace.seconds(cell) is None for cell in left):
         line("times need the file's `costs`: --costs ROUNDS measures them here")
     return 0
 

@@ -118,9 +118,9 @@ def curves(table: Mapping[str, Any], lines: Sequence[Line], at: Points, unit: st
     for line in lines:
         if line not in trained and line.task in axes:
             level = float(np.mean([test(record) for record in line.done.values()]))
-            axes[line.task].axhline(
-                level, color=look[line.row]["color"], linestyle="-.", linewidth=1, label=label(line.row)
-            )
+            own = look[line.row]
+            style = "-." if own["linestyle"] == "-" else ":"
+            axes[line.task].axhline(level, color=own["color"], linestyle=style, linewidth=1, label=label(line.row))
     for task, panel in axes.items():
         metric = metric_of(next(line for line in trained if line.task == task))
         panel.set(xlabel=unit, ylabel=f"{named(metric)}{'' if metric == 'loss' else ' (%)'}: validation; dots: test")

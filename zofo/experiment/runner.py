@@ -113,17 +113,17 @@ def run(work: Work) -> list[Cell]:
 
 def known(grid: Grid, store: Store) -> list[Cell]:
     """The cells of the table as far as choices are made, without running anything."""
-    return grids.finals(grid, choices(grid, store))
+    undecided = {(row.name, task): None for task in grid.subjects for row in grids.rows_of(grid, task) if row.sweep}
+    return grids.finals(grid, undecided | choices(grid, store))
 
 
-def choices(grid: Grid, store: Store) -> Chosen:
-    """What was chosen for each swept row so far; one that the file no longer has is none."""
+def choices(grid: Grid, store: Store) -> dict[tuple[str, str], grids.Values | None]:
+    """What was chosen for each swept row so far (None: all that was tried failed); a choice that the file no longer has is none."""
     held = read_json(store.choices) if store.choices.exists() else []
     made: dict[tuple[str, str], Any] = {(c["row"], c["task"]): c["values"] for c in held}
     swept = [(row, task) for task in grid.subjects for row in grids.rows_of(grid, task) if row.sweep]
-    chosen = {(row.name, task): made.get((row.name, task)) for row, task in swept}
-    there = {(row.name, task): grids.combinations(row) for row, task in swept}
-    return {key: values if values in there[key] else None for key, values in chosen.items()}
+    there = {(row.name, task): [None, *grids.combinations(row)] for row, task in swept}
+    return {key: made[key] for key, values in there.items() if key in made and made[key] in values}
 
 
 @contextmanager

@@ -61,11 +61,10 @@ def load(task: Task) -> Source:
     if task.folder is not None and root and (Path(root) / task.folder).is_dir():
         return _from_folder(task, Path(root) / task.folder, "jsonl.gz", f"${VARIABLE}/{task.folder}")
     if task.hub is None:
-        found, do = (
-            f"no data: {_about_folder(task)}",
-            f"set {VARIABLE} to a folder with {task.folder or task.name}/train.jsonl.gz in it (docs/tasks.md)",
-        )
-        raise BadInput(f"--task {task.name}", found, do)
+        do = f"set {VARIABLE} to a folder with {task.folder}/train.jsonl.gz in it (docs/tasks.md)"
+        if task.folder is None:
+            do = "say where its rows are, as `files` or `folder` in the task's YAML (docs/tasks.md)"
+        raise BadInput(f"--task {task.name}", f"no data: {_about_folder(task)}", do)
     return _from_hub(task, task.hub)
 
 

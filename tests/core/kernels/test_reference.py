@@ -30,10 +30,12 @@ def test_philox_gives_the_published_answers(
 
 
 @pytest.mark.parametrize(("counter", "key", "result"), ANSWERS)
+@pytest.mark.parametrize("few", [0, 4096], ids=["torch", "numpy"])
 def test_words_put_block_and_tensor_id_into_the_counter(
-    counter: tuple[int, ...], key: tuple[int, int], result: tuple[int, ...]
+    counter: tuple[int, ...], key: tuple[int, int], result: tuple[int, ...], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stream's layout: counter = (block low, block high, id low, id high), key = (low, high)."""
+    monkeypatch.setattr(reference, "FEW", few)
     block, tid = counter[0] | counter[1] << 32, counter[2] | counter[3] << 32
     signed = block - 2**64 if block >= 2**63 else block
     drawn = reference.words(key[0] | key[1] << 32, tid, torch.tensor([signed]))

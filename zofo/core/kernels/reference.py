@@ -1,4 +1,4 @@
-"""The noise stream in plain torch, on any device and in any float dtype: what every kernel must equal.
+"""The noise stream in plain torch (a few blocks in plain numpy), on any device and in any float dtype: what every kernel must equal.
 
 Philox-4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") on the counter
 (block, tensor id) with a 64-bit key. Integers only, so the bits are the same everywhere.
@@ -56,7 +56,7 @@ def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> 
 
 
 def words(key: int, tid: int, block: Tensor) -> Tensor:
-    """Return the four 32-bit words of each block, int64, shape (blocks, 4)."""
+    """Return the four 32-bit words of each block of a 1-d tensor, int64, shape (blocks, 4)."""
     few = block.device.type == "cpu" and block.numel() <= FEW
     b: Words = block.numpy() if few else block
     counter = (b & MASK, b >> 32 & MASK, b * 0 + (tid & MASK), b * 0 + (tid >> 32 & MASK))
