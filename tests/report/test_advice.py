@@ -216,6 +216,20 @@ def test_a_run_that_learns_its_rows_by_heart_says_so_at_the_third_validation_abo
     assert found.about == "by heart" and f"lowest at step {lowest} ({min(values):.3g})" in found.text
 
 
+def test_theta_that_has_strayed_is_told_with_a_rate_and_what_lambda_does() -> None:
+    """Moved as in benchmarks/evidence/third at lambda 1000 and 100, raw; MeZO's table of the first tier moved by 0.039."""
+
+    def told(moved: Any, **flags: Any) -> list[str]:
+        row = {"kind": "validation", "step": 8, "p": {"loss": 1.0}, "s": {"loss": 1.0}, "used": "p", "moved": moved}
+        return [one.text for one in advice.of_validations([row], build({f"method.{k}": v for k, v in flags.items()}))]
+
+    (text,) = told(15.0, lam=1000, lr_theta=1e-6)
+    assert "moved by 15 of its own length" in text and "--method.lr_theta 2e-09 (it is 1e-06)" in text
+    assert "--method.weighting normalised: lambda 1000 multiplies" in text
+    assert "weighting" not in told(15.0, lam=1000, weighting="normalised")[0] + told(15.0, name="mezo")[0]
+    assert told(0.0187, lam=100) == told(0.039, name="mezo") == told(None) == told(float("nan")) == []
+
+
 @pytest.mark.parametrize("name", LEARNING)
 def test_a_run_that_still_learns_or_stands_says_nothing(name: str) -> None:
     values = LEARNING[name]

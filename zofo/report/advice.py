@@ -1,4 +1,4 @@
-"""What a run says while it goes on: its loss is flat, it jumps or rises, p lags behind s, it learns by heart; and which option to change, to what.
+"""What a run says while it goes on: its loss is flat, it jumps or rises, p lags behind s, theta has strayed, it learns by heart; and which option to change, to what.
 
 Losses of steps are noisy, so nothing is said of noise. A level is *flat* where no beginning of it lies above the
 rest by two standard errors, a straight line through it falls by less than one, and a fall of `FALL` of the loss is excluded
@@ -28,6 +28,10 @@ RISE = 5.0  # standard errors, that the mean of a block lies above that of an ea
 PART = 0.2  # of the loss, the same
 BLOCKS, LEAST = 12, 4  # blocks, and steps in each at least
 TIMES = 3.0  # that a rate is changed by
+FAR, NEAR = (
+    0.3,
+    0.03,
+)  # of theta_0's length: moved so far theta has strayed; runs that learned something moved it by some hundredths at most
 LATE = 3  # validations in a row that lie above the lowest
 KINDS = ("loss_p", "loss_s", "loss_theta", "A")
 
@@ -67,9 +71,10 @@ def of_steps(rows: Sequence[Row], config: Config) -> Iterator[Advice]:
 
 
 def of_validations(rows: Sequence[Row], config: Config) -> Iterator[Advice]:
-    """Advice from all rows so far, the last of which is a validation: p lags behind s, or the rows are learned by heart."""
+    """Advice from all rows so far, the last of which is a validation: p lags behind s, theta has strayed, or the rows are learned by heart."""
     checks = history.validations(rows)
     yield from lagging(checks[-1], config)
+    yield from strayed(checks[-1], config)
     yield from by_heart(checks, config)
 
 
@@ -99,6 +104,20 @@ def lagging(row: Row, config: Config) -> Iterator[Advice]:
     yield Advice(
         "lag",
         f"{behind}; begin again with {first}--method.lr_p {TIMES * m.lr_p:.2g} (it is {m.lr_p:.2g}){probing(config)}",
+    )
+
+
+def strayed(row: Row, config: Config) -> Iterator[Advice]:
+    """Advice where theta has moved by a good part of its own length: what the model knew is lost, and no loss may say so."""
+    moved, m = number(row.get("moved")), config.method
+    if moved is None or not FAR <= moved < math.inf:
+        return
+    rate = f"--method.lr_theta {m.lr_theta * NEAR / moved:.1g} (it is {m.lr_theta:.2g})"
+    heavy = "method.lam" in table.effective(config) and m.weighting == "raw" and m.lam > 1
+    other = f", or --method.weighting normalised: lambda {m.lam:g} multiplies each of its steps" if heavy else ""
+    yield Advice(
+        "strayed",
+        f"theta has moved by {moved:.2g} of its own length, where fine-tuning moves it by hundredths: begin again with {rate}{other}",
     )
 
 
