@@ -36,7 +36,7 @@ def test_cosines_are_measured_where_theta_moves_by_an_estimate_of_G(lab, make) -
     made = table.tabulate(grid, lab.store, cells)
     by = {entry["row"]: entry for entry in made["rows"]}
     assert by["lora"]["cosine"] is None and by["sketch"]["cosine"] == sketch["A"]["mean"]
-    assert "| theta moved | cosine |" in text.document(made, "it")
+    assert "| theta moved by then | cosine |" in text.document(made, "it")
 
 
 def test_a_run_whose_cosines_fail_is_scored_all_the_same(lab, make, monkeypatch: pytest.MonkeyPatch) -> None:
