@@ -28,10 +28,8 @@ RISE = 5.0  # standard errors, that the mean of a block lies above that of an ea
 PART = 0.2  # of the loss, the same
 BLOCKS, LEAST = 12, 4  # blocks, and steps in each at least
 TIMES = 3.0  # that a rate is changed by
-FAR, NEAR = (
-    0.3,
-    0.03,
-)  # of theta_0's length: moved so far theta has strayed; runs that learned something moved it by some hundredths at most
+FAR = 0.3  # of theta_0's length: moved so far theta has strayed
+NEAR = 0.03  # of it: runs that learned something moved theta by some hundredths at most
 LATE = 3  # validations in a row that lie above the lowest
 KINDS = ("loss_p", "loss_s", "loss_theta", "A")
 
