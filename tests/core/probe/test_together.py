@@ -159,6 +159,42 @@ def test_a_model_whose_rows_do_not_fall_into_shares_goes_one_by_one(watch: type)
     seen.check()
 
 
+def test_a_call_that_cannot_be_stacked_leaves_the_next_as_it_was() -> None:
+    """Or a run resumed after such a call would evaluate otherwise than one that was never stopped."""
+
+    class Sometimes(nn.Module):
+        """Reads all rows as one where there are four."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.LayerNorm(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scale(x.reshape(1, -1)[:, :3] if len(x) == 4 else x)
+
+    model = Sometimes()
+    where = points(model)
+
+    class Objective:
+        def __init__(self, rows: int) -> None:
+            self.x, self.tried = torch.arange(3.0 * rows).view(rows, 3), 0
+
+        def __call__(self) -> Tensor:
+            return model(self.x).square().mean()
+
+        def stacked(self, n: int) -> Tensor:
+            self.tried += 1
+            return model(torch.cat([self.x] * n)).square().view(n, -1).mean(1, keepdim=True)
+
+    probe = Scratch(model, tree.find(model), stack=True)
+    bad, good, alone = Objective(2), Objective(3), Objective(3)
+    probe(bad, where)
+    assert bad.tried == 1 and probe.unstacked is not None
+    value = probe(good, where)
+    assert torch.equal(value, Scratch(model, tree.find(model), stack=True)(alone, where))
+    assert good.tried == alone.tried == len(where) // 2
+
+
 def test_a_plain_closure_goes_one_by_one(tiny: Tiny, rows: Tensor) -> None:
     model = tiny("llama")
     probe = Scratch(model, tree.find(model), stack=True)

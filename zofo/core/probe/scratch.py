@@ -24,7 +24,8 @@ class Scratch:
 
     stack: evaluate two points at a time in one pass over stacked rows, where the objective can be stacked: z is drawn
     and the weights are read once for both. Memory then: twice the activations and the scratch. Where a model's modules
-    do not allow it, points go one by one, and `unstacked` says why.
+    do not allow it, that call's points go one by one, and `unstacked` says why; the next call tries again, so that what a
+    call gives does not hang on those before it (a resumed run has seen none of them).
     hooks: those that a model with weights outside memory has anyway (`for_life`).
     """
 
@@ -37,7 +38,7 @@ class Scratch:
     @torch.no_grad()
     def __call__(self, objective: Objective, points: Sequence[Point]) -> Tensor:
         """Return the terms at every point, (points, terms) in fp64. Cost: one call of the objective a point."""
-        if self.stack and self.unstacked is None and isinstance(objective, Stackable) and len(points) > 1:
+        if self.stack and isinstance(objective, Stackable) and len(points) > 1:
             try:
                 return self.by_twos(objective, points)
             except CannotStack as why:
