@@ -66,6 +66,18 @@ def test_95_percent_intervals_hold_the_truth_in_95_percent_of_cases(n: int, cros
     assert 0.915 <= share <= 0.985, share
 
 
+@pytest.mark.parametrize(("tasks", "n"), [(3, 3), (6, 3)])
+def test_intervals_of_a_mean_over_tasks_hold_the_truth_as_often(tasks: int, n: int) -> None:
+    """The seeds of every task tell of the variance: with those of one alone the interval is half as wide again, and nearly never wrong."""
+    rng = np.random.default_rng(tasks * n)
+    cases = [
+        interval(averaged([draw(simulated(rng, True, n, 60, 0.1), True, 60, k) for _ in range(tasks)]))
+        for k in range(300)
+    ]
+    share = np.mean([c.low <= 0.02 <= c.high for c in cases])
+    assert 0.91 <= share <= 0.975, share
+
+
 def test_a_mean_over_tasks() -> None:
     """Two tasks with independent rows: the half-widths add as variances do, over two."""
     rng = np.random.default_rng(2)

@@ -28,9 +28,11 @@ class Draws:
     mean: float
     values: Array  # (draws,)
     seeds: int
-    rows: int
     by_seeds: float  # what seeds add beyond the rows they were tested on; 0 with one seed
     by_rows: float  # rows, and single answers
+    uncertain: (
+        float  # sum of each variance squared over its degrees of freedom: how well the two are known (Satterthwaite)
+    )
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def draw(differences: Sequence[Array], crossed: bool, draws: int, seed: int = 0)
                 [d[rng.integers(len(d), size=len(d))].mean() for d in (differences[s] for s in picked[k])]
             )
     by_seeds, by_rows = crossed_variance(table) if table is not None else nested_variance(differences)
-    return Draws(float(np.mean([d.mean() for d in differences])), values, n, m, by_seeds, by_rows)
+    uncertain = by_seeds**2 / max(n - 1, 1) + by_rows**2 / max(m - 1, 1)
+    return Draws(float(np.mean([d.mean() for d in differences])), values, n, by_seeds, by_rows, uncertain)
 
 
 def crossed_variance(table: Array) -> tuple[float, float]:
@@ -84,12 +87,14 @@ def nested_variance(differences: Sequence[Array]) -> tuple[float, float]:
 
 
 def averaged(parts: Sequence[Draws]) -> Draws:
-    """The mean over tasks, which are fixed: draws are averaged one by one, variances added."""
+    """The mean over tasks, which are fixed: draws are averaged one by one, variances added, each with its own degrees of freedom."""
     k = len(parts)
     by_seeds, by_rows = (sum(getattr(part, name) for part in parts) / k**2 for name in ("by_seeds", "by_rows"))
     values = np.mean([part.values for part in parts], axis=0)
-    seeds, rows = min(part.seeds for part in parts), min(part.rows for part in parts)
-    return Draws(sum(part.mean for part in parts) / k, values, seeds, rows, by_seeds, by_rows)
+    uncertain = sum(part.uncertain for part in parts) / k**4
+    return Draws(
+        sum(part.mean for part in parts) / k, values, min(part.seeds for part in parts), by_seeds, by_rows, uncertain
+    )
 
 
 def interval(found: Draws, level: float = LEVEL) -> Interval:
@@ -106,6 +111,5 @@ def stretch(found: Draws, level: float = LEVEL) -> float:
     drawn, whole = float(found.values.var()), found.by_seeds + found.by_rows
     if drawn == 0 or whole == 0:
         return 1.0
-    parts = found.by_seeds**2 / max(found.seeds - 1, 1) + found.by_rows**2 / max(found.rows - 1, 1)
     tail = (1 + level) / 2
-    return float(np.sqrt(whole / drawn) * t.ppf(tail, max(whole**2 / parts, 1.0)) / norm.ppf(tail))
+    return float(np.sqrt(whole / drawn) * t.ppf(tail, max(whole**2 / found.uncertain, 1.0)) / norm.ppf(tail))
