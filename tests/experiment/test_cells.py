@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from zofo.config import DataConfig
 from zofo.errors import BadInput
 from zofo.experiment import cells
 from zofo.experiment.grid import Grid
@@ -186,7 +188,47 @@ def test_a_task_file_that_has_changed_and_its_data_make_other_runs(make, tmp_pat
     (tmp_path / "rows.jsonl").write_text('{"text": "bad", "label": 0}\n{"text": "b", "label": 0}\n', encoding="utf-8")
     found.append(digests())
     assert len({digest for both in found for digest in both}) == 6
-    assert cells.contents("reviews") == {} == cells.contents("crossfit/ag_news")
+    for name in ("reviews", "crossfit/ag_news"):
+        assert cells.contents(DataConfig(task=name)) == {}
+    assert cells.contents(DataConfig(mixture="class-to-class")) == {}
+
+
+def test_data_in_a_folder_or_a_file_that_has_changed_makes_other_runs(make, tmp_path: Path) -> None:
+    """A run on rows that are no longer there would stand in the table beside new ones."""
+
+    def write(*texts: str) -> None:
+        rows = [
+            {"input": text, "output": answer, "options": ["no", "yes"]} for text in texts for answer in ("no", "yes")
+        ]
+        for part in ("train", "test"):
+            path = tmp_path / "mine" / f"{part}.jsonl"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def digests() -> list[str]:
+        row = {"name": "a", "preset": "fo-lora"}
+        folder = make(rows=[row], against="", seeds=[0], tasks=[str(tmp_path / "mine")])
+        file = {**row, "options": {"data.train": str(tmp_path / "mine" / "train.jsonl")}}
+        return [
+            *(c.digest for c in cells.finals(folder, {})),
+            *(c.digest for c in cells.finals(make(rows=[file], against="", seeds=[0], tasks=["reviews"]), {})),
+            *cells.contents(DataConfig(mixture=str(tmp_path))).values(),
+        ]
+
+    write("a", "b")
+    found = [digests()]
+    assert digests() == found[0]
+    write("a", "c")
+    found.append(digests())
+    assert len({digest for both in found for digest in both}) == 6
+
+
+def test_a_task_that_there_is_not_is_told_before_anything_runs(make, tmp_path: Path) -> None:
+    row = {"name": "a", "preset": "fo-lora"}
+    with pytest.raises(BadInput, match=r"row 'a': --task nosuch: no such task"):
+        cells.finals(make(rows=[row], against="", tasks=["nosuch"]), {})
+    with pytest.raises(BadInput, match=r"row 'a': --task .*: the folder has no train file"):
+        cells.finals(make(rows=[row], against="", tasks=[str(tmp_path)]), {})
 
 
 def test_a_metric_to_choose_by_is_there_or_it_is_refused_before_anything_runs(make, tmp_path: Path) -> None:

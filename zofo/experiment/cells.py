@@ -15,13 +15,13 @@ from typing import Any
 from zofo import config
 from zofo.adapting.options import key_is_read
 from zofo.adapting.plan import Plan, settings
-from zofo.config import Config, flatten
+from zofo.config import Config, DataConfig, flatten
 from zofo.errors import BadInput
 from zofo.experiment.grid import Cost, Grid, Row, spread
 from zofo.methods import table
 from zofo.methods.check import check
 from zofo.models import sha256
-from zofo.tasks import definition, mixture
+from zofo.tasks import definition, mixture, own
 
 OWN = (
     "model.name", "data.task", "data.mixture", "run.name", "run.dir", "run.seed", "run.steps", "run.seconds", "run.test",
@@ -34,7 +34,7 @@ READ = ("data.", "model.dtype", "run.threads")
 LATER = {"method.lam_every": 1}
 """Options that came after the first experiments, at the value that leaves a run as it was: runs made before stay known."""
 CONTENTS = "data.task (SHA-256)"
-"""Of a task that is a YAML file: what stands in it and in the data that it names."""
+"""Of a task in files of one's own: what stands in its YAML file and in its data."""
 Values = dict[str, Any]
 Chosen = Mapping[tuple[str, str], Values | None]
 """Values chosen by (row, task); None where every candidate failed."""
@@ -62,7 +62,7 @@ class Cell:
     @cached_property
     def flat(self) -> dict[str, Any]:
         """The options that its numbers hang on, by dotted key."""
-        held = flatten(self.config.model_dump(mode="json"), "") | contents(self.task)
+        held = flatten(self.config.model_dump(mode="json"), "") | contents(self.config.data)
         held |= {f"unseen.{key}": value for key, value in (self.unseen or {}).items()}
         if self.evaluate:
             own = {
@@ -93,22 +93,28 @@ class Cell:
         return f"{self.row}, {self.task}, seed {self.seed}{values}"
 
 
-def contents(task: str) -> dict[str, str]:
-    """The SHA-256 of the YAML file of a task, or of a mixture, with the data of their own that it names; nothing of one by name.
+def contents(data: DataConfig) -> dict[str, str]:
+    """The SHA-256 of what local files say of a task or a mixture: its YAML file, and the data of its own; nothing of one by name.
 
-    Raises: `BadInput` where the file is missing or wrong. Cost: reads the data, once while it stays as it is.
+    Raises: `BadInput` where a file is missing or wrong. Cost: reads the data, once while it stays as it is.
     """
-    if not task.endswith(definition.YAML):
-        return {}
-    several = mixture.find(task) if mixture.is_one(Path(task)) else None
-    of = [definition.find(task)] if several is None else [one for _, one in several.sides()]
-    named = [name for one in of if (own := one.files) is not None for name in (own.train, own.validation, own.test)]
+    name = data.task or data.mixture
+    several = mixture.find(name) if name and local(name) and (data.mixture or mixture.is_one(Path(name))) else None
+    of = [own.files_of(data)] if several is None else [one.files for _, one in several.sides()]
+    named = [name for held in of if held is not None for name in (held.train, held.validation, held.test)]
     paths = [Path(name) for name in named if name]
     files = [
         file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()
     ]
-    first = sha256(Path(task)) if several is None else hashlib.sha256(mixture.dump(several).encode()).hexdigest()
-    return {CONTENTS: hashlib.sha256(" ".join([first, *map(sha256, files)]).encode()).hexdigest()}
+    first = [sha256(Path(name))] if name.endswith(definition.YAML) else []
+    first = first if several is None else [hashlib.sha256(mixture.dump(several).encode()).hexdigest()]
+    found = [*first, *map(sha256, files)]
+    return {CONTENTS: hashlib.sha256(" ".join(found).encode()).hexdigest()} if found else {}
+
+
+def local(name: str) -> bool:
+    """Whether a task or a mixture is a file or folder, and none that ships by that name."""
+    return name.endswith(definition.YAML) or (name not in mixture.names() and Path(name).is_dir())
 
 
 def slug(text: str) -> str:
@@ -171,6 +177,8 @@ def cell(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: bool
                 )
         made = evaluation(grid, row, task, seed) if row.evaluate else training(grid, row, task, seed, values, sweep)
         met = unseen_of(grid, row, made, sweep)
+        if not grid.mixture:
+            refuse_no_task(made.data.model_dump_json())
     except BadInput as error:
         raise BadInput(f"{asked}: {error.asked}", error.found, error.do) from None
     cost = None if row.evaluate else cost_of(grid, row, task).seconds
@@ -199,6 +207,12 @@ def refuse_no_unseen(name: str) -> None:
     """Raise `BadInput` for a mixture that there is not, or that has no unseen tasks. Cost: see `mixture.find`, once."""
     if not mixture.find(name).test:
         raise BadInput(f"--mixture {name}", "it has no unseen tasks", "list some under `test:`")
+
+
+@cache
+def refuse_no_task(data: str) -> None:
+    """Raise `BadInput` for a task that there is not, or whose files are wrong. Args: data, a `DataConfig` as JSON. Cost: see `own.resolve`, once."""
+    own.resolve(DataConfig.model_validate_json(data))
 
 
 def met_by(key: str, shown: bool, evaluate: bool) -> bool:
@@ -262,7 +276,7 @@ def check_scored(swept: Cell) -> None:
     if swept.config.data.mixture:
         found = "a mixture's unseen tasks are met after the choice, and validation is of the tasks that it trains on"
         raise BadInput(f"row '{swept.row}': sweep.by = metric", found, "choose by loss")
-    task = definition.find(swept.task)
+    task = own.resolve(swept.config.data)
     if swept.config.method.objective not in table.METRICS and (task.kind == "text" or not task.metrics):
         found = f"validation on {swept.task} has no metric ({'free answers' if task.metrics else 'the task has none'})"
         raise BadInput(f"row '{swept.row}': sweep.by = metric", found, "choose by loss")

@@ -6,7 +6,7 @@ import itertools
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -18,13 +18,18 @@ READY = Path(__file__).parent / "ready"
 Options = dict[str, Any]
 Values = dict[str, Any]
 Met = Literal["adapted", "demonstrations"]
+Share = Annotated[float, Field(gt=0, le=1)]
+Seconds = Annotated[float, Field(gt=1e-9, lt=1e9)]
+Passes = Annotated[float, Field(gt=1e-9, lt=1e12)]
+MEASURES = ("data.validation", "data.validation_rows", "data.test", "data.test_rows")
+"""Options that say what is measured on: candidates measured on different rows do not compare."""
 
 
 class Budget(Section):
     """What every row may spend a run: one of the three."""
 
-    seconds: float | None = Field(None, gt=0, description="training seconds: steps x the row's cost a step")
-    passes: float | None = Field(None, gt=0, description="forward passes, a backward one counted as two")
+    seconds: Seconds | None = Field(None, description="training seconds: steps x the row's cost a step")
+    passes: Passes | None = Field(None, description="forward passes, a backward one counted as two")
     steps: int | None = Field(None, ge=1, description="steps (outer iterations)")
 
     @model_validator(mode="after")
@@ -37,8 +42,8 @@ class Budget(Section):
 class Cost(Section):
     """What a step of a row costs, measured once (`zofo experiment FILE --costs`) and written into the file."""
 
-    seconds: float | None = Field(None, gt=0, description="seconds a step")
-    passes: float | None = Field(None, gt=0, description="forward passes a step, a backward one counted as two")
+    seconds: Seconds | None = Field(None, description="seconds a step")
+    passes: Passes | None = Field(None, description="forward passes a step, a backward one counted as two")
 
 
 class Sweep(Section):
@@ -47,6 +52,11 @@ class Sweep(Section):
     seeds: list[int] = Field([0], min_length=1, description="seeds of the swept runs")
     share: float = Field(1.0, gt=0, le=1, description="share of the budget that a swept run takes")
     by: Literal["loss", "metric"] = Field("loss", description="validation loss (as the run counts it), or the metric")
+
+    @field_validator("seeds", mode="after")
+    @classmethod
+    def _once(cls, value: list[int]) -> list[int]:
+        return once(value)
 
 
 class Unseen(Section):
@@ -79,6 +89,11 @@ class Row(Section):
     )
     tasks: list[str] = Field([], description="only these tasks")
 
+    @field_validator("tasks", mode="after")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        return once(value)
+
     @field_validator("options", mode="after")
     @classmethod
     def _options(cls, value: Options) -> Options:
@@ -108,7 +123,7 @@ class Grid(Section):
     sweep: Sweep = Field(default_factory=Sweep, description="how swept options are chosen")
     validations: int = Field(10, ge=1, description="validations a run, at most (eval_every follows from the steps)")
     against: str = Field("", description="row that the others' differences are taken to")
-    reach: list[float] = Field([], description="validation scores whose first time is told, such as 0.8")
+    reach: list[Share] = Field([], description="validation scores whose first time is told, such as 0.8")
     draws: int = Field(4000, ge=100, description="bootstrap draws")
     cosines: int = Field(
         0,
@@ -116,6 +131,11 @@ class Grid(Section):
         description="keys of z or R at which a bilevel run's last estimate meets the exact gradient (0: not measured)",
     )
     rows: list[Row] = Field(min_length=1, description="the rows")
+
+    @field_validator("tasks", "seeds", mode="after")
+    @classmethod
+    def _once(cls, value: list[Any]) -> list[Any]:
+        return once(value)
 
     @field_validator("options", mode="after")
     @classmethod
@@ -136,6 +156,13 @@ class Grid(Section):
     def row(self, name: str) -> Row:
         """A row by its name."""
         return next(row for row in self.rows if row.name == name)
+
+
+def once(values: list[Any]) -> list[Any]:
+    """Values that stand once each. Raises ValueError (for pydantic)."""
+    if twice := [value for k, value in enumerate(values) if value in values[:k]]:
+        raise ValueError(f"{twice[0]} stands there twice")
+    return values
 
 
 def told(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,7 +239,8 @@ def build(tree: Mapping[str, Any], source: str) -> Grid:
         return Grid.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        parts = [str(part) for part in first["loc"]]
+        where = ".".join(part for part in parts if part != "Cost" and not part.startswith("dict["))  # pydantic's words
         value = "" if first["type"] in ("missing", "value_error") else f" = {reprlib.repr(first['input'])}"
         found = first["msg"].removeprefix("Value error, ").lower() if first["type"] != "value_error" else first["msg"]
         found = {"extra_forbidden": "no such key", "missing": "it is missing"}.get(first["type"], found)
@@ -288,6 +316,9 @@ def check_row(grid: Grid, row: Row, asked: str) -> None:
         raise BadInput(f"{asked}: preset = {row.preset}", "no such preset", nearest(row.preset, config.presets()))
     if twice := sorted(set(row.options) & set(spread(row.sweep)[0])):
         raise BadInput(f"{asked}: {twice[0]}", "it is both given and swept", "keep one of the two")
+    if other := sorted(set(MEASURES) & set(spread(row.sweep)[0])):
+        found = "it says which rows are measured on, and candidates measured on different rows do not compare"
+        raise BadInput(f"{asked}: sweep.{other[0]}", found, "give it in `options`, or `vary` it: a row each")
     for task in row.tasks:
         if grid.mixture:
             raise BadInput(f"{asked}: tasks = {task}", "there is one mixture", "leave it out")

@@ -30,8 +30,7 @@ def resolve(data: DataConfig) -> Task:
     completion, MetaICL's form (input, output, options), or a text and its label, by the columns.
     Raises: BadInput for what is missing or unknown. Cost: reads the training file where a task is made.
     """
-    files = given(data)
-    folder = data.task not in definition.names() and Path(data.task).is_dir() if data.task else False
+    files, folder = given(data), is_folder(data.task)
     if folder and files:
         raise BadInput(
             f"--data.train {data.train}", f"--task {data.task} is a folder with files of its own", "give one of the two"
@@ -44,6 +43,19 @@ def resolve(data: DataConfig) -> Task:
         do = f"name one ({', '.join(definition.names()[:8])} ...; see `zofo ls tasks`), or give --data.train FILE"
         raise BadInput("--task", "no task was named", do)
     return made(data, files or in_folder(Path(data.task)))
+
+
+def is_folder(name: str) -> bool:
+    """Whether a task is a folder of the user's (a task that ships goes before one of its name)."""
+    return bool(name) and name not in definition.names() and Path(name).is_dir()
+
+
+def files_of(data: DataConfig) -> Files | None:
+    """The files of the user's own that a configuration's rows come from; None of a task that ships. Raises: BadInput, as `resolve`."""
+    if is_folder(data.task):
+        return in_folder(Path(data.task))
+    own = given(data)
+    return own if own or not data.task.endswith(definition.YAML) else definition.find(data.task).files
 
 
 def refuse_columns(data: DataConfig) -> None:
