@@ -153,7 +153,17 @@ def test_a_text_that_is_trained_on_and_tested_on_is_refused_with_both_places(rea
     other["test"][2]["input"] = "  A   3 "
     place = lay("train: [a]\ntest: [c]", a=task("a"), c=other)
     told = r"the text of .*c/test\.jsonl, row 3 of the unseen task own/c is that of .*a/train\.jsonl, row 4 of the training task own/a"
-    with pytest.raises(BadInput, match=told):
+    for n in (4, 1):  # also where the row is not among those that a run takes: `zofo adapt` takes others
+        with pytest.raises(BadInput, match=told):
+            ready(place, data__test_rows=n)
+
+
+def test_one_set_of_data_under_two_names_is_refused(ready: Mixture, lay: Lay) -> None:
+    """Its test rows would choose the checkpoint under the one name, and be unseen under the other."""
+    place = lay("train: [a]\ntest: [other]", a=task("a"), other=task("a"))
+    with pytest.raises(
+        BadInput, match=r"of the unseen task own/other is that of .*test\.jsonl, row . of the training task own/a"
+    ):
         ready(place)
 
 
@@ -226,6 +236,7 @@ def test_the_shipped_lists_hold_no_text_on_both_sides(ready: Mixture) -> None:
     if not os.environ.get("ZOFO_DATA"):
         pytest.skip("ZOFO_DATA is not set")
     from zofo.mixed import refuse_shared
+    from zofo.tasks import files
     from zofo.tasks.splits import split
 
     for name in ("qa-to-qa", "non-class-to-class"):
@@ -234,4 +245,4 @@ def test_the_shipped_lists_hold_no_text_on_both_sides(ready: Mixture) -> None:
             Prepared(own, split(own, settings.data, 0), None, None, {}, {}, [], side=side)  # type: ignore[arg-type]
             for side, own in find(name).sides()
         ]
-        refuse_shared(made, name)
+        refuse_shared(made, name, {own.name: files.load(own) for _, own in find(name).sides()})

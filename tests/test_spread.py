@@ -52,3 +52,22 @@ def test_the_interval_holds_the_mean_19_times_in_20() -> None:
     found = [spread.of(row) for row in draws.tolist()]
     share = sum(s.low <= 3 <= s.high for s in found if s.low is not None and s.high is not None) / len(found)
     assert 0.93 < share < 0.97
+
+
+def test_groups_that_differ_are_the_interval_of_their_means_and_one_group_is_its_values() -> None:
+    groups = [[0.39, 0.40, 0.41], [0.44, 0.45, 0.46], [0.49, 0.50, 0.51]]
+    found, means = spread.nested(groups), spread.of([0.40, 0.45, 0.50])
+    assert (found.n, found.mean) == (9, pytest.approx(means.mean))
+    assert found.high == pytest.approx(means.high, rel=0.02) and found.low == pytest.approx(means.low, rel=0.02)
+    assert spread.nested(groups[:1]) == spread.of(groups[0])
+    assert spread.nested([[0.5], [0.7]]) == spread.of([0.5, 0.7])
+
+
+@pytest.mark.parametrize("by_seed", [0.0, 1.0])
+def test_nested_intervals_hold_the_truth(by_seed: float) -> None:
+    """Draws of three seeds; taken as independent, where the seeds differ, they would hold it in two of three cases."""
+    rng = np.random.default_rng(3)
+    held = [by_seed * rng.normal(size=(3, 1)) + rng.normal(size=(3, 5)) for _ in range(600)]
+    found = [spread.nested([list(map(float, group)) for group in case]) for case in held]
+    share = np.mean([one.low <= 0 <= one.high for one in found])
+    assert 0.915 <= share <= 0.985, share

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -17,11 +17,13 @@ from zofo.tasks.answers import answers
 from zofo.tasks.definition import Task
 from zofo.tasks.mixture import Mixture, Side, naming
 from zofo.tasks.parts import PARTS, TRAINED
+from zofo.tasks.read import Row
 from zofo.tasks.splits import Splits, digest, normalised
 
 SERVES: dict[Side, tuple[str, ...]] = {"train": (*TRAINED, "validation"), "test": ("test",)}
 """The parts that the tasks of a side serve for."""
 OWN = "each task's own"
+TRAINED_ON = ("D_f", "D_p")
 
 
 def of_mixture(config: Config, mixture: Mixture, source: Source, wanted: Collection[str] = tuple(PARTS)) -> Prepared:
@@ -29,17 +31,19 @@ def of_mixture(config: Config, mixture: Mixture, source: Source, wanted: Collect
 
     A training task's rows are those of its training file; it is validated on rows of its test file, which serves for
     nothing else. An unseen task is tested on its test rows; its training rows serve for demonstrations alone.
-    Raises: BadInput naming the task, the file and the row where one is at fault; where a text to train on stands
-    among the test rows of an unseen task; without a training task where one is wanted. Cost: reads each task's data once.
+    Raises: BadInput naming the task, the file and the row where one is at fault; where a text to train or validate on
+    stands among the test rows of an unseen task (all of them: `zofo adapt` takes others than a run does); without a
+    training task where one is wanted. Cost: reads each task's data once.
     """
     asked = f"--mixture {mixture.name}"
     refuse_unfit(config, mixture, wanted, asked)
-    tokenizer, members = models.load_tokenizer(source), []
+    tokenizer, members, read = models.load_tokenizer(source), list[Prepared](), dict[str, files.Source]()
     for side, task in mixture.sides():
         if own := [part for part in wanted if part in SERVES[side]]:
             with naming(f"{asked}, task {task.name}"):
-                members.append(member(config, mixture, side, task, source, tokenizer, own))
-    refuse_shared(members, asked)
+                read[task.name] = rows = files.load(task)
+                members.append(member(config, mixture, side, task, source, tokenizer, own, rows))
+    refuse_shared(members, asked, read)
     return joined(config, mixture, members, source, tokenizer, wanted)
 
 
@@ -57,10 +61,16 @@ def refuse_unfit(config: Config, mixture: Mixture, wanted: Collection[str], aske
 
 
 def member(
-    config: Config, mixture: Mixture, side: Side, task: Task, source: Source, tokenizer: Any, wanted: Sequence[str]
+    config: Config,
+    mixture: Mixture,
+    side: Side,
+    task: Task,
+    source: Source,
+    tokenizer: Any,
+    wanted: Sequence[str],
+    rows: files.Source,
 ) -> Prepared:
     """One task of a mixture, prepared for the parts that its side serves for."""
-    rows = files.load(task)
     if mixture.kind == "classification" and task.kind == "text":
         found = "it has no options, and the mixture is of classification tasks"
         raise BadInput(f"{rows.files['train']}, row 1", found, "give its rows options, or leave the task out")
@@ -88,28 +98,35 @@ def idle_options(task: Task, rows: files.Source) -> list[str]:
     return [f"options that are no row's answer: {', '.join(idle)}"] if idle else []
 
 
-def refuse_shared(members: Sequence[Prepared], asked: str) -> None:
-    """Raise BadInput where the text of a training row stands among the test rows of an unseen task."""
-    trained = trained_texts(members)
-    for m in members:
-        for row, name in zip(m.splits.test, m.splits.named["test"], strict=True):
-            if m.side == "test" and (other := trained.get(normalised(m.task, row))):
+def refuse_shared(members: Sequence[Prepared], asked: str, read: Mapping[str, files.Source]) -> None:
+    """Raise BadInput where the text of a row to train or validate on stands among the test rows of an unseen task, taken or not."""
+    used = texts(members, ("validation", *TRAINED_ON))
+    for m in members if used else ():
+        for row, name in tested(m, read[m.task.name]) if m.side == "test" else ():
+            if other := used.get(normalised(m.task, row)):
                 found = f"the text of {name} of the unseen task {m.task.name} is that of {other[1]} of the training task {other[0]}"
                 raise BadInput(asked, found, "put them on one side, or drop the row")
 
 
-def trained_texts(members: Sequence[Prepared]) -> dict[str, tuple[str, str]]:
-    """The texts that are trained on, each with its task (the last one that has it) and what errors call the row."""
+def tested(m: Prepared, rows: files.Source) -> Iterator[tuple[Row, str]]:
+    """All rows of an unseen task's test file, and what errors call each; those set apart where it has none."""
+    if rows.test is None:
+        return zip(m.splits.test, m.splits.named["test"], strict=True)
+    return ((row, f"{rows.files['test']}, row {k}") for k, row in enumerate(rows.test, 1))
+
+
+def texts(members: Sequence[Prepared], parts: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The texts of training tasks' parts, each with its task (the last one that has it) and what errors call the row."""
     return {
         normalised(m.task, row): (m.task.name, name)
-        for m in members if m.side == "train" for part in ("D_f", "D_p")
+        for m in members if m.side == "train" for part in parts
         for row, name in zip(getattr(m.splits, part), m.splits.named[part], strict=True)
     }  # fmt: skip
 
 
 def shared(members: Sequence[Prepared]) -> list[str]:
     """Say which training tasks are validated on texts that another one trains on (within a task there are none)."""
-    trained, notes = trained_texts(members), []
+    trained, notes = texts(members, TRAINED_ON), []
     for m in members:
         if m.side == "train" and (n := sum(normalised(m.task, row) in trained for row in m.splits.validation)):
             notes.append(f"validation: {n} rows of {m.task.name} have the text of a row that another task trains on")

@@ -6,6 +6,10 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LEVEL = 0.95
 
@@ -35,3 +39,61 @@ def of(values: Sequence[float]) -> Spread:
     sd, n = statistics.stdev(values, mean), len(values)
     half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
     return Spread(n, mean, sd, mean - half, mean + half)
+
+
+def nested(groups: Sequence[Sequence[float]]) -> Spread:
+    """The same of measurements in groups (draws of several training seeds), where those of one group have something in common.
+
+    m -+ t sqrt(V): V by groups and by single values (`parted`), the degrees of freedom of Welch and Satterthwaite; with
+    one group, or groups that do not differ beyond their values, as `of`.
+    """
+    values = [value for group in groups for value in group]
+    whole = of(values)
+    if len(groups) < 2 or not all(map(math.isfinite, values)):
+        return whole
+    import numpy as np
+    from scipy.stats import t
+
+    held = parted([np.asarray(group, dtype=np.float64) for group in groups])
+    if held.uncertain == 0:
+        return whole
+    half = float(t.ppf((1 + LEVEL) / 2, held.freedom)) * math.sqrt(held.whole)
+    mean = statistics.fmean(map(statistics.fmean, groups))
+    return Spread(whole.n, mean, whole.sd, mean - half, mean + half)
+
+
+@dataclass(frozen=True)
+class Variance:
+    """The variance of a mean, by its sources: what groups add beyond their values (none is below 0), and values.
+
+    uncertain: the sum over the mean squares that `whole` is made of, each squared over its degrees of freedom.
+    """
+
+    by_groups: float
+    by_values: float
+    uncertain: float
+
+    @property
+    def whole(self) -> float:
+        """The variance."""
+        return self.by_groups + self.by_values
+
+    @property
+    def freedom(self) -> float:
+        """Its degrees of freedom, by Welch and Satterthwaite; one at least."""
+        return max(self.whole**2 / self.uncertain, 1.0) if self.uncertain else math.inf
+
+
+def parted(groups: Sequence[NDArray[Any]]) -> Variance:
+    """The variance of the mean of groups' means, each group of values of its own.
+
+    That is the variance of the groups' means over n (with n - 1 degrees of freedom), or that of single values where it is larger.
+    """
+    import numpy as np
+
+    n = len(groups)
+    within = sum(float(d.var(ddof=1) / len(d)) for d in groups if len(d) > 1) / n**2
+    means = float(np.var([d.mean() for d in groups], ddof=1) / n) if n > 1 else 0.0
+    if means > within:
+        return Variance(means - within, within, means**2 / (n - 1))
+    return Variance(0.0, within, within**2 / max(sum(len(d) - 1 for d in groups), 1))

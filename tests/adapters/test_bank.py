@@ -95,10 +95,11 @@ def test_a_bank_goes_with_its_object_and_those_of_the_dead_are_swept(tmp_path: P
     held = made(tmp_path)
     place = held.folder
     left, other = (tmp_path / f"bank-{platform.node()}-{pid}-x" for pid in (2**22 + 5, os.getpid()))
-    for folder in (left, other):
+    theirs = tmp_path / f"bank-{platform.node()}-9-{2**22 + 5}-x"  # of a host whose name begins with this one's
+    for folder in (left, other, theirs):
         folder.mkdir()
     second = made(tmp_path)
-    assert place.is_dir() and other.is_dir() and not left.exists()
+    assert place.is_dir() and other.is_dir() and theirs.is_dir() and not left.exists()
     del held
     gc.collect()
     assert not place.exists() and second.folder.is_dir()

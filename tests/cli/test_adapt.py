@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from zofo.adapting import shown
 from zofo.adapting.options import key_is_read
 from zofo.cli import adapt
 from zofo.config import keys
@@ -105,7 +107,7 @@ def test_only_options_that_it_reads_are_options_of_it() -> None:
     assert not {"data.shots", "data.batch", "data.train_rows", "run.steps", "run.seed", "method.lr_p"} & read
 
 
-def test_draws_of_demonstrations(cli, model: str, home: Path) -> None:
+def test_draws_of_demonstrations(cli, model: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [
         "--task",
         "reviews",
@@ -125,6 +127,19 @@ def test_draws_of_demonstrations(cli, model: str, home: Path) -> None:
     assert "1 demonstrations in the prompt, nothing trained" in out and "mean over 2 draws" in out
     found = json.loads((home / "icl.json").read_text(encoding="utf-8"))
     assert found["kind"] == "demonstrations" and len(found["tasks"]["reviews"]["draws"]) == 2
+    one = shown.one
+
+    def stopped(*given: Any) -> dict[str, Any]:
+        if given[-1] == 1:
+            raise KeyboardInterrupt
+        return one(*given)
+
+    monkeypatch.setattr(shown, "one", stopped)
+    with pytest.raises(SystemExit, match="130"):
+        cli("eval", model, *words[:-1], "stopped.json")
+    held = json.loads((home / "stopped.json").read_text(encoding="utf-8"))
+    first = [tasks["tasks"]["reviews"]["draws"][0]["result"] for tasks in (held, found)]
+    assert first[0] == first[1] and len(held["tasks"]["reviews"]["draws"]) == 1
 
 
 def test_a_mixture_is_a_line_a_task_and_a_failure_is_status_1(cli, model: str, home: Path, tmp_path: Path) -> None:

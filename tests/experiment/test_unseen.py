@@ -177,6 +177,22 @@ def test_a_task_that_failed_fails_the_row_and_other_rows_do_not_compare() -> Non
     assert len({held["rows_sha256"] for held in (whole, other_seed, other_rows)}) == 3
 
 
+def test_what_draws_went_without_stands_in_the_rows_notes() -> None:
+    held = {"t": record(0.2, 0.4), "u": record(0.6, 0.8, name="u")}
+    assert unseen.told(held, ORDER)["notes"] == []
+    held["u"]["draws"][1] |= {"fewer": 9, "skipped": 4}
+    assert unseen.told(held, ORDER)["notes"] == [
+        "u: up to 9 rows with fewer demonstrations: the model reads no more",
+        "u: 4 adapter steps skipped (not finite)",
+    ]
+
+
+def test_rows_of_a_mixtures_tasks_are_as_many_as_zofo_train_takes(make) -> None:
+    options = {key: value for key, value in SMALL.items() if key != "data.validation_rows"}
+    for cell in cells.finals(make(options=options), {}):
+        assert (cell.config.data.train_rows, cell.config.data.validation_rows) == (768, 32)
+
+
 def test_a_run_whose_tasks_failed_is_met_again_and_not_trained_again(
     lab, make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +285,7 @@ def test_the_mean_over_seeds_pools_their_draws(make, lab) -> None:
     )
     (found,) = table.series([line])
     assert found.points["t"].draws == (0.1, 0.2, 1.1, 1.2) and found.points["t"].after["mean"] == pytest.approx(0.65)
+    assert found.points["t"].after["high"] > 5, "two seeds a unit apart, whatever their draws agree on"
 
 
 def test_the_cosine_of_a_meta_run_is_over_its_tasks_with_their_own_adapters(

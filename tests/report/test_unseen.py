@@ -83,7 +83,17 @@ def test_the_picture(series: list[unseen.Series], tmp_path: Path, monkeypatch: p
         unseen.picture([unseen.Series("x", {"a": unseen.Point(failed="no")})])
 
 
-@pytest.mark.parametrize("held", [[], {}, {"tasks": {}}, {"results": {"p": {"accuracy": 1}}}, {"tasks": {"a": {}}}])
+BAD = {"metric": "accuracy", "before": {"accuracy": 1}, "test": {"sha256": ""}}
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        [], {}, {"tasks": {}}, {"results": {"p": {"accuracy": 1}}}, {"tasks": {"a": {}}}, {"tasks": [1]},
+        {"tasks": {"a": BAD | {"after": {}, "draws": []}}},
+        {"tasks": {"a": BAD | {"after": {"mean": 1}, "draws": [{"result": {"accuracy": "x"}}]}}},
+    ],
+)  # fmt: skip
 def test_files_of_other_things_are_refused(tmp_path: Path, held: Any) -> None:
     with pytest.raises(BadInput):
         wrote(tmp_path, "x", held)

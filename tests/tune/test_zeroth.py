@@ -105,4 +105,8 @@ def test_a_step_is_no_longer_than_the_probe_and_nothing_is_no_rate() -> None:
     still = [line(lambda a: 1.0, (1e-3,))]
     many = zeroth.rate(straight, straight, 1e-3, steps=100)
     assert many is not None and many.bounded and many.lr == pytest.approx(found.lr / 10), "a random walk of 100 steps"
+    four = zeroth.rate(straight, straight, 1e-3, q=4)
+    assert four is not None and four.bounded and four.lr == pytest.approx(2 * found.lr), (
+        "the mean of four is half as long"
+    )
     assert zeroth.rate(still, still, 1e-3) is None

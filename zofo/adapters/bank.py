@@ -146,8 +146,10 @@ def sweep(folder: Path) -> None:
     """Delete the banks of this machine's processes that are no more."""
     mine = f"bank-{platform.node()}-"
     for place in folder.glob(f"{mine}*-*"):
-        owner = place.name.removeprefix(mine).split("-")[0]
-        if owner.isdecimal() and not alive(int(owner)):
+        owner, *more = place.name.removeprefix(mine).split("-")
+        if (
+            len(more) == 1 and owner.isdecimal() and not alive(int(owner))
+        ):  # more: a host whose name begins with this one's
             shutil.rmtree(place, ignore_errors=True)
 
 

@@ -103,7 +103,8 @@ def trained_on(run: RunFolder | None) -> dict[str, int]:
     if run is None or not run.splits.exists():
         return {}
     record = read_json(run.splits)
-    names = [record["task"], *(name for name, held in record.get("members", {}).items() if held["side"] == "train")]
+    members = record.get("members", {})  # of a mixture, whose own name may be that of an unseen task
+    names = [name for name, held in members.items() if held["side"] == "train"] if members else [record["task"]]
     return dict.fromkeys(names, configs.load(run.config).run.seed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,18 +28,24 @@ from zofo.tasks import own, parts
 from zofo.tasks.definition import Task
 
 
-def alone(asked: Asked, plan: Plan, show: Show) -> dict[str, Any]:
-    """One task, `plan.shots` demonstrations, each draw of them. Raises: BadInput. Cost: (draws + 1) evaluations."""
+def alone(asked: Asked, plan: Plan, show: Show, keep: Keep | None = None) -> dict[str, Any]:
+    """One task, `plan.shots` demonstrations, each draw of them; `keep` is given the results so far after each. Raises: BadInput. Cost: (draws + 1) evaluations."""
     refuse_none(asked)
     found = named.find(asked.target, asked.dir)
     config = bases.configured(found, asked.flags, plan)
     ready = in_tokens(config, asked, plan, own.resolve(config.data), found.run)
     base = opened(found, asked, plan, show)
     show.begin(base, plan, ready)
-    record = on_task(
-        base, plan, ready, base.config, lambda held: show.draw(held, draws.metric_of(ready.task), plan.draws)
-    )
-    return header("demonstrations", base, plan) | {"tasks": {ready.task.name: record}}
+    head, metric = header("demonstrations", base, plan), draws.metric_of(ready.task)
+
+    def so_far(record: dict[str, Any]) -> None:
+        if keep is not None:
+            keep(head | {"tasks": {ready.task.name: record}})
+
+    def told(held: Mapping[str, Any]) -> None:
+        show.draw(held, metric, plan.draws)
+
+    return head | {"tasks": {ready.task.name: on_task(base, plan, ready, base.config, told, so_far)}}
 
 
 def over(asked: Asked, plan: Plan, name: str, show: Show, keep: Keep | None = None) -> dict[str, Any]:
@@ -71,8 +78,10 @@ def opened(found: Found, asked: Asked, plan: Plan, show: Show) -> Base:
     return bases.opened(found, asked.flags, plan, asked.which, start, show.note)
 
 
-def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told | None = None) -> dict[str, Any]:
-    """A task's record: the score without demonstrations, and with those of each draw."""
+def on_task(
+    base: Base, plan: Plan, ready: Prepared, config: Config, told: Told | None = None, keep: Keep | None = None
+) -> dict[str, Any]:
+    """A task's record: the score without demonstrations, and with those of each draw; `keep` is given the record so far after each."""
     records = []
     with base.lent() as model:
         before = measured(model, read(ready, with_shots(config, 0), 0), config)
@@ -80,7 +89,10 @@ def on_task(base: Base, plan: Plan, ready: Prepared, config: Config, told: Told 
             records.append(one(model, plan, ready, config, draw))
             if told is not None:
                 told(records[-1])
-    return draws.summary(ready, f"{plan.shots} demonstrations", before, records)
+            so_far = draws.summary(ready, f"{plan.shots} demonstrations", before, records)
+            if keep is not None:
+                keep(so_far)
+    return so_far
 
 
 def one(model: nn.Module, plan: Plan, ready: Prepared, config: Config, draw: int) -> dict[str, Any]:

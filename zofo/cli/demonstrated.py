@@ -40,7 +40,7 @@ def evaluate(target: str, flags: Mapping[str, Any], which: str, draws: int, out:
     name = ours.data.mixture
     show = drawn.Demonstrations(alone=not name)
     keep = drawn.keeping(out, show)
-    found = shown.over(asked, plan, name, show, keep) if name else shown.alone(asked, plan, show)
+    found = shown.over(asked, plan, name, show, keep) if name else shown.alone(asked, plan, show, keep)
     if name:
         drawn.mixture(found)
     else:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from zofo.spread import Variance, parted
+
 Array = NDArray[np.float64]
 LEVEL = 0.95
 
@@ -28,11 +30,7 @@ class Draws:
     mean: float
     values: Array  # (draws,)
     seeds: int
-    by_seeds: float  # what seeds add beyond the rows they were tested on; 0 with one seed
-    by_rows: float  # rows, and single answers
-    uncertain: (
-        float  # sum of each variance squared over its degrees of freedom: how well the two are known (Satterthwaite)
-    )
+    variance: Variance  # by seeds, and by rows and single answers
 
 
 @dataclass(frozen=True)
@@ -59,42 +57,34 @@ def draw(differences: Sequence[Array], crossed: bool, draws: int, seed: int = 0)
             values[k] = np.mean(
                 [d[rng.integers(len(d), size=len(d))].mean() for d in (differences[s] for s in picked[k])]
             )
-    by_seeds, by_rows = crossed_variance(table) if table is not None else nested_variance(differences)
-    uncertain = by_seeds**2 / max(n - 1, 1) + by_rows**2 / max(m - 1, 1)
-    return Draws(float(np.mean([d.mean() for d in differences])), values, n, by_seeds, by_rows, uncertain)
+    variance = two_way(table) if table is not None else parted(differences)
+    return Draws(float(np.mean([d.mean() for d in differences])), values, n, variance)
 
 
-def crossed_variance(table: Array) -> tuple[float, float]:
-    """Variance of the mean of a two-way table, (seeds, rows): by seeds, and by rows and single answers. None is below 0."""
+def two_way(table: Array) -> Variance:
+    """The variance of the mean of a two-way table, (seeds, rows): by seeds, and by rows and single answers.
+
+    Mean squares over n m: seeds, rows, and what is left. Their variance is seeds + rows - left; none of its parts is below 0.
+    """
     n, m = table.shape
     rows = float(table.mean(0).var(ddof=1) / m) if m > 1 else 0.0
     if n == 1:
-        return 0.0, rows
+        return Variance(0.0, rows, rows**2 / max(m - 1, 1))
     means = table.mean(1)
     left = table - means[:, None] - table.mean(0) + table.mean()
     single = float((left**2).sum() / max((n - 1) * (m - 1), 1) / (n * m))
-    return max(0.0, float(means.var(ddof=1) / n) - single), max(rows, single)
-
-
-def nested_variance(differences: Sequence[Array]) -> tuple[float, float]:
-    """The same where each seed has rows of its own."""
-    n = len(differences)
-    within = sum(float(d.var(ddof=1) / len(d)) for d in differences if len(d) > 1) / n**2
-    if n == 1:
-        return 0.0, within
-    means = np.array([d.mean() for d in differences])
-    return max(0.0, float(means.var(ddof=1) / n) - within), within
+    seeds, rows = float(means.var(ddof=1) / n), max(rows, single)
+    uncertain = rows**2 / max(m - 1, 1) + (seeds**2 / (n - 1) if seeds > single else 0.0)
+    return Variance(max(0.0, seeds - single), rows, uncertain)
 
 
 def averaged(parts: Sequence[Draws]) -> Draws:
     """The mean over tasks, which are fixed: draws are averaged one by one, variances added, each with its own degrees of freedom."""
     k = len(parts)
-    by_seeds, by_rows = (sum(getattr(part, name) for part in parts) / k**2 for name in ("by_seeds", "by_rows"))
+    by_seeds, by_rows = (sum(getattr(p.variance, name) for p in parts) / k**2 for name in ("by_groups", "by_values"))
+    variance = Variance(by_seeds, by_rows, sum(p.variance.uncertain for p in parts) / k**4)
     values = np.mean([part.values for part in parts], axis=0)
-    uncertain = sum(part.uncertain for part in parts) / k**4
-    return Draws(
-        sum(part.mean for part in parts) / k, values, min(part.seeds for part in parts), by_seeds, by_rows, uncertain
-    )
+    return Draws(sum(part.mean for part in parts) / k, values, min(part.seeds for part in parts), variance)
 
 
 def interval(found: Draws, level: float = LEVEL) -> Interval:
@@ -108,8 +98,8 @@ def stretch(found: Draws, level: float = LEVEL) -> float:
     """How much wider (or narrower) than the draws' quantiles an interval is."""
     from scipy.stats import norm, t
 
-    drawn, whole = float(found.values.var()), found.by_seeds + found.by_rows
+    drawn, whole = float(found.values.var()), found.variance.whole
     if drawn == 0 or whole == 0:
         return 1.0
     tail = (1 + level) / 2
-    return float(np.sqrt(whole / drawn) * t.ppf(tail, max(whole**2 / found.uncertain, 1.0)) / norm.ppf(tail))
+    return float(np.sqrt(whole / drawn) * t.ppf(tail, found.variance.freedom) / norm.ppf(tail))

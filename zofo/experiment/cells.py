@@ -228,7 +228,9 @@ def evaluation(grid: Grid, row: Row, task: str, seed: int) -> Config:
         if not (met_by(key, row.unseen == "demonstrations", True) if grid.mixture else read(key)):
             raise BadInput(f"--{key}", "an evaluation does not read it", "leave it out")
     held = {key: value for key, value in {**grid.options, **row.options}.items() if read(key)}
-    return config.build({**held, "model.name": grid.model, **place(grid, task), "run.seed": seed, "run.test": False})
+    where = place(grid, task)
+    own = {**config.of_mixture(where), **held, **where}
+    return config.build({**own, "model.name": grid.model, "run.seed": seed, "run.test": False})
 
 
 def place(grid: Grid, task: str) -> Values:
@@ -245,7 +247,7 @@ def training(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: 
     every = math.ceil(steps / grid.validations)
     base = config.preset(name) if name else {}
     made = config.build({
-        **base, "run.eval_every": every, "run.save_every": every, **held, **values,
+        **config.of_mixture(place(grid, task)), **base, "run.eval_every": every, "run.save_every": every, **held, **values,
         "model.name": grid.model, **place(grid, task), "run.seed": seed, "run.steps": steps, "run.seconds": 0.0,
         "run.test": False,
     })  # fmt: skip

@@ -118,7 +118,8 @@ def entry(grid: Grid, store: Store, line: Line, drawn: Paired | None) -> Entry:
     found |= cost(line, done)
     found["values"] = next((dict(cell.values) for cell in line.cells.values()), {})
     found["failures"] = failures(store, line)
-    found["notes"] = sorted({note for r in done if r.get("steps") for note in r.get("notes", ())})
+    told = [note for r in done if r.get("steps") for note in r.get("notes", ())]
+    found["notes"] = sorted({*told, *(note for r in done for note in r["test"].get("notes", ()))})
     found["pending"] = len(line.cells) - len(line.records)
     return found
 

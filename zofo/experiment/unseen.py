@@ -73,7 +73,7 @@ def told(tasks: Mapping[str, Record], order: Mapping[str, Any]) -> Record:
     scored = {name: r for name, r in tasks.items() if "failed" not in r and r["metric"] != "loss"}
     if why or not scored:
         found = f"some have no score ({why})"[:300] if why else "none has a metric"
-        raise ZofoError("the unseen tasks", found, "see the run's log; --retry meets them again")
+        raise ZofoError("the unseen tasks", found, "see the run's log; --retry meets them again, once that is mended")
     metric = common(r["metric"] for r in scored.values()) or "score"
     draws = [statistics.fmean(values) for values in zip(*(by_draw(r) for r in scored.values()), strict=True)]
     before = statistics.fmean(float(r["before"][r["metric"]]) for r in scored.values())
@@ -87,7 +87,16 @@ def told(tasks: Mapping[str, Record], order: Mapping[str, Any]) -> Record:
             ZERO_SHOT: {"n": len(draws), metric: before, "by_row": {metric: [before] * len(draws)}},
         },
         "tasks": {name: short(r) for name, r in tasks.items()},
+        "notes": [note for name, r in tasks.items() for note in lost(name, r)],
     }
+
+
+def lost(name: str, record: Record) -> list[str]:
+    """What draws of a task went without: demonstrations that the model has no room for, steps that were not finite."""
+    fewer = max(draw.get("fewer", 0) for draw in record["draws"])
+    skipped = sum(draw.get("skipped", 0) for draw in record["draws"])
+    found = [f"{name}: up to {fewer} rows with fewer demonstrations: the model reads no more"] if fewer else []
+    return found + ([f"{name}: {skipped} adapter steps skipped (not finite)"] if skipped else [])
 
 
 def by_draw(record: Record) -> list[float]:

@@ -157,5 +157,5 @@ def rest(problem: Problem, state: State) -> None:
 
 
 def objective(problem: Problem, state: State, source: Source) -> Objective:
-    """What theta's next step looks at, of one task."""
+    """What theta's next step looks at, of the rows that `source` gives (a task's; where points are timed, of several tasks)."""
     return bilevel.objective(problem, state, source)

@@ -32,7 +32,8 @@ class Point:
     after: Mapping[str, Any] | None = None
     rows: str = ""  # the SHA-256 of its test rows ("": not known)
     failed: str = ""
-    draws: tuple[float, ...] = ()  # the score of each draw, where there are some
+    draws: tuple[float, ...] = ()  # the score of each draw, where there are some, those of one training seed together
+    seeds: int = 1
 
     @property
     def scored(self) -> bool:
@@ -63,13 +64,17 @@ def read(path: Path) -> list[Series]:
             several = len(found) > 1
             sha = held.get("members_sha256", {})
             return [of_scores(f"{path.stem} {name}" if several else path.stem, r, sha) for name, r in found.items()]
-    except (KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
         raise BadInput(f"results {path}", f"a task lacks {error}", "write the file anew") from None
+    except (TypeError, AttributeError, ValueError) as error:
+        raise BadInput(f"results {path}", f"it is not what zofo wrote ({error})", "write the file anew") from None
     raise BadInput(f"results {path}", "it holds no scores by task", "give files of zofo adapt --json, or eval --out")
 
 
 def of_draws(name: str, held: Mapping[str, Any]) -> Series:
     """Results over draws, before and after."""
+    if lacking := [task for task, record in held["tasks"].items() if "mean" not in record.get("after", {"mean": None})]:
+        raise KeyError(f"'after.mean' ({lacking[0]})")
     return Series(name, {task: point(record) for task, record in held["tasks"].items()})
 
 
@@ -93,7 +98,13 @@ def joined(points: Sequence[Point]) -> Point:
     before = [p.before for p in points if p.before is not None]
     rows = "; ".join(dict.fromkeys(p.rows for p in points))
     middle = statistics.fmean(before) if len(before) == len(points) else None
-    return Point(points[0].metric, middle, asdict(spreads.of(draws)), rows, "", draws)
+    return Point(points[0].metric, middle, asdict(over(draws, len(points))), rows, "", draws, len(points))
+
+
+def over(draws: Sequence[float], seeds: int) -> spreads.Spread:
+    """The spread of draws of some training seeds, as many of each: those of one seed have its theta in common."""
+    each = len(draws) // seeds
+    return spreads.nested([draws[k : k + each] for k in range(0, len(draws), each)])
 
 
 def point(record: Mapping[str, Any]) -> Point:
@@ -124,7 +135,8 @@ def mean(points: Sequence[Point]) -> Point:
     before = [p.before for p in points if p.before is not None]
     after = {"mean": statistics.fmean(float(p.after["mean"]) for p in points if p.after is not None)}
     if len({len(p.draws) for p in points}) == 1 and points[0].draws:
-        after = asdict(spreads.of([statistics.fmean(draw) for draw in zip(*(p.draws for p in points), strict=True)]))
+        means = [statistics.fmean(draw) for draw in zip(*(p.draws for p in points), strict=True)]
+        after = asdict(over(means, points[0].seeds))
     return Point("score", statistics.fmean(before) if len(before) == len(points) else None, after)
 
 

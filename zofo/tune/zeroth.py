@@ -118,6 +118,6 @@ def rate(first: Sequence[Line], second: Sequence[Line], eps: float, q: int = 1, 
     if not (square > 0 and math.isfinite(square) and math.isfinite(pull)):
         return None
     share = min(1.0, max(LEAST, statistics.fmean(c * d for c, d, _, _ in pairs) / square))
-    most = q * eps / math.sqrt(square * steps)
+    most = math.sqrt(q) * eps / math.sqrt(square * steps)  # the mean of q probes is shorter than one by sqrt(q)
     lr = HALF * q * share * square / pull if pull > 0 else math.inf
     return Rate(min(lr, most), square, share, pull, lr > most)
