@@ -7,7 +7,7 @@ import io
 import pytest
 
 from zofo.experiment import cells
-from zofo.experiment.progress import Board, Pace, ends, last_step, where
+from zofo.experiment.progress import Board, Pace, ends, last_step, took, where
 
 
 def test_time_left_goes_by_costs_then_by_what_runs_took(make) -> None:
@@ -58,3 +58,8 @@ def test_an_evaluations_time_is_learned_whole(make, cost) -> None:
     pace = Pace()
     pace.learn(cell, 40.0)
     assert cell.evaluate and pace.seconds(cell) == 40.0
+
+
+def test_a_run_that_was_interrupted_took_as_long_as_it_trained() -> None:
+    """Its last process has seen the end alone."""
+    assert took({"wall": 300.0, "seconds": 1273.0}) == 1273.0 and took({"wall": 50.0, "seconds": 40.0}) == 50.0

@@ -114,12 +114,28 @@ def test_a_sweep_in_which_all_fail_leaves_its_row_and_one_in_which_some_fail_cho
     rows = [
         {"name": "none", "preset": "fo-lora", "sweep": {"adapter.targets": [["nosuch"], ["neither"]]}},
         {"name": "some", "preset": "fo-lora", "sweep": {"adapter.targets": [["nosuch"], ["q_proj"]]}},
+        {"name": "alike", "like": "none", "options": {"method.clip": 2}},
     ]
     grid = make(rows=rows, against="", seeds=[0])
     made, _ = lab.run(grid)
     assert [(cell.row, cell.values) for cell in made] == [("some", {"adapter.targets": ["q_proj"]})]
-    none = table.tabulate(grid, lab.store, made)["rows"][0]
-    assert none["seeds"] == 0 and none["failures"][0].startswith("nothing could be chosen: failed: ")
+    found = {entry["row"]: entry for entry in table.tabulate(grid, lab.store, made)["rows"]}
+    for none in (found["none"], found["alike"]):
+        assert none["seeds"] == 0 and none["failures"][0].startswith("nothing could be chosen: failed: ")
+    lab.store.choices.unlink()
+    found = {entry["row"]: entry for entry in table.tabulate(grid, lab.store, [])["rows"]}
+    assert found["alike"]["failures"] == found["none"]["failures"] == ["nothing is chosen yet"]
+
+
+def test_a_choice_of_another_sweep_is_told(lab, make) -> None:
+    """More was tried in the file since: what was chosen may not be the best of it."""
+    row = {"name": "a", "preset": "fo-lora", "sweep": {"method.lr_p": [1e-3, 1e-2]}}
+    grid = make(rows=[row], against="", seeds=[0])
+    made, _ = lab.run(grid)
+    assert len(table.tabulate(grid, lab.store, made)["rows"][0]["remarks"]) == 1
+    wider = make(rows=[row | {"sweep": {"method.lr_p": [1e-3, 1e-2, 1e-1]}}], against="", seeds=[0])
+    (entry,) = table.tabulate(wider, lab.store, runner.known(wider, lab.store))["rows"]
+    assert entry["remarks"][1:] == ["chosen by another sweep than the file's"]
 
 
 def test_running_out_of_memory_is_told_as_that(lab, make, monkeypatch: pytest.MonkeyPatch) -> None:

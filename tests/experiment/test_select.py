@@ -6,7 +6,7 @@ import pytest
 
 from zofo.errors import BadInput
 from zofo.experiment import cells
-from zofo.experiment.select import choose, standing
+from zofo.experiment.select import choose, remarks, standing
 from zofo.experiment.store import Store
 from zofo.run.jsonfile import write_json
 
@@ -60,3 +60,21 @@ def test_a_metric_counts_upwards(make, made_up) -> None:
     held = made_up(cells.sweeps(make())[0], [1, 0], standing=0.7)
     assert standing(held, "loss") == 0.7 and standing(held, "metric") == -0.5
     assert standing(None, "loss") is None and standing({**held, "validation": None}, "loss") is None
+
+
+def test_a_tie_and_an_end_of_the_grid_are_told() -> None:
+    """Two candidates that are at their best before what was swept began to act; the highest rate of all that were tried."""
+
+    def told(*standings: float | None, own: tuple[str, ...] = (), values: list[object] | None = None) -> list[str]:
+        tried = [{"method.lr_p": v, "method.T": 2} for v in values or [1e-3, 1e-2, 1e-1]]
+        candidates = [{"values": v, "standing": s} for v, s in zip(tried, standings, strict=True)]
+        best = min((c for c in candidates if c["standing"] is not None), key=lambda c: c["standing"])  # type: ignore[arg-type,return-value]
+        return remarks({"values": best["values"], "candidates": candidates}, own)
+
+    assert told(0.5, 0.4, 0.6) == []
+    assert told(0.6, 0.5, 0.4) == ["the highest lr_p tried"]
+    assert told(0.3, None, 0.4) == ["the lowest lr_p tried"]
+    assert told(0.3, 0.4, 0.4, own=("method.lr_p",)) == [], "a control that gives its own"
+    assert told(0.4, 0.4, 0.6) == ["2 of 3 candidates stand equal, the first is taken", "the lowest lr_p tried"]
+    assert told(0.4, 0.5, values=["a", "b"]) == []
+    assert remarks({"values": None, "candidates": []}) == []

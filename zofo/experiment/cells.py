@@ -262,26 +262,30 @@ def combinations(row: Row) -> list[Values]:
 
 def sweeps(grid: Grid) -> list[Cell]:
     """The runs that options are chosen by: every combination on the sweep's seeds."""
-    swept = [(task, row) for task in grid.subjects for row in rows_of(grid, task) if row.sweep]
-    made = [
-        cell(grid, row, task, seed, values, sweep=True)
-        for task, row in swept for values in combinations(row) for seed in grid.sweep.seeds
-    ]  # fmt: skip
+    rows = [(task, row) for task in grid.subjects for row in rows_of(grid, task) if row.sweep]
+    made = [one for task, row in rows for one in swept(grid, row, task)]
     if grid.sweep.by == "metric":
         for one in made:
             check_scored(one)
     return made
 
 
-def check_scored(swept: Cell) -> None:
+def swept(grid: Grid, row: Row, task: str) -> list[Cell]:
+    """The runs that a row's options are chosen by on a task."""
+    return [
+        cell(grid, row, task, seed, values, sweep=True) for values in combinations(row) for seed in grid.sweep.seeds
+    ]
+
+
+def check_scored(one: Cell) -> None:
     """Raise `BadInput` for a run whose validation has losses alone: free answers are not written there, unless it learns by them."""
-    if swept.config.data.mixture:
+    if one.config.data.mixture:
         found = "a mixture's unseen tasks are met after the choice, and validation is of the tasks that it trains on"
-        raise BadInput(f"row '{swept.row}': sweep.by = metric", found, "choose by loss")
-    task = own.resolve(swept.config.data)
-    if swept.config.method.objective not in table.METRICS and (task.kind == "text" or not task.metrics):
-        found = f"validation on {swept.task} has no metric ({'free answers' if task.metrics else 'the task has none'})"
-        raise BadInput(f"row '{swept.row}': sweep.by = metric", found, "choose by loss")
+        raise BadInput(f"row '{one.row}': sweep.by = metric", found, "choose by loss")
+    task = own.resolve(one.config.data)
+    if one.config.method.objective not in table.METRICS and (task.kind == "text" or not task.metrics):
+        found = f"validation on {one.task} has no metric ({'free answers' if task.metrics else 'the task has none'})"
+        raise BadInput(f"row '{one.row}': sweep.by = metric", found, "choose by loss")
 
 
 def finals(grid: Grid, chosen: Chosen) -> list[Cell]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from zofo.experiment.cells import Cell
-from zofo.experiment.store import DONE, Store
+from zofo.experiment.store import DONE, Record, Store
 from zofo.report.terminal import Bar
 from zofo.report.words import duration
 
@@ -53,8 +53,13 @@ def learned(store: Store, cells: Iterable[Cell]) -> Pace:
     for cell in cells:
         record = store.record(cell)
         if record is not None and record["status"] == DONE:
-            pace.learn(cell, record["wall"])
+            pace.learn(cell, took(record))
     return pace
+
+
+def took(record: Record) -> float:
+    """Seconds that a run took: those of its last process, or, where it was interrupted before, its training alone if that is more."""
+    return max(float(record["wall"]), float(record.get("seconds") or 0.0))
 
 
 class Board:

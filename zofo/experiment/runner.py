@@ -21,7 +21,7 @@ from zofo.experiment import progress
 from zofo.experiment.cells import Cell, Chosen
 from zofo.experiment.grid import Grid
 from zofo.experiment.progress import Board, Pace
-from zofo.experiment.select import Choice, choose
+from zofo.experiment.select import Choice, choose, remarks
 from zofo.experiment.store import DONE, Store, changes, write_plan
 from zofo.run import seam
 from zofo.run.folder import RunFolder
@@ -143,9 +143,8 @@ def keep(work: Work, choices: Sequence[Choice]) -> Chosen:
     write_json(work.store.choices, [vars(choice) for choice in choices])
     for choice in choices:
         values = None if choice.values is None else ", ".join(f"{k}={v}" for k, v in choice.values.items())
-        work.board.line(
-            f"{choice.row} on {choice.task}: {values or 'every swept run failed'} (by validation {work.grid.sweep.by})"
-        )
+        how = "; ".join([f"by validation {work.grid.sweep.by}", *remarks(vars(choice))])
+        work.board.line(f"{choice.row} on {choice.task}: {values or 'every swept run failed'} ({how})")
     return {(choice.row, choice.task): choice.values for choice in choices}
 
 
@@ -234,7 +233,7 @@ def ended(work: Work, state: State, cell: Cell, status: int) -> None:
         write_json(work.store.cells / f"{record['name']}.json", record)
     state.left.pop(cell.digest, None)
     if record["status"] == DONE:
-        state.pace.learn(cell, record["wall"])
+        state.pace.learn(cell, progress.took(record))
         lighten(work, [cell])
         return work.board.line(f"done: {cell.told}; {state.told(work)[2]}")
     log = work.store.logs / f"{record['name']}.txt"

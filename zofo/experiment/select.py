@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,17 +40,42 @@ def choice(grid: Grid, store: Store, row: str, task: str, cells: list[Cell]) -> 
     candidates: list[dict[str, Any]] = []
     scales = set[str]()
     for values in unique(cells):
-        records = [store.record(cell) for cell in cells if cell.values == values]
+        mine = [cell for cell in cells if cell.values == values]
+        records = [store.record(cell) for cell in mine]
         scales |= {str(r["validation"].get("by", "loss")) for r in records if r is not None and r.get("validation")}
         held = [standing(record, grid.sweep.by) for record in records]
         mean = math.fsum(v for v in held if v is not None) / len(held) if None not in held else None
-        candidates.append({"values": values, "standing": mean, "seeds": held, "failed": reasons(records)})
+        told = {"standing": mean, "seeds": held, "failed": reasons(records)}
+        candidates.append({"values": values, **told, "digests": [cell.digest for cell in mine]})
     if grid.sweep.by == "loss" and len(scales) > 1:
         found = f"its candidates were validated by {' and '.join(sorted(scales))}, which do not compare"
         raise BadInput(f"row '{row}', {task}: sweep.by = loss", found, "choose by metric (the swept runs are kept)")
     fit = [c for c in candidates if c["standing"] is not None and math.isfinite(c["standing"])]
     best = min(fit, key=lambda c: c["standing"])["values"] if fit else None
     return Choice(row, task, best, candidates)
+
+
+def remarks(choice: Mapping[str, Any], own: Collection[str] = ()) -> list[str]:
+    """What a choice leaves open: candidates that stand equal, and values at an end of what was tried. Args: own, options that the row gives itself."""
+    values, found = choice["values"], list[str]()
+    mine = [c["standing"] for c in choice["candidates"] if values is not None and c["values"] == values]
+    if not mine:
+        return found
+    held = [c["standing"] for c in choice["candidates"]]
+    equal = held.count(mine[0])
+    if equal > 1:
+        found.append(f"{equal} of {len(held)} candidates stand equal, the first is taken")
+    for which, end in (("highest", max), ("lowest", min)):
+        keys = [key for key in values if key not in own and at_end(key, choice, end)]
+        found += [f"the {which} {', '.join(key.split('.', 1)[1] for key in keys)} tried"] if keys else []
+    return found
+
+
+def at_end(key: str, choice: Mapping[str, Any], end: Callable[[Iterable[float]], float]) -> bool:
+    """Whether the chosen value of an option is the largest, or the smallest, of several that were tried."""
+    tried = {number(c["values"][key]) for c in choice["candidates"]}
+    numbers = {value for value in tried if value is not None}
+    return len(numbers) == len(tried) > 1 and number(choice["values"][key]) == end(numbers)
 
 
 def unique(cells: Iterable[Cell]) -> list[Values]:

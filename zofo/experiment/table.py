@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from zofo.experiment.bootstrap import Draws, averaged, draw, interval
-from zofo.experiment.cells import Cell, rows_of
+from zofo.experiment.cells import Cell, rows_of, swept
 from zofo.experiment.grid import Grid
 from zofo.experiment.grid import spread as combined
+from zofo.experiment.select import remarks
 from zofo.experiment.store import DONE, Record, Store
 from zofo.report import unseen
 from zofo.report.words import SLOTS, ZERO_SHOT, common, measured
@@ -117,7 +118,9 @@ def entry(grid: Grid, store: Store, line: Line, drawn: Paired | None) -> Entry:
     found["difference"] = drawn.told if drawn is not None else None
     found |= cost(line, done)
     found["values"] = next((dict(cell.values) for cell in line.cells.values()), {})
-    found["failures"] = failures(store, line)
+    choice = chosen(grid, store, line)
+    found["remarks"] = doubts(grid, line, choice) if choice is not None and line.cells else []
+    found["failures"] = failures(grid, line, choice)
     told = [note for r in done if r.get("steps") for note in r.get("notes", ())]
     found["notes"] = sorted({*told, *(note for r in done for note in r["test"].get("notes", ()))})
     found["pending"] = len(line.cells) - len(line.records)
@@ -170,18 +173,34 @@ def mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def failures(store: Store, line: Line) -> list[str]:
+def chosen(grid: Grid, store: Store, line: Line) -> dict[str, Any] | None:
+    """What was chosen for a line, or for the row that it is like, with every candidate; None where nothing is swept, or yet chosen."""
+    name = grid.row(line.row).like or line.row
+    held = read_json(store.choices) if grid.row(name).sweep and store.choices.exists() else []
+    return next((c for c in held if (c["row"], c["task"]) == (name, line.task)), None)
+
+
+def doubts(grid: Grid, line: Line, choice: Mapping[str, Any]) -> list[str]:
+    """What a line's choice leaves open, and whether it is of the runs that the file asks for now."""
+    found = remarks(choice, grid.row(line.row).options)
+    made = sorted(digest for candidate in choice["candidates"] for digest in candidate.get("digests", []))
+    asked = sorted(c.digest for c in swept(grid, grid.row(choice["row"]), line.task)) if made else []
+    return [*found, "chosen by another sweep than the file's"] if made != asked else found
+
+
+def failures(grid: Grid, line: Line, choice: Mapping[str, Any] | None) -> list[str]:
     """Why seeds have no score, a sentence each; where nothing is chosen, why not."""
     told = [
         f"seed {seed}: {r['status']}: {r.get('reason', '')}" for seed, r in line.records.items() if r["status"] != DONE
     ]
-    if line.cells or not store.choices.exists():
+    if line.cells:
         return told
-    held = [c for c in read_json(store.choices) if (c["row"], c["task"]) == (line.row, line.task)]
-    if any(c["values"] is not None for c in held):
+    if choice is None:
+        return ["nothing is chosen yet"] if grid.row(grid.row(line.row).like or line.row).sweep else []
+    if choice["values"] is not None:
         return ["what was chosen is no longer in the file"]
-    why = sorted({reason for c in held for candidate in c["candidates"] for reason in candidate["failed"]})
-    return [f"nothing could be chosen: {'; '.join(why)}"] if held else []
+    why = sorted({reason for candidate in choice["candidates"] for reason in candidate["failed"]})
+    return [f"nothing could be chosen: {'; '.join(why)}"]
 
 
 def against(grid: Grid, line: Line, made: Sequence[Line]) -> Paired | None:

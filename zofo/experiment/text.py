@@ -56,7 +56,7 @@ def note(entry: Mapping[str, Any]) -> str:
         if entry["values"]
         else []
     )
-    return "; ".join(parts)
+    return "; ".join([*parts, *entry.get("remarks", [])])
 
 
 def task(table: Mapping[str, Any], name: str) -> Made:
