@@ -57,6 +57,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (row(sweep={"method.eps method.esp": [3]}), "x.yaml: rows.0.sweep", "method.esp: no such option"),
     (row(sweep={"method.eps": []}), "x.yaml: rows.0.sweep", "give each option a list of values"),
     (row(options={"method.eps": 1}, sweep={"method.eps": [1]}), "row 'a': method.eps", "both given and swept"),
+    (row(unseen_lr=1e-3), "row 'a': unseen_lr = 0.001", "no unseen task is adapted to"),
     (row(tasks=["rte"]), "row 'a': tasks = rte", "not one of the experiment's tasks"),
     ({"rows": [{"name": "a"}, {"name": "a"}]}, "x.yaml: rows", "two rows are called 'a'"),
 ]  # fmt: skip

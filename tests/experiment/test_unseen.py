@@ -187,6 +187,13 @@ def test_what_draws_went_without_stands_in_the_rows_notes() -> None:
     ]
 
 
+def test_a_row_may_meet_unseen_tasks_at_a_rate_of_its_own(make) -> None:
+    """A start that was trained wants other steps than a fresh adapter."""
+    rows = [ROWS[2], {**ROWS[2], "name": "slower", "unseen_lr": 1e-3}]
+    found = {cell.row: cell.unseen["lr"] for cell in cells.finals(make(rows=rows, against=""), {}) if cell.unseen}
+    assert found == {"reptile": 0.5, "slower": 1e-3}
+
+
 def test_rows_of_a_mixtures_tasks_are_as_many_as_zofo_train_takes(make) -> None:
     options = {key: value for key, value in SMALL.items() if key != "data.validation_rows"}
     for cell in cells.finals(make(options=options), {}):

@@ -196,7 +196,8 @@ def unseen_of(grid: Grid, row: Row, made: Config, sweep: bool) -> Values | None:
     u, shown = grid.unseen, row.unseen == "demonstrations"
     told = {**layers(grid, row)[1], "model.dtype": made.model.dtype}
     flags = {key: value for key, value in told.items() if met_by(key, shown, row.evaluate)}
-    plan = Plan(u.demonstrations if shown else u.shots, u.steps, u.draws, u.batch, u.lr, made.run.seed)
+    lr = u.lr if row.unseen_lr is None else row.unseen_lr
+    plan = Plan(u.demonstrations if shown else u.shots, u.steps, u.draws, u.batch, lr, made.run.seed)
     check(settings({"model.name": grid.model, **flags}, plan), ())
     acts = ("shots", "draws", "seed") if shown else ("shots", "steps", "draws", "batch", "lr", "seed")
     return {"how": row.unseen, **{key: getattr(plan, key) for key in acts}, "flags": flags}

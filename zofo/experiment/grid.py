@@ -81,6 +81,11 @@ class Row(Section):
     same_steps: bool = Field(False, description="with `like`: as many steps as that row, whatever they cost")
     evaluate: bool = Field(False, description="no training: the model's own answers (options: data.shots, ...)")
     unseen: Met = Field("adapted", description="of a mixture: how its unseen tasks are met")
+    unseen_lr: float | None = Field(
+        None,
+        ge=0,
+        description="of a mixture: the rate that this row's unseen tasks are met with, instead of `unseen.lr`",
+    )
     options: Options = Field({}, description="any option of `zofo train`")
     sweep: Values = Field({}, description="options with the values to choose among (several that go together: `a b`)")
     vary: Values = Field({}, description="options with values that make a row each, NAME key=value")
@@ -326,3 +331,5 @@ def check_row(grid: Grid, row: Row, asked: str) -> None:
             raise BadInput(f"{asked}: tasks = {task}", "not one of the experiment's tasks", nearest(task, grid.tasks))
     if not grid.mixture and row.unseen != "adapted":
         raise BadInput(f"{asked}: unseen = {row.unseen}", "there is no mixture", "leave it out")
+    if row.unseen_lr is not None and (not grid.mixture or row.unseen != "adapted"):
+        raise BadInput(f"{asked}: unseen_lr = {row.unseen_lr:g}", "no unseen task is adapted to", "leave it out")
