@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from zofo import config
 from zofo.config import Section, flatten, read_yaml
@@ -17,7 +17,18 @@ from zofo.errors import BadInput, nearest
 READY = Path(__file__).parent / "ready"
 Options = dict[str, Any]
 Values = dict[str, Any]
+
+
+def once(values: list[Any]) -> list[Any]:
+    """Values that stand once each. Raises ValueError (for pydantic)."""
+    if twice := [value for k, value in enumerate(values) if value in values[:k]]:
+        raise ValueError(f"{twice[0]} stands there twice")
+    return values
+
+
 Met = Literal["adapted", "demonstrations"]
+Seeds = Annotated[list[int], AfterValidator(once)]
+Names = Annotated[list[str], AfterValidator(once)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=1e-9, lt=1e9)]
 Passes = Annotated[float, Field(gt=1e-9, lt=1e12)]
@@ -49,14 +60,9 @@ class Cost(Section):
 class Sweep(Section):
     """How swept options are chosen: on validation, in runs that never read the test rows."""
 
-    seeds: list[int] = Field([0], min_length=1, description="seeds of the swept runs")
+    seeds: Seeds = Field([0], min_length=1, description="seeds of the swept runs")
     share: float = Field(1.0, gt=0, le=1, description="share of the budget that a swept run takes")
     by: Literal["loss", "metric"] = Field("loss", description="validation loss (as the run counts it), or the metric")
-
-    @field_validator("seeds", mode="after")
-    @classmethod
-    def _once(cls, value: list[int]) -> list[int]:
-        return once(value)
 
 
 class Unseen(Section):
@@ -92,12 +98,7 @@ class Row(Section):
     steps: int | None = Field(
         None, ge=1, description="steps, instead of what the budget gives (as `steps` of the file)"
     )
-    tasks: list[str] = Field([], description="only these tasks")
-
-    @field_validator("tasks", mode="after")
-    @classmethod
-    def _once(cls, value: list[str]) -> list[str]:
-        return once(value)
+    tasks: Names = Field([], description="only these tasks")
 
     @field_validator("options", mode="after")
     @classmethod
@@ -117,10 +118,10 @@ class Grid(Section):
 
     about: str = Field("", description="what it is, in a line")
     model: str = Field(min_length=1, description="as --model takes it")
-    tasks: list[str] = Field([], description="tasks by name, or tasks' YAML files")
+    tasks: Names = Field([], description="tasks by name, or tasks' YAML files")
     mixture: str = Field("", description="instead of tasks: a mixture to meta-train on, as --mixture takes it")
     unseen: Unseen = Field(default_factory=Unseen, description="how a mixture's unseen tasks are met")
-    seeds: list[int] = Field([0], min_length=1, description="seeds of every row")
+    seeds: Seeds = Field([0], min_length=1, description="seeds of every row")
     budget: Budget
     costs: dict[str, Cost | dict[str, Cost]] = Field({}, description="cost a step by row (or by row and task)")
     steps: dict[str, int] = Field({}, description="steps by row, instead of what the budget gives")
@@ -136,11 +137,6 @@ class Grid(Section):
         description="keys of z or R at which a bilevel run's last estimate meets the exact gradient (0: not measured)",
     )
     rows: list[Row] = Field(min_length=1, description="the rows")
-
-    @field_validator("tasks", "seeds", mode="after")
-    @classmethod
-    def _once(cls, value: list[Any]) -> list[Any]:
-        return once(value)
 
     @field_validator("options", mode="after")
     @classmethod
@@ -161,13 +157,6 @@ class Grid(Section):
     def row(self, name: str) -> Row:
         """A row by its name."""
         return next(row for row in self.rows if row.name == name)
-
-
-def once(values: list[Any]) -> list[Any]:
-    """Values that stand once each. Raises ValueError (for pydantic)."""
-    if twice := [value for k, value in enumerate(values) if value in values[:k]]:
-        raise ValueError(f"{twice[0]} stands there twice")
-    return values
 
 
 def told(options: Mapping[str, Any]) -> dict[str, Any]:
