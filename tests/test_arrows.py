@@ -42,7 +42,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "mixed": {"config", "models", "objectives", "prepared", "sources", "tasks"},
     "scorer": {"evaluate", "prepared", "scoring"},
     "experiment": {
-        "adapting", "begin", "bench", "config", "core", "evaluate", "job", "memory", "methods", "models", "report", "run", "saved", "scoring", "settled", "tasks",
+        "adapting", "begin", "bench", "config", "core", "evaluate", "job", "memory", "methods", "models", "report", "run", "saved", "scoring", "settled", "spread", "tasks",
     },
     "tune": {"config", "core", "job", "methods", "models"},
     "bench": {
