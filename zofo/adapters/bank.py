@@ -147,9 +147,8 @@ def sweep(folder: Path) -> None:
     mine = f"bank-{platform.node()}-"
     for place in folder.glob(f"{mine}*-*"):
         owner, *more = place.name.removeprefix(mine).split("-")
-        if (
-            len(more) == 1 and owner.isdecimal() and not alive(int(owner))
-        ):  # more: a host whose name begins with this one's
+        ours = len(more) == 1 and owner.isdecimal()  # else of a host whose name begins with this one's
+        if ours and not alive(int(owner)):
             shutil.rmtree(place, ignore_errors=True)
 
 

@@ -106,9 +106,11 @@ def contents(data: DataConfig) -> dict[str, str]:
     files = [
         file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()
     ]
-    first = [sha256(Path(name))] if name.endswith(definition.YAML) else []
-    first = first if several is None else [hashlib.sha256(mixture.dump(several).encode()).hexdigest()]
-    found = [*first, *map(sha256, files)]
+    found = [sha256(file) for file in files]
+    if several is not None:
+        found.insert(0, hashlib.sha256(mixture.dump(several).encode()).hexdigest())
+    elif name.endswith(definition.YAML):
+        found.insert(0, sha256(Path(name)))
     return {CONTENTS: hashlib.sha256(" ".join(found).encode()).hexdigest()} if found else {}
 
 

@@ -158,6 +158,10 @@ class Grid(Section):
         """A row by its name."""
         return next(row for row in self.rows if row.name == name)
 
+    def base(self, name: str) -> Row:
+        """The row that a row is like, whose choice it takes; else itself."""
+        return self.row(self.row(name).like or name)
+
 
 def told(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options by dotted key. Raises ValueError (for pydantic) where one is unknown."""

@@ -175,9 +175,9 @@ def mean(values: Sequence[float]) -> float | None:
 
 def chosen(grid: Grid, store: Store, line: Line) -> dict[str, Any] | None:
     """What was chosen for a line, or for the row that it is like, with every candidate; None where nothing is swept, or yet chosen."""
-    name = grid.row(line.row).like or line.row
-    held = read_json(store.choices) if grid.row(name).sweep and store.choices.exists() else []
-    return next((c for c in held if (c["row"], c["task"]) == (name, line.task)), None)
+    base = grid.base(line.row)
+    held = read_json(store.choices) if base.sweep and store.choices.exists() else []
+    return next((c for c in held if (c["row"], c["task"]) == (base.name, line.task)), None)
 
 
 def doubts(grid: Grid, line: Line, choice: Mapping[str, Any]) -> list[str]:
@@ -196,7 +196,7 @@ def failures(grid: Grid, line: Line, choice: Mapping[str, Any] | None) -> list[s
     if line.cells:
         return told
     if choice is None:
-        return ["nothing is chosen yet"] if grid.row(grid.row(line.row).like or line.row).sweep else []
+        return ["nothing is chosen yet"] if grid.base(line.row).sweep else []
     if choice["values"] is not None:
         return ["what was chosen is no longer in the file"]
     why = sorted({reason for candidate in choice["candidates"] for reason in candidate["failed"]})
@@ -304,7 +304,7 @@ def signature(grid: Grid, line: Line) -> str:
     if not line.cells:
         return ""
     row = grid.row(line.row)
-    chosen = set(combined((grid.row(row.like) if row.like else row).sweep)[0]) - set(row.options)
+    chosen = set(combined(grid.base(row.name).sweep)[0]) - set(row.options)
     swept = {"data.hard_prompt", "run.seed", "run.steps", "run.eval_every", *chosen}
     flat = next(iter(line.cells.values())).flat
     flat = flat | {f"unseen.{key}": value for key, value in flat.get("unseen.flags", {}).items()}
