@@ -18,11 +18,13 @@ import pytest
 from zofo import begin, loop
 from zofo.config import resolve
 from zofo.errors import BadInput, NotFinite, ZofoError
+from zofo.methods import bilevel
 from zofo.methods.table import METHODS
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
 from zofo.run.folder import RunFolder
 from zofo.run.metrics import read_metrics
+from zofo.run.signals import Interrupted, Stop
 
 ROOT = Path(__file__).parents[1]
 SMALL: dict[str, Any] = {
@@ -355,8 +357,6 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_one_never_stopped(
             if row["step"] == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    from zofo.run.signals import Interrupted
-
     with pytest.raises(Interrupted):
         started(folder, home, "cut", Signal())
     run = RunFolder(home / "runs" / "cut")
@@ -403,13 +403,44 @@ def test_every_method_trains_on_a_mixture_and_is_tested_on_its_unseen_tasks(
     assert "4 training and 2 unseen tasks" in card and "| own/d | macro-F1 |" in card and "| `own/c` | unseen |" in card
 
 
+def test_a_long_step_is_given_up_at_the_edge_of_a_pass_and_the_steps_before_it_are_saved(
+    folder: str, home: Path, mixed: Path, bare: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the midst of an outer iteration: two tasks of four have stepped, theta has not moved."""
+    options = {
+        "method__name": "meta",
+        "method__T": 2,
+        "method__lr_theta": 1e-4,
+        "run__save_every": 100,
+        "run__eval_every": 0,
+    }
+    whole = on_mixture(folder, home, mixed, "whole", **options)
+    drawn, calls = bilevel.drawn, list[int]()
+
+    def slow(problem: Any, k: int, *rest: Any) -> Any:
+        calls.append(k)
+        if calls.count(3) == 3:  # the fourth iteration's third task
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1.2)  # longer than half of the grace
+        return drawn(problem, k, *rest)
+
+    monkeypatch.setattr(bilevel, "drawn", slow)
+    monkeypatch.setattr(loop, "Stop", lambda: Stop(grace=2.0))
+    with pytest.raises(Interrupted) as raised:
+        on_mixture(folder, home, mixed, "cut", **options)
+    cut = RunFolder(home / "runs" / "cut")
+    assert raised.value.edge and calls.count(3) == 3 and files.listing(cut.checkpoints) == [3]
+    begin.resume(cut, Quiet())
+    assert whole.journal.read_bytes() == cut.journal.read_bytes()
+    first, second = (json.loads(r.eval.read_text()) for r in (whole, cut))
+    assert first.pop("memory").keys() == second.pop("memory").keys() and first == second
+
+
 def test_a_run_on_a_mixture_resumed_equals_one_never_stopped(folder: str, home: Path, mixed: Path, bare: None) -> None:
     class Signal(Quiet):
         def step(self, row: Mapping[str, Any], of: int) -> None:
             if row["step"] == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
-
-    from zofo.run.signals import Interrupted
 
     whole = on_mixture(folder, home, mixed, "whole", method__T=2, method__lr_theta=1e-4)
     with pytest.raises(Interrupted):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -59,13 +59,14 @@ class Running:
 def loop(r: Running, state: State, progress: Progress) -> tuple[State, Progress]:
     """Train from `state` to the last step or the end of the budget, and return where it ended.
 
-    Raises: NotFinite when a method gives up (the state before that step is saved); Interrupted when a signal stopped the run (state is safe).
+    Raises: NotFinite when a method gives up, Interrupted when a signal stopped the run; the state before is saved (`going`).
     """
     saved = state.k
     while True:
         signal, last = r.stop.check(), finished(r, state, progress)
         if signal is None and state.k > progress.validated and due(state.k, r.settings.eval_every, last):
-            progress = validate(r, state, progress)
+            with going(r, state, progress, saved):
+                progress = validate(r, state, progress)
             saved = -1
         if state.k != saved and (signal or due(state.k, r.settings.save_every, last)):
             progress = checkpoints.save(r.job, r.run, state, progress, r.journal, r.metrics)
@@ -76,14 +77,24 @@ def loop(r: Running, state: State, progress: Progress) -> tuple[State, Progress]
             return state, progress
         r.gauge.start()
         began = time.perf_counter()
-        try:
+        with going(r, state, progress, saved):
             state, report = r.job.method.step(r.job.problem, state, r.job.batches)
-        except NotFinite:
-            if state.k != saved:  # the steps before it are not lost
-                checkpoints.save(r.job, r.run, state, progress, r.journal, r.metrics)
-            raise
         progress = spent(progress, report, time.perf_counter() - began)
         record(r, state, report, progress)
+
+
+@contextmanager
+def going(r: Running, state: State, progress: Progress, saved: int) -> Iterator[None]:
+    """A block that changes nothing unless it ends: where its losses are not finite, or it is stopped at the edge of a pass, the state before it is saved.
+
+    Cut short elsewhere (a signal after its grace, a second one) it may be in the midst of anything: nothing is saved.
+    """
+    try:
+        yield
+    except (NotFinite, Interrupted) as error:
+        if state.k != saved and (error.edge if isinstance(error, Interrupted) else True):
+            checkpoints.save(r.job, r.run, state, progress, r.journal, r.metrics)
+        raise
 
 
 def due(k: int, every: int, last: bool) -> bool:
@@ -261,6 +272,7 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
     """Score before, train, test after, with the run's files open and signals caught."""
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
+        stack.callback(job.problem.model.register_forward_pre_hook(lambda *_: stop.edge()).remove)
         rows, steps = Metrics(run.metrics), Journal(run.journal)
         stack.callback(rows.close)
         stack.callback(steps.close)

@@ -68,6 +68,24 @@ def test_what_is_done_is_kept_after_each_task() -> None:
     assert kept[1]["kind"] == "x" and (kept[1]["mean"]["tasks"], kept[1]["mean"]["of"]) == (2, 3)
 
 
+def test_what_was_kept_is_not_done_again_but_for_what_failed_and_not_for_another_base() -> None:
+    kept = {
+        "kind": "x",
+        "base": {"sha": 1},
+        "tasks": {"a": {**record(0.5, 0.6), "task": "a"}, "b": {"task": "b", "failed": "no"}},
+    }
+    done: list[str] = []
+
+    def work(task: Any) -> dict[str, Any]:
+        done.append(task.name)
+        return record(0.1, 0.2)
+
+    found = each.each(unseen("a", "b", "c"), work, Quiet(), {"kind": "x", "base": {"sha": 1}}, kept=kept)
+    assert done == ["b", "c"] and found["tasks"]["a"] == kept["tasks"]["a"] and "failed" not in found["tasks"]["b"]
+    each.each(unseen("a", "b", "c"), work, Quiet(), {"kind": "x", "base": {"sha": 2}}, kept=kept)
+    assert done == ["b", "c", "a", "b", "c"]
+
+
 def test_the_mean_over_tasks_has_its_interval_over_draws() -> None:
     records = {
         "a": record(0.1, 0.2, 0.4, 0.3),

@@ -205,20 +205,30 @@ def test_a_run_whose_tasks_failed_is_met_again_and_not_trained_again(
 ) -> None:
     from zofo.adapting import draws
 
+    one, met = draws.one, list[str]()
+
     def full(*_: object) -> None:
         raise RuntimeError("can't allocate memory")
 
-    one = draws.one
+    def first(base: Any, plan: Any, ready: Any, *rest: Any) -> Any:
+        return full() if ready.task.name == "own/d" else one(base, plan, ready, *rest)
+
+    def second(base: Any, plan: Any, ready: Any, *rest: Any) -> Any:
+        met.append(ready.task.name)
+        return one(base, plan, ready, *rest)
+
     wanted = make(rows=[ROWS[2]], against="", seeds=[0])
-    monkeypatch.setattr(draws, "one", full)
+    monkeypatch.setattr(draws, "one", first)
     (cell,), _ = lab.run(wanted)
-    held = lab.store.record(cell)
-    assert held["status"] == "out of memory" and "own/c: RuntimeError: can't allocate memory" in held["reason"]
-    monkeypatch.setattr(draws, "one", one)
+    held, kept = lab.store.record(cell), lab.store.jobs / f"{lab.store.name(cell)}.tasks.json"
+    assert held["status"] == "out of memory" and "own/d: RuntimeError: can't allocate memory" in held["reason"]
+    assert kept.exists()
+    monkeypatch.setattr(draws, "one", second)
     monkeypatch.setattr(begin, "start", full)
     monkeypatch.setattr(begin, "resume", full)
     lab.run(wanted, retry=True)
     assert lab.store.record(cell)["status"] == "done" and lab.store.finished(cell)
+    assert set(met) == {"own/d"} and not kept.exists()  # the tasks that were done stand
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,18 @@ def test_a_second_signal_stops_at_once():
     assert run(60, 60, signal.SIGINT, signal.SIGTERM) == (143, "stopped by SIGTERM\n")
 
 
+def test_the_edge_of_a_pass_stops_a_step_that_has_had_half_of_the_grace_and_no_sooner():
+    with Stop(grace=1.0) as stop:
+        stop.edge()
+        os.kill(os.getpid(), signal.SIGTERM)
+        stop.edge()  # the step may still end
+        time.sleep(0.6)
+        with pytest.raises(Interrupted) as raised:
+            stop.edge()
+        assert raised.value.edge and raised.value.signum == signal.SIGTERM
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)  # what is saved then is not cut short
+
+
 def test_handlers_are_put_back_also_after_an_error():
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
     before = [signal.getsignal(number) for number in numbers]

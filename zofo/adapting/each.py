@@ -14,6 +14,7 @@ from zofo.adapting.plan import Plan
 from zofo.adapting.show import Show
 from zofo.errors import ZofoError
 from zofo.job import PACKAGES, installed
+from zofo.run.jsonfile import plain
 from zofo.tasks.mixture import Mixture
 
 Record = dict[str, Any]
@@ -21,21 +22,34 @@ Keep = Callable[[Record], None]
 
 
 def each(
-    unseen: Mixture, work: Callable[[Any], Record], show: Show, head: Record | None = None, keep: Keep | None = None
+    unseen: Mixture,
+    work: Callable[[Any], Record],
+    show: Show,
+    head: Record | None = None,
+    keep: Keep | None = None,
+    kept: Record | None = None,
 ) -> Record:
     """The results (after a head) of every unseen task, in order; of one that fails, its reason (`failed`).
 
-    Args: keep, called with the results so far after each task, so that an interruption loses none that is done.
-    """
+    Args: keep, called with the results so far after each task, so that an interruption loses none that is done; kept,
+    what it was called with before one: its tasks stand, but for those that failed, where the head is the same.
+    """  # fmt: skip
     records: dict[str, Record] = {}
     found = {**(head or {}), "mixture": unseen.name, "tasks": records, "mean": None}
+    done = standing(kept or {}, head or {})
     for number, task in enumerate(unseen.test, 1):
-        records[task.name] = {"task": task.name, **guarded(partial(work, task))}
+        records[task.name] = done.get(task.name) or {"task": task.name, **guarded(partial(work, task))}
         found["mean"] = mean(records, len(unseen.test))
         if keep is not None:
             keep(found)
         show.task(records[task.name], number, len(unseen.test))
     return found
+
+
+def standing(kept: Record, head: Record) -> Mapping[str, Record]:
+    """The tasks of earlier results that need not be done again: those that did not fail, of the same base, plan and versions."""
+    same = bool(kept) and all(kept.get(key) == value for key, value in plain(head).items())
+    return {name: record for name, record in kept["tasks"].items() if "failed" not in record} if same else {}
 
 
 def guarded(work: Callable[[], Record]) -> Record:

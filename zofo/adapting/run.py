@@ -13,7 +13,7 @@ from zofo import named
 from zofo.adapting import apart, draws, folder
 from zofo.adapting import base as bases
 from zofo.adapting.base import Base
-from zofo.adapting.each import Keep, each, header
+from zofo.adapting.each import Keep, Record, each, header
 from zofo.adapting.options import ROWS, flat
 from zofo.adapting.plan import Plan, seeded
 from zofo.adapting.show import Quiet, Show
@@ -105,8 +105,16 @@ def refuse_none(asked: Asked) -> None:
         raise BadInput(f"RUN|MODEL {asked.target}", "no task was named for it", do)
 
 
-def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show, keep: Keep | None = None) -> dict[str, Any]:
-    """Every unseen task of a mixture; one that fails stays in the record with its reason (`failed`); `keep` is given the results after each. Raises: BadInput."""
+def over(
+    asked: Asked,
+    plan: Plan,
+    name: str,
+    out: Path | None,
+    show: Show,
+    keep: Keep | None = None,
+    kept: Record | None = None,
+) -> dict[str, Any]:
+    """Every unseen task of a mixture; one that fails stays in the record with its reason (`failed`); `keep` is given the results after each (`kept`: see `each`). Raises: BadInput."""
     if out is not None:
         folder.refuse_taken(out)
     found = named.find(asked.target, asked.dir)
@@ -120,7 +128,7 @@ def over(asked: Asked, plan: Plan, name: str, out: Path | None, show: Show, keep
             base, plan, record, tensors, out / task.name if out is not None else None, show, ready.task
         )
 
-    return each(unseen, work, show, header("adapt", base, plan), keep)
+    return each(unseen, work, show, header("adapt", base, plan), keep, kept)
 
 
 def saved(

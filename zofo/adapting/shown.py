@@ -15,7 +15,7 @@ from zofo.adapting import base as bases
 from zofo.adapting import draws
 from zofo.adapting.base import Base
 from zofo.adapting.draws import Told, measured
-from zofo.adapting.each import Keep, each, header
+from zofo.adapting.each import Keep, Record, each, header
 from zofo.adapting.plan import Plan
 from zofo.adapting.run import Asked, prepared, refuse_none, unseen_of
 from zofo.adapting.show import Show
@@ -48,15 +48,17 @@ def alone(asked: Asked, plan: Plan, show: Show, keep: Keep | None = None) -> dic
     return head | {"tasks": {ready.task.name: on_task(base, plan, ready, base.config, told, so_far)}}
 
 
-def over(asked: Asked, plan: Plan, name: str, show: Show, keep: Keep | None = None) -> dict[str, Any]:
-    """Every unseen task of a mixture; `keep` is given the results after each. Raises: BadInput. Cost: (draws + 1) evaluations a task."""
+def over(
+    asked: Asked, plan: Plan, name: str, show: Show, keep: Keep | None = None, kept: Record | None = None
+) -> dict[str, Any]:
+    """Every unseen task of a mixture; `keep` is given the results after each (`kept`: see `each`). Raises: BadInput. Cost: (draws + 1) evaluations a task."""
     found = named.find(asked.target, asked.dir)
     unseen, base = unseen_of(asked, found, name), opened(found, asked, plan, show)
 
     def work(task: Task) -> dict[str, Any]:
         return on_task(base, plan, in_tokens(base.config, asked, plan, task, found.run), base.config)
 
-    return each(unseen, work, show, header("demonstrations", base, plan), keep)
+    return each(unseen, work, show, header("demonstrations", base, plan), keep, kept)
 
 
 def with_shots(config: Config, shots: int) -> Config:

@@ -83,7 +83,7 @@ def run(grid: Grid, store: Store, jobs: int, retry: bool, lean: bool) -> int:
         with progress.Board() as board:
             cells = runner.run(runner.Work(grid, store, board, jobs, retry, lean))
     except Interrupted:
-        complain("every run is saved; the same command goes on")
+        complain("what is done is kept; the same command goes on")
         raise
     return conclude(grid, store, cells)
 

@@ -94,6 +94,7 @@ class Store:
             "name": name, "digest": cell.digest, "evaluate": cell.evaluate, "test": not cell.sweep,
             "cosines": 0 if cell.sweep else cosines, "config": {**cell.config.model_dump(mode="json"), "run": run},
             "unseen": cell.unseen, "run": str(self.runs / name), "result": str(self.cells / f"{name}.json"), "draft": str(self.draft(cell)),
+            "tasks": str(self.jobs / f"{name}.tasks.json"),
         }  # fmt: skip
         write_json(path, held)
         return path

@@ -6,12 +6,15 @@ import hashlib
 import json
 import statistics
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from zofo.adapting import run as adapting
 from zofo.adapting import shown
+from zofo.adapting.each import Keep, Record
 from zofo.adapting.plan import Plan
 from zofo.adapting.run import Asked
 from zofo.adapting.show import Quiet, Show
@@ -19,8 +22,8 @@ from zofo.config import Config
 from zofo.errors import ZofoError
 from zofo.report.words import ZERO_SHOT, common, number
 from zofo.run.folder import RunFolder
+from zofo.run.jsonfile import read_json, write_json
 
-Record = dict[str, Any]
 NOWHERE = ""
 """A folder that holds no runs: the name is a model's."""
 
@@ -33,35 +36,41 @@ class Told(Quiet):
         print(f"note: {text}", flush=True)
 
 
-def by_run(run: RunFolder, settings: Config, order: Mapping[str, Any]) -> Record:
-    """The test record of a finished run at its best checkpoint."""
-    return met(Asked(run.name, "best", None, str(run.path.parent), order["flags"]), settings, order)
+def by_run(run: RunFolder, settings: Config, order: Mapping[str, Any], file: Path) -> Record:
+    """The test record of a finished run at its best checkpoint. Args: see `met`."""
+    return met(Asked(run.name, "best", None, str(run.path.parent), order["flags"]), settings, order, file)
 
 
-def as_it_is(settings: Config, order: Mapping[str, Any]) -> Record:
-    """The record of a model without training: nothing is chosen, so there is no validation."""
-    test = met(Asked(settings.model.name, "best", None, NOWHERE, order["flags"]), settings, order)
+def as_it_is(settings: Config, order: Mapping[str, Any], file: Path) -> Record:
+    """The record of a model without training: nothing is chosen, so there is no validation. Args: see `met`."""
+    test = met(Asked(settings.model.name, "best", None, NOWHERE, order["flags"]), settings, order, file)
     return {"steps": 0, "seconds": 0.0, "forwards": 0, "backwards": 0, "notes": [], "validation": None, "test": test}
 
 
-def met(asked: Asked, settings: Config, order: Mapping[str, Any]) -> Record:
+def met(asked: Asked, settings: Config, order: Mapping[str, Any], file: Path) -> Record:
     """The test record of a base over the unseen tasks of its mixture.
 
-    Args: order, `Cell.unseen`. Returns: scores as `record.told` gives them, where a test row is a draw: the mean over tasks of its scores.
+    Args: order, `Cell.unseen`; file, where the tasks that are done stand until all are: an interruption, or a task that
+    fails, costs none of the others again. Returns: scores as `record.told` gives them, where a test row is a draw: the mean over tasks of its scores.
     Raises: ZofoError where a task could not be scored. Cost: see `adapting.draws.on_task`, `shown.on_task`, a task.
     """
     if settings.run.threads:
         torch.set_num_threads(settings.run.threads)
     plan = Plan(**{key: value for key, value in order.items() if key not in ("how", "flags")})
-    return told(HOW[order["how"]](asked, plan, settings.data.mixture, Told())["tasks"], order)
+    kept = read_json(file) if file.exists() else None
+    found = HOW[order["how"]](asked, plan, settings.data.mixture, Told(), partial(write_json, file), kept)
+    return told(found["tasks"], order)
 
 
-def adapted(asked: Asked, plan: Plan, mixture: str, show: Show) -> Record:
+def adapted(asked: Asked, plan: Plan, mixture: str, show: Show, keep: Keep, kept: Record | None) -> Record:
     """Each task after its own steps on a few examples."""
-    return adapting.over(asked, plan, mixture, None, show)
+    return adapting.over(asked, plan, mixture, None, show, keep, kept)
 
 
-HOW: dict[str, Callable[[Asked, Plan, str, Show], Record]] = {"adapted": adapted, "demonstrations": shown.over}
+HOW: dict[str, Callable[[Asked, Plan, str, Show, Keep, Record | None], Record]] = {
+    "adapted": adapted,
+    "demonstrations": shown.over,
+}
 
 
 def told(tasks: Mapping[str, Record], order: Mapping[str, Any]) -> Record:

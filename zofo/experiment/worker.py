@@ -63,14 +63,21 @@ def perform(path: Path) -> int:
     except Exception as error:
         found = failure(error)
     keep(result, found)
-    return 0 if found["status"] == DONE else 1
+    if found["status"] != DONE:
+        return 1
+    Path(order["tasks"]).unlink(missing_ok=True)
+    return 0
 
 
 def work(order: dict[str, Any]) -> dict[str, Any]:
     """Train (or go on), and test where the job says so."""
     settings = build(flatten(order["config"], ""))
     if order["evaluate"]:
-        return unseen.as_it_is(settings, order["unseen"]) if order["unseen"] else record.as_it_is(settings)
+        return (
+            unseen.as_it_is(settings, order["unseen"], Path(order["tasks"]))
+            if order["unseen"]
+            else record.as_it_is(settings)
+        )
     run = RunFolder(Path(order["run"]))
     wait_for(run)
     if not run.eval.exists():  # written last
@@ -81,7 +88,7 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
                 begin.start(settings, {"run.name"}, show)
     if not order["test"]:
         return record.trained(run)
-    met = unseen.by_run(run, settings, order["unseen"]) if order["unseen"] else record.tested(run)
+    met = unseen.by_run(run, settings, order["unseen"], Path(order["tasks"])) if order["unseen"] else record.tested(run)
     return record.trained(run) | {"test": met}
 
 

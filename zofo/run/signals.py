@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -11,11 +12,14 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(BaseException):
-    """Stop now. No `Exception`, so that nothing on the way mistakes it for a failure and goes on."""
+    """Stop now. No `Exception`, so that nothing on the way mistakes it for a failure and goes on.
 
-    def __init__(self, signum: int) -> None:
+    edge: whether it was raised at the edge of a pass, where a step can be given up, and not wherever the program was.
+    """
+
+    def __init__(self, signum: int, edge: bool = False) -> None:
         super().__init__(signum)
-        self.signum = signum
+        self.signum, self.edge = signum, edge
 
     @property
     def status(self) -> int:
@@ -29,14 +33,16 @@ class Interrupted(BaseException):
 class Stop:
     """Catch SIGTERM and SIGINT while a block runs (in the main thread; elsewhere it does nothing).
 
-    After the first signal the step in progress has `grace` seconds to reach `check`; then, or at a
-    second signal at once, `Interrupted` is raised where the program is. (Python raises between
+    After the first signal the step in progress has half of `grace` seconds to reach `check`, then the rest to reach
+    `edge`, the beginning of its next pass, which raises `Interrupted`: the step is given up and the state before it can
+    be saved. After the grace, or at a second signal at once, it is raised where the program is. (Python raises between
     bytecodes: a single call into C ends first.)
     """
 
     def __init__(self, grace: float = 6.0) -> None:
         self.grace = grace
         self.signal: int | None = None
+        self.since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -58,7 +64,7 @@ class Stop:
     def _first(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
             raise Interrupted(number)
-        self.signal = number
+        self.signal, self.since = number, time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, self.grace)
 
     def _late(self, number: int, frame: FrameType | None) -> None:
@@ -70,3 +76,9 @@ class Stop:
         if self.signal is not None and self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         return self.signal
+
+    def edge(self) -> None:
+        """At the beginning of a pass: raise `Interrupted` where a signal came half of the grace ago; no timer cuts what follows."""
+        if self.signal is not None and self._before and time.monotonic() - self.since > self.grace / 2:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise Interrupted(self.signal, edge=True)
