@@ -339,3 +339,38 @@ def test_signals_are_passed_to_the_runs(lab, make) -> None:
     with pytest.raises(Interrupted):
         lab.run(make(rows=[PLAIN], against=""), launch=lambda order, log: Going(0))
     assert stopped == [False]
+
+
+def test_a_failed_test_changes_no_choice(lab, make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The swept run that was chosen fails on test rows: the next call chooses it all the same, and says why it has no score."""
+    grid = make(rows=[LORA], against="")
+    test, failed = record.tested, list[str]()
+
+    def full(run: RunFolder) -> Any:
+        if run.name in lab.orders[:2]:
+            failed.append(run.name)
+            raise MemoryError("out of memory")
+        return test(run)
+
+    monkeypatch.setattr(record, "tested", full)
+    lab.run(grid)
+    chosen, (name,) = runner.choices(grid, lab.store), failed
+    made, said = lab.run(grid)
+    assert runner.choices(grid, lab.store) == chosen and "note: 1 runs failed before" in said[-1]
+    assert lab.store.name(made[0]) == name and lab.store.failed(made[0]) and lab.store.finished(made[1])
+    monkeypatch.setattr(record, "tested", test)
+    monkeypatch.setattr(begin, "start", full)
+    made, _ = lab.run(grid, retry=True)
+    assert runner.choices(grid, lab.store) == chosen and all(lab.store.finished(cell) for cell in made)
+
+
+def test_a_swept_run_that_is_killed_when_it_is_tested_is_recorded(lab, make) -> None:
+    grid = make(rows=[LORA], against="", seeds=[0])
+    there = lambda order, log: lab.launch(order, log) if not lab.store.choices.exists() else Dead(-9)  # noqa: E731
+    made, said = lab.run(grid, launch=there)
+    chosen = runner.choices(grid, lab.store)
+    assert said[-1].startswith("killed: lora, reviews, seed 0, method.lr_p=") and "killed by SIGKILL" in said[-1]
+    entry = table.tabulate(grid, lab.store, made)["rows"][0]
+    assert entry["failures"][0].startswith("seed 0: killed: killed by SIGKILL")
+    made, _ = lab.run(grid, retry=True)
+    assert runner.choices(grid, lab.store) == chosen and lab.store.finished(made[0])

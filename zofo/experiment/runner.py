@@ -228,7 +228,9 @@ def ended(work: Work, state: State, cell: Cell, status: int) -> None:
         work.board.line(f"stopped: {cell.told}")
         raise Interrupted(number)
     record = work.store.record(cell)
-    if record is None:
+    if record is None or (
+        record["status"] == DONE and not work.store.finished(cell)
+    ):  # it was trained before, for a sweep
         record = left_by(work, cell, status)
         write_json(work.store.cells / f"{record['name']}.json", record)
     state.left.pop(cell.digest, None)
@@ -255,7 +257,7 @@ def left_by(work: Work, cell: Cell, status: int) -> dict[str, Any]:
     if draft.exists():
         return {**read_json(draft), "notes": [f"no cosine: {fate['reason']}"]}
     frame = {"name": work.store.name(cell), "digest": cell.digest, "evaluate": cell.evaluate}
-    return {**frame, **fate, "options": cell.flat}
+    return {**(work.store.record(cell) or {}), **frame, **fate, "options": cell.flat}
 
 
 def died(status: int) -> dict[str, Any]:

@@ -88,9 +88,12 @@ def unique(cells: Iterable[Cell]) -> list[Values]:
 
 
 def standing(record: Record | None, by: str) -> float | None:
-    """A run's standing at its best validation, lower being better; None where it failed or never had a finite one."""
+    """A run's standing at its best validation, lower being better; None where it was not trained to its end or never had a finite one.
+
+    One whose test failed stands by its validation all the same: nothing that happens on test rows may change a choice.
+    """
     best = (record or {}).get("validation")
-    if record is None or record["status"] != DONE or best is None:
+    if best is None:
         return None
     if by == "loss":
         return number(best["standing"])

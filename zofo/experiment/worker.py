@@ -61,7 +61,7 @@ def perform(path: Path) -> int:
     except (Interrupted, KeyboardInterrupt) as error:
         return error.status if isinstance(error, Interrupted) else 130
     except Exception as error:
-        found = failure(error)
+        found = so_far(order) | failure(error)
     keep(result, found)
     if found["status"] != DONE:
         return 1
@@ -90,6 +90,12 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
         return record.trained(run)
     met = unseen.by_run(run, settings, order["unseen"], Path(order["tasks"])) if order["unseen"] else record.tested(run)
     return record.trained(run) | {"test": met}
+
+
+def so_far(order: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a run that was trained to its end, whose test failed: choices go by its validation."""
+    run = RunFolder(Path(order["run"]))
+    return record.trained(run) if run.eval.exists() else {}
 
 
 def compared(run: RunFolder, keys: int) -> dict[str, Any]:
