@@ -158,6 +158,30 @@ def test_a_text_that_is_trained_on_and_tested_on_is_refused_with_both_places(rea
             ready(place, data__test_rows=n)
 
 
+def test_a_text_with_other_options_and_punctuation_is_found(ready: Mixture, lay: Lay) -> None:
+    one, other = task("a"), task("c")
+    one["train"][3]["input"] = "It was a long, dull evening."
+    other["test"][2]["input"] = "it was a long dull evening"
+    for row in (*other["train"], *other["test"]):
+        row["options"], row["output"] = ["u", "v"], {"x": "u", "y": "v"}[row["output"]]
+    place = lay("train: [a]\ntest: [c]", a=one, c=other)
+    with pytest.raises(
+        BadInput, match=r"c/test\.jsonl, row 3 of the unseen task own/c is that of .*a/train\.jsonl, row 4"
+    ):
+        ready(place)
+
+
+def test_without_a_test_file_all_rows_of_an_unseen_task_are_looked_at(ready: Mixture, lay: Lay) -> None:
+    """Which of them are set apart goes by a seed, and adapting has another than training."""
+    lay("", a=task("a"))
+    for k in range(4):
+        other = {"train": rows("c")}
+        other["train"][k]["input"] = "a 3"
+        place = lay(f"train: [a]\ntest: [c{k}]", **{f"c{k}": other})
+        with pytest.raises(BadInput, match=rf"c{k}/train\.jsonl, row {k + 1} of the unseen task own/c{k} is that of"):
+            ready(place)
+
+
 def test_one_set_of_data_under_two_names_is_refused(ready: Mixture, lay: Lay) -> None:
     """Its test rows would choose the checkpoint under the one name, and be unseen under the other."""
     place = lay("train: [a]\ntest: [other]", a=task("a"), other=task("a"))

@@ -10,7 +10,7 @@ from typing import Any
 from zofo import checkpoints, config, models, settled
 from zofo.checkpoints import Progress
 from zofo.config import Config
-from zofo.job import Job, Prepared, assemble, environment, prepare, recorded, same_rows, written
+from zofo.job import Job, Prepared, assemble, environment, prepare, recorded, same_rows, texts, written
 from zofo.loop import Show, work
 from zofo.methods.table import METHODS
 from zofo.report.terminal import Quiet
@@ -66,6 +66,7 @@ def start(
         folder.refuse_begun(run)  # two starts may have raced to here
         write_json(run.environment, environment(job))
         write_json(run.splits, recorded(prepared))
+        write_json(run.texts, texts(prepared))
         seam.write_file(run.task, written(prepared).encode())
         seam.write_file(run.config, config.dump(job.config).encode())  # last: a folder with it is a run
         return work(job, run, job.begin(), Progress(), show)

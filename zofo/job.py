@@ -27,7 +27,7 @@ from zofo.methods.state import Member, Problem, State
 from zofo.mixed import of_mixture
 from zofo.models import Base
 from zofo.objectives import Objective
-from zofo.prepared import Prepared, of_task, recorded, room, same_rows, virtual, written
+from zofo.prepared import Prepared, of_task, recorded, room, same_rows, texts, virtual, written
 from zofo.problem import built, joined
 from zofo.scorer import Scorer
 from zofo.scoring.batch import Encoded
@@ -39,7 +39,19 @@ from zofo.tasks.definition import Task
 from zofo.tasks.mixture import Mixture
 from zofo.tasks.parts import PARTS, TRAINED
 
-__all__ = ["Job", "Loaded", "Prepared", "assemble", "prepare", "recorded", "room", "same_rows", "virtual", "written"]
+__all__ = [
+    "Job",
+    "Loaded",
+    "Prepared",
+    "assemble",
+    "prepare",
+    "recorded",
+    "room",
+    "same_rows",
+    "texts",
+    "virtual",
+    "written",
+]
 
 PACKAGES = ("zofo", "torch", "transformers", "peft", "numpy", "numba")
 

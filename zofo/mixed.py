@@ -12,13 +12,13 @@ from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.prepared import Prepared, of_task
 from zofo.sources import Source
-from zofo.tasks import files
+from zofo.tasks import files, origin
 from zofo.tasks.answers import answers
 from zofo.tasks.definition import Task
 from zofo.tasks.mixture import Mixture, Side, naming
 from zofo.tasks.parts import PARTS, TRAINED
 from zofo.tasks.read import Row
-from zofo.tasks.splits import Splits, digest, normalised
+from zofo.tasks.splits import Splits, digest
 
 SERVES: dict[Side, tuple[str, ...]] = {"train": (*TRAINED, "validation"), "test": ("test",)}
 """The parts that the tasks of a side serve for."""
@@ -102,23 +102,23 @@ def refuse_shared(members: Sequence[Prepared], asked: str, read: Mapping[str, fi
     """Raise BadInput where the text of a row to train or validate on stands among the test rows of an unseen task, taken or not."""
     used = texts(members, ("validation", *TRAINED_ON))
     for m in members if used else ():
-        for row, name in tested(m, read[m.task.name]) if m.side == "test" else ():
-            if other := used.get(normalised(m.task, row)):
+        for row, name in tested(read[m.task.name]) if m.side == "test" else ():
+            if other := used.get(origin.text(m.task, row)):
                 found = f"the text of {name} of the unseen task {m.task.name} is that of {other[1]} of the training task {other[0]}"
                 raise BadInput(asked, found, "put them on one side, or drop the row")
 
 
-def tested(m: Prepared, rows: files.Source) -> Iterator[tuple[Row, str]]:
-    """All rows of an unseen task's test file, and what errors call each; those set apart where it has none."""
-    if rows.test is None:
-        return zip(m.splits.test, m.splits.named["test"], strict=True)
-    return ((row, f"{rows.files['test']}, row {k}") for k, row in enumerate(rows.test, 1))
+def tested(rows: files.Source) -> Iterator[tuple[Row, str]]:
+    """All rows that an unseen task may be tested on, and what errors call each: its test file; without one the training file, for which are set apart goes by a seed."""
+    file = "train" if rows.test is None else "test"
+    held = rows.train if rows.test is None else rows.test
+    return ((row, f"{rows.files[file]}, row {k}") for k, row in enumerate(held, 1))
 
 
 def texts(members: Sequence[Prepared], parts: Sequence[str]) -> dict[str, tuple[str, str]]:
     """The texts of training tasks' parts, each with its task (the last one that has it) and what errors call the row."""
     return {
-        normalised(m.task, row): (m.task.name, name)
+        origin.text(m.task, row): (m.task.name, name)
         for m in members if m.side == "train" for part in parts
         for row, name in zip(getattr(m.splits, part), m.splits.named[part], strict=True)
     }  # fmt: skip
@@ -128,7 +128,7 @@ def shared(members: Sequence[Prepared]) -> list[str]:
     """Say which training tasks are validated on texts that another one trains on (within a task there are none)."""
     trained, notes = texts(members, TRAINED_ON), []
     for m in members:
-        if m.side == "train" and (n := sum(normalised(m.task, row) in trained for row in m.splits.validation)):
+        if m.side == "train" and (n := sum(origin.text(m.task, row) in trained for row in m.splits.validation)):
             notes.append(f"validation: {n} rows of {m.task.name} have the text of a row that another task trains on")
     return notes
 

@@ -13,7 +13,7 @@ from zofo.errors import BadInput
 from zofo.methods import table
 from zofo.scoring.batch import Encoded
 from zofo.sources import Source
-from zofo.tasks import definition, files, mixture, parts
+from zofo.tasks import definition, files, mixture, origin, parts
 from zofo.tasks.definition import Task
 from zofo.tasks.mixture import SIDES, Mixture, Side
 from zofo.tasks.parts import PARTS
@@ -94,6 +94,17 @@ def recorded(prepared: Prepared) -> dict[str, Any]:
     found = {**record, "parts": {part: held | made.get(part, {}) for part, held in record["parts"].items()}}
     members = {member.task.name: {"side": member.side, **recorded(member)} for member in prepared.members}
     return found | ({"members": members} if members else {})
+
+
+def texts(prepared: Prepared) -> dict[str, list[str]]:
+    """What texts.json says: a hash of each text that is trained on, and of each that is validated on."""
+    found: dict[str, set[str]] = {"trained": set(), "validated": set()}
+    for member in prepared.members or (prepared,):
+        if member.side != "test":
+            rows = {"trained": (*member.splits.D_f, *member.splits.D_p), "validated": member.splits.validation}
+            for kind, held in rows.items():
+                found[kind] |= {origin.hashed(origin.text(member.task, row)) for row in held}
+    return {kind: sorted(held) for kind, held in found.items()}
 
 
 def tokens(rows: Collection[Encoded]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from zofo.adapting import apart, draws
 from zofo.config import build
 from zofo.errors import BadInput
-from zofo.job import Prepared, prepare, recorded
+from zofo.job import Prepared, prepare, recorded, texts
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import write_json
 
@@ -110,3 +110,26 @@ def test_test_rows_that_chose_the_checkpoint_are_told(rows: Rows, place: Path) -
         ready = rows(name)
         assert apart.noted(run, ready).notes == [*ready.notes, told] and apart.noted(None, ready) is ready
     assert apart.noted(run, rows("two")).notes == rows("two").notes
+
+
+def test_test_rows_whose_text_another_task_was_trained_on_are_told(rows: Rows, place: Path) -> None:
+    """The run never heard of the task, and yet it has read some of its rows."""
+    ready = rows("m.yaml", wanted=EVERY)
+    run = run_on(place, ready)
+    write_json(run.texts, texts(ready))
+    seen = [member.splits for member in ready.members if member.side == "train"]
+    held = [{"input": str(row["input"]).upper(), "output": "x", "options": ["x", "y"]} for row in (seen[0].D_p[0], seen[0].D_f[0], seen[1].validation[0])]  # fmt: skip
+    held += [{"input": f"three {k}", "output": "y", "options": ["x", "y"]} for k in range(3)]
+    (place / "three").mkdir()
+    for name in ("train", "test"):
+        found = held if name == "test" else [{**row, "input": f"other {k}"} for k, row in enumerate(held)]
+        (place / "three" / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in found), encoding="utf-8"
+        )
+    three = rows("three")
+    assert apart.noted(run, three).notes == [
+        *three.notes,
+        "test: 2 of the 6 rows of own/three have a text that the run was trained on, under another task's name",
+        "test: 1 of the 6 rows of own/three chose the run's checkpoint: it was validated on them",
+    ]
+    assert apart.noted(run, rows("one")).notes == rows("one").notes, "a task's own rows are apart as they are"

@@ -13,6 +13,7 @@ from zofo.errors import BadInput
 from zofo.job import Prepared
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
+from zofo.tasks import origin
 from zofo.tasks.mixture import Mixture
 
 
@@ -47,17 +48,26 @@ def trained_records(run: RunFolder) -> list[Mapping[str, Any]]:
 
 
 def noted(run: RunFolder | None, ready: Prepared) -> Prepared:
-    """The same with a note of each task, some of whose test rows a run was validated on (of a mixture's training task, rows of its test file)."""
+    """The same with a note of each task, some of whose test rows a run was validated on (of a mixture's training task, rows of its test file), or trained on as another task's."""
     if run is None or not run.splits.exists():
         return ready
     own, notes = trained_records(run), []
+    known = read_json(run.texts) if run.texts.exists() else {"trained": [], "validated": []}  # older runs have none
+    trained, validated = set(known["trained"]), set(known["validated"])
     for member in ready.members or (ready,):
-        asked = member.splits.record
+        asked, names = (
+            member.splits.record,
+            [origin.hashed(origin.text(member.task, row)) for row in member.splits.test],
+        )
         rows = {k for held in own if held["source"] == asked["source"] for k in validated_on(held)}
         test = asked["parts"].get("test", {"of": ""})
-        if test["of"] == "test" and (both := rows & set(test["indices"])):
-            told = f"{len(both)} of the {test['rows']} rows of {asked['task']} chose the run's checkpoint: it was validated on them"
-            notes.append(f"test: {told}")
+        numbers = test["indices"] if test["of"] == "test" else [None] * len(names)
+        of = f"of the {len(names)} rows of {asked['task']}"
+        same = any(held["source"] == asked["source"] for held in own)  # whose rows are apart as they are
+        if not same and (n := sum(name in trained for name in names)):
+            notes.append(f"test: {n} {of} have a text that the run was trained on, under another task's name")
+        if n := sum(k in rows or name in validated for k, name in zip(numbers, names, strict=True)):
+            notes.append(f"test: {n} {of} chose the run's checkpoint: it was validated on them")
     return replace(ready, notes=[*ready.notes, *notes])
 
 

@@ -14,6 +14,7 @@ BEFORE_CONFIG = {
     "lock",
     "environment.json",
     "splits.json",
+    "texts.json",
     "task.yaml",
     "checkpoints",
 }  # what a run that died beginning leaves
@@ -46,6 +47,11 @@ class RunFolder:
     def splits(self) -> Path:
         """Which rows are D_p, D_f, validation and test."""
         return self.path / "splits.json"
+
+    @property
+    def texts(self) -> Path:
+        """Hashes of the texts that were trained on, and validated on: other tasks may hold them too."""
+        return self.path / "texts.json"
 
     @property
     def task(self) -> Path:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zofo.config import COLUMNS, DataConfig
 from zofo.errors import BadInput, nearest
-from zofo.tasks import definition, metaicl, own
+from zofo.tasks import definition, metaicl, origin, own
 from zofo.tasks.definition import YAML, Task
 from zofo.tasks.files import VARIABLE
 
@@ -68,6 +68,7 @@ def find(name_or_path: str | Path, asked: str = "") -> Mixture:
     asked = asked or f"--mixture {text}"
     name, folder, listing = listed(text, asked)
     refuse_twice(listing, asked)
+    refuse_one_data_set(listing, asked)
     missing = [entry for side in SIDES for entry in getattr(listing, side) if not here(entry, folder)]
     if missing and not (all(map(metaicl.on_hub, missing)) and metaicl.hub_answers()):
         raise BadInput(asked, *not_here(missing, len(listing.train) + len(listing.test)))
@@ -232,6 +233,24 @@ def refuse_twice(listing: Listing, asked: str) -> None:
                     f"{asked}, {side} task {number}, {entry}", f"{found} (also {seen[entry]})", "list it once"
                 )
             seen[entry] = f"{side} task {number}"
+
+
+def refuse_one_data_set(listing: Listing, asked: str) -> None:
+    """Raise BadInput where a task that comes with zofo stands on one side, and the same data set under another name on the other."""
+    trained = {
+        origin.data_set(entry): f"{entry} (train task {number})"
+        for number, entry in entries(listing, "train")
+        if named(entry)
+    }
+    for number, entry in entries(listing, "test"):
+        if named(entry) and (other := trained.get(origin.data_set(entry))):
+            found = f"its data set is that of {other}"
+            raise BadInput(f"{asked}, test task {number} ({entry})", found, "put both on one side, or leave one out")
+
+
+def named(entry: str) -> bool:
+    """Whether an entry is the name of a task that comes with zofo, or of one on the hub."""
+    return entry in definition.names() or metaicl.on_hub(entry)
 
 
 def refuse_one_name(made: dict[Side, list[Task]], listing: Listing, asked: str) -> None:

@@ -40,10 +40,10 @@ class Splits:
 
 def normalised(task: Task, row: Row) -> str:
     """The text that says which row it is: the fields of its prompt, white space collapsed, in lower case."""
-    return "\x1f".join(" ".join(str(_value(row, field)).split()).lower() for field in fields(task))
+    return "\x1f".join(" ".join(str(value(row, field)).split()).lower() for field in fields(task))
 
 
-def _value(row: Row, field: str) -> Any:
+def value(row: Row, field: str) -> Any:
     """A field, dotted or not; None where a row has it not."""
     try:
         return reach(row, field)
@@ -167,7 +167,7 @@ def _front(task: Task, rows: list[Row], order: list[int], size: int) -> tuple[li
     """The first `size` of the shuffled rows and the others, no group of rows in both."""
     if task.group is None:
         return order[:size], order[size:]
-    group = {k: str(_value(rows[k], task.group)) for k in order}
+    group = {k: str(value(rows[k], task.group)) for k in order}
     if order and all(name == "None" for name in group.values()):
         raise BadInput(f"--task {task.name}", f"no row has the field '{task.group}' of `group`", "mend the task's file")
     sizes, taken, count = Counter(group.values()), set[str](), 0
