@@ -29,7 +29,7 @@ Exported by zofo from run `{name}` (step {step}, the {which} checkpoint, adapter
 theta's SHA-256 (over names, shapes and bytes): `{theta}`
 """
 MERGED = "Plain transformers weights, the LoRA adapter merged in: `AutoModelForCausalLM.from_pretrained(folder)`."
-PLAIN = "Plain transformers weights, trained without an adapter: `AutoModelForCausalLM.from_pretrained(folder)`."
+PLAIN = "Plain transformers weights, no adapter goes with them: `AutoModelForCausalLM.from_pretrained(folder)`."
 BESIDE = (
     "`base/` holds the trained weights theta, `adapter/` the adapter that fits them and no others: "
     "`PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder + '/base'), folder + '/adapter')`."

@@ -257,12 +257,20 @@ def test_what_does_not_fit_is_refused(make, keys: dict[str, Any], said: str) -> 
         ({"rows": [{**ROWS[0], "options": {"data.shot_length": 7}}]}, "--data.shot_length: an evaluation does not read it"),
         ({"rows": [{**ROWS[0], "options": {"adapter.kind": "loora"}}]}, "--adapter.kind loora"),
         ({"rows": [ROWS[0]], "options": {**SMALL, "data.test_rows": -5}}, "--data.test_rows -5"),
+        ({"unseen": {**QUICK, "shots": 400}}, r"task own/c.* training rows, a draw takes 400"),
         ({"mixture": "nosuch"}, "--mixture nosuch"),
     ],
 )  # fmt: skip
 def test_what_would_fail_after_training_is_refused_before(make, keys: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         cells.finals(make(**keys), {})
+
+
+def test_every_row_meets_unseen_tasks_in_one_dtype_and_by_one_objective(make) -> None:
+    options = {**{k: v for k, v in SMALL.items() if k != "model.dtype"}, "method.objective": "classification"}
+    told = [cell.unseen for cell in cells.finals(make(rows=[ROWS[0], ROWS[2]], options=options), {})]
+    assert all(held is not None and held["flags"]["model.dtype"] == "fp32" for held in told)
+    assert all(held["flags"]["method.objective"] == "classification" for held in told if held is not None)
 
 
 def test_a_mixture_without_unseen_tasks_is_refused(make, mixed: Path) -> None:

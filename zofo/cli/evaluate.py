@@ -127,6 +127,7 @@ def of_run(
     """Scores of a run's adapters (or its weights) at a checkpoint."""
     from zofo import job, saved, settled
     from zofo.adapting import apart
+    from zofo.methods import table
     from zofo.run.jsonfile import read_json
     from zofo.tasks.mixture import Mixture, asked_for
     from zofo.tasks.parts import PARTS
@@ -144,6 +145,10 @@ def of_run(
     refuse_none(ready, asked.split)
     apart.refuse_carved(run, ready, asked.split)
     ready = apart.noted(run, ready)
+    if table.apart(own) and (asked.side == "train" or asked.split == "validation"):
+        complain(
+            "note: theta alone is scored, as an unseen task meets it: the adapters that are each training task's own stay in the run"
+        )
     held = saved.open_run(run, which, None, complain)
     began, results = time.perf_counter(), dict[str, Any]()
     for name in chosen(held, slot, run.name):

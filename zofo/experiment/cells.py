@@ -21,7 +21,8 @@ from zofo.experiment.grid import Cost, Grid, Row, spread
 from zofo.methods import table
 from zofo.methods.check import check
 from zofo.models import sha256
-from zofo.tasks import definition, mixture, own
+from zofo.tasks import definition, mixture, own, shots
+from zofo.tasks.splits import split
 
 OWN = (
     "model.name", "data.task", "data.mixture", "run.name", "run.dir", "run.seed", "run.steps", "run.seconds", "run.test",
@@ -198,9 +199,15 @@ def unseen_of(grid: Grid, row: Row, made: Config, sweep: bool) -> Values | None:
     u, shown = grid.unseen, row.unseen == "demonstrations"
     told = {**layers(grid, row)[1], "model.dtype": made.model.dtype}
     flags = {key: value for key, value in told.items() if met_by(key, shown, row.evaluate)}
+    if (
+        made.model.dtype == "auto"
+    ):  # which a run settles by its machine, and adapting by another rule: alike for every row
+        flags["model.dtype"] = "fp32"
     lr = u.lr if row.unseen_lr is None else row.unseen_lr
     plan = Plan(u.demonstrations if shown else u.shots, u.steps, u.draws, u.batch, lr, made.run.seed)
     check(settings({"model.name": grid.model, **flags}, plan), ())
+    if not shown:
+        refuse_few(grid.mixture, plan.shots, made.data.model_dump_json())
     acts = ("shots", "draws", "seed") if shown else ("shots", "steps", "draws", "batch", "lr", "seed")
     return {"how": row.unseen, **{key: getattr(plan, key) for key in acts}, "flags": flags}
 
@@ -218,10 +225,18 @@ def refuse_no_task(data: str) -> None:
     own.resolve(DataConfig.model_validate_json(data))
 
 
+@cache
+def refuse_few(name: str, few: int, data: str) -> None:
+    """Raise `BadInput` where an unseen task has too few rows of a class for a draw. Args: data, a `DataConfig` as JSON. Cost: reads each task's files, once."""
+    for task in mixture.find(name).test:
+        with mixture.naming(f"--mixture {name}, task {task.name}"):
+            shots.refuse_few(shots.pool(task, split(task, DataConfig.model_validate_json(data), 0)), few)
+
+
 def met_by(key: str, shown: bool, evaluate: bool) -> bool:
     """Whether an option acts where unseen tasks are met. A run's base brings its own dtype and adapter."""
-    if key == "data.shot_length":
-        return shown
+    if key in ("data.shot_length", "method.objective"):
+        return shown == (key == "data.shot_length")
     return key_is_read(key) and (evaluate or key.startswith("data."))
 
 

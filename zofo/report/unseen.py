@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MEAN = "mean over tasks"
 COLOURS = ("#2166ac", "#b2182b", "#1b7837", "#762a83", "#b35806", "#35978f", "#c51b7d", "#4d4d4d")
+SIGNS = ("o", "s", "^", "D")  # of the first eight methods, of the next ...
 SLOT = 0.2  # inches a method takes in a task's row
 
 
@@ -232,6 +233,7 @@ def shown(one: Series, task: str) -> bool:
 def line(axes: Axes, names: Sequence[str], one: Series, rank: int, of: int) -> None:
     """A method's points, a little apart from the others' in each task's row."""
     colour, label = COLOURS[rank % len(COLOURS)], one.name
+    sign = SIGNS[rank // len(COLOURS) % len(SIGNS)]
     for at, task in enumerate(names):
         held = one.points.get(task)
         if held is None or held.after is None or not shown(one, task):
@@ -239,11 +241,11 @@ def line(axes: Axes, names: Sequence[str], one: Series, rank: int, of: int) -> N
         y, after = at + 0.8 * ((rank + 0.5) / of - 0.5), 100 * float(held.after["mean"])
         if held.before is not None:
             axes.plot([100 * held.before, after], [y, y], color=colour, linewidth=1, alpha=0.45)
-            axes.plot(100 * held.before, y, "o", color=colour, markerfacecolor="white", markersize=4.5)
+            axes.plot(100 * held.before, y, sign, color=colour, markerfacecolor="white", markersize=4.5)
         if held.after.get("low") is not None:
             ends = [100 * float(held.after[key]) for key in ("low", "high")]
             axes.plot(ends, [y, y], color=colour, linewidth=2.4, alpha=0.6, solid_capstyle="butt")
-        axes.plot(after, y, "o", color=colour, markersize=5, label=label)
+        axes.plot(after, y, sign, color=colour, markersize=5, label=label)
         label = "_nolegend_"
 
 
