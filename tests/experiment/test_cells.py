@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import math
 from pathlib import Path
 from typing import Any
@@ -287,3 +288,15 @@ def test_validations_are_never_more_than_asked_for(make, steps: int, every: int)
     rows = [{"name": "a", "preset": "fo-lora"}]
     (cell,) = cells.finals(make(rows=rows, against="", seeds=[0], budget={"steps": steps}, validations=10), {})
     assert cell.config.run.eval_every == every and math.ceil(steps / every) <= 10
+
+
+def test_a_local_model_is_known_by_its_files_and_one_by_name_by_its_name(make, folder: str, tmp_path: Path) -> None:
+    """Exported anew under the same name, it is another base: what was run on the old one is not taken for it."""
+    place = tmp_path / "base"
+    shutil.copytree(folder, place)
+    digests = [[cell.digest for cell in cells.finals(grid, cells.rehearsed(grid))] for grid in [make(model=str(place))]]
+    held = next(place.glob("*.safetensors"))
+    held.write_bytes(held.read_bytes()[:-1] + b"x")
+    grid = make(model=str(place))
+    assert not {cell.digest for cell in cells.finals(grid, cells.rehearsed(grid))} & set(digests[0])
+    assert cells.base("smollm2-135m") == {} and cells.base(str(place)) != cells.base(folder)

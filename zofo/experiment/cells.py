@@ -36,6 +36,8 @@ LATER = {"method.lam_every": 1}
 """Options that came after the first experiments, at the value that leaves a run as it was: runs made before stay known."""
 CONTENTS = "data.task (SHA-256)"
 """Of a task in files of one's own: what stands in its YAML file and in its data."""
+BASE = "model.name (SHA-256)"
+"""Of a model in a folder of one's own: its configuration and its weights."""
 Values = dict[str, Any]
 Chosen = Mapping[tuple[str, str], Values | None]
 """Values chosen by (row, task); None where every candidate failed."""
@@ -63,13 +65,13 @@ class Cell:
     @cached_property
     def flat(self) -> dict[str, Any]:
         """The options that its numbers hang on, by dotted key."""
-        held = flatten(self.config.model_dump(mode="json"), "") | contents(self.config.data)
+        held = flatten(self.config.model_dump(mode="json"), "") | contents(self.config.data) | base(self.config.model.name)
         held |= {f"unseen.{key}": value for key, value in (self.unseen or {}).items()}
         if self.evaluate:
             own = {
                 key: value
                 for key, value in held.items()
-                if key in ("run.seed", "model.name") or read(key) or key.startswith("unseen.")
+                if key in ("run.seed", "model.name", BASE) or read(key) or key.startswith("unseen.")
             }
             return {key: value for key, value in own.items() if key != "run.threads" or value}
         return {key: value for key, value in held.items() if key not in SILENT}
@@ -113,6 +115,14 @@ def contents(data: DataConfig) -> dict[str, str]:
     elif name.endswith(definition.YAML):
         found.insert(0, sha256(Path(name)))
     return {CONTENTS: hashlib.sha256(" ".join(found).encode()).hexdigest()} if found else {}
+
+
+def base(name: str) -> dict[str, str]:
+    """The SHA-256 of a local model's files; nothing of one by name. Cost: reads them, once while they stay as they are."""
+    place = Path(name).expanduser()
+    held = sorted(place.iterdir()) if place.is_dir() else [place]
+    files = [file for file in held if file.is_file() and file.suffix in (".json", ".safetensors", ".bin", ".gguf")]
+    return {BASE: hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()} if files else {}
 
 
 def local(name: str) -> bool:
