@@ -18,7 +18,7 @@ from zofo.job import Job, assemble, prepare
 from zofo.methods.table import METHODS
 from zofo.run.folder import RunFolder
 from zofo.settled import plain
-from zofo.tune import along, pick, rates, trial
+from zofo.tune import along, pick, rates, stepwise, trial
 
 SKETCH = {"method.rule": "normalised", "method.noise": "rademacher", "method.rank": 4, "method.lr_theta": 0.1}
 CASES: dict[str, dict[str, Any]] = {
@@ -185,3 +185,20 @@ def test_a_run_with_it_is_the_run_given_what_it_chose(
     assert not any("--auto-lr" in note for note in told.notes)
     torch.set_num_threads(threads)
     assert json.loads(auto.eval.read_text())["step"] >= 1
+
+
+def test_theta_beside_an_adapter_has_to_do_better_than_p_alone(small: dict[str, Any], folder: str, told: Any) -> None:
+    """What p's own steps lower is no merit of theta's rate: the loss to beat is that of the same trial with theta still."""
+    job = made_job(small, folder, CASES["bilevel, sketch"] | {"method.lr_p": 0.05, "method.lr_s": 0.05})
+    start = bits(job)
+    at = trial.bench(job)
+    before, alone = trial.looked(at, "p"), stepwise.without(at, "theta")
+    passes = at.spent.backwards
+    trial.run(at, {"lr_theta": 1e-3}, ["theta"])
+    assert at.spent.backwards == 2 * passes, "the same steps and passes as with theta moving"
+    assert sum(alone) < sum(before) - 1e-3, "p alone lowers the loss"
+    with trial.restored(job):
+        trial.stepped(at, trial.rehearsal(job, {"lr_theta": stepwise.STILL}, True), job.begin())
+        moved, values = bits(job), [name for name in start if ".lora_" not in name]
+        gone = [(start[name].view(torch.float32) - moved[name].view(torch.float32)).abs().max() for name in values]
+        assert max(gone) < 1e-24, "but for zeros, no bit of theta"

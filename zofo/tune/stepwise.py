@@ -10,6 +10,7 @@ from zofo.tune.pick import Choice, Losses
 from zofo.tune.trial import Bench, Show, Tensors, Trial
 
 RATES = {"p": "lr_p", "s": "lr_s", "theta": "lr_theta"}  # by what learns
+STILL = 1e-30  # a rate at which theta stays where it is, and every pass is taken as at another
 
 
 def rates(at: Bench, tried: Sequence[str], show: Show) -> tuple[Bench, Tensors]:
@@ -18,8 +19,10 @@ def rates(at: Bench, tried: Sequence[str], show: Show) -> tuple[Bench, Tensors]:
     Returns the bench with the choices, and the adapters as the chosen trials left them (for theta: as they are not to be used).
     """
     m, done = at.job.config.method, dict[float, Trial]()
-    before = {slot: trial.looked(at, judged(at.job, slot)) for slot in tried}
-    show.phase(f"  before training: validation loss {told(before)} ({len(before[tried[0]])} rows)")
+    before = {slot: without(at, slot) for slot in tried}
+    show.phase(
+        f"  {'theta standing still' if beside(at.job, tried) else 'before training'}: validation loss {told(before)} ({len(before[tried[0]])} rows)"
+    )
     while len(done) < pick.MOST and (lr := following(at.job, done, tried)) is not None:
         done[lr] = trial.run(at, {RATES[slot]: lr for slot in tried}, tried)
         found = {slot: done[lr].losses[slot] for slot in tried}
@@ -33,9 +36,16 @@ def rates(at: Bench, tried: Sequence[str], show: Show) -> tuple[Bench, Tensors]:
     return trial.with_options(at, **{RATES[slot]: c.lr for slot, c in choices.items()}), ends(done, choices)
 
 
-def judged(job: Job, slot: str) -> str:
-    """Whose loss says how something does: theta is judged with p where there is one."""
-    return "p" if slot == "theta" and job.slots is not None else slot
+def without(at: Bench, slot: str) -> list[float]:
+    """The losses that a rate has to lower: those before training; of theta beside an adapter, after a trial in which p learns alone."""
+    if not beside(at.job, [slot]):
+        return trial.looked(at, slot)
+    return trial.run(at, {RATES[slot]: STILL}, [slot]).losses[slot] or trial.looked(at, "p")
+
+
+def beside(job: Job, tried: Sequence[str]) -> bool:
+    """Whether it is theta that is tried, and judged with p."""
+    return "theta" in tried and job.slots is not None
 
 
 def losses(done: Mapping[float, Trial], slot: str) -> dict[float, Losses]:
