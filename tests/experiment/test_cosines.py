@@ -39,6 +39,18 @@ def test_cosines_are_measured_where_theta_moves_by_an_estimate_of_G(lab, make) -
     assert "| theta moved by then | cosine |" in text.document(made, "it")
 
 
+def test_a_penalty_that_is_seldom_looked_at_is_in_the_cosine_wherever_a_run_ends(lab, make) -> None:
+    """Three steps with lam_every 2: iteration 3 would be of A alone, iteration 4 is of G."""
+    options = {"method.T": 1, "method.lr_theta": 1e-4, "method.coupling": "outer", "method.lam_every": 2}
+    rows = [{"name": "seldom", "preset": "bilevel-lora", "options": options}]
+    grid = make(rows=rows, seeds=[0], against="", cosines=2, budget={"steps": 3})
+    (cell,), _ = lab.run(grid)
+    held = lab.store.record(cell)["cosines"]
+    assert set(held) == {"A", "G"} and all(math.isfinite(one["mean"]) for one in held.values())
+    entry = table.tabulate(grid, lab.store, [cell])["rows"][0]
+    assert entry["cosine"] == held["G"]["mean"] and entry["notes"] == []
+
+
 def test_a_run_whose_cosines_fail_is_scored_all_the_same(lab, make, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> None:
         raise KeyError("nosuch")

@@ -38,7 +38,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"reach": [80]}, "x.yaml: reach.0 = 80", "less than or equal to 1"),
     ({"budget": {"seconds": 1e300}}, "x.yaml: budget.seconds = 1e+300", "less than 1000000000"),
     ({"costs": {"a": {"seconds": 1e-300}}}, "x.yaml: costs.a.seconds = 1e-300", "greater than 0.000000001"),
+    ({"costs": {"a": {"seconds": 2, "stages": [1, 3]}}}, "x.yaml: costs.a.stages", "its method has one stage"),
+    ({"costs": {"a": {"sst2": {"seconds": 2, "stages": [1, 3]}}}}, "x.yaml: costs.a.stages", "its method has one stage"),
+    ({"costs": {"a": {"seconds": 4, "stages": [1, 3]}}}, "x.yaml: costs.a.stages", "lies not between them"),
+    ({"costs": {"a": {"stages": [1, 3]}}}, "x.yaml: costs.a.stages", "lies not between them"),
     (row(sweep={"data.validation_rows": [9, 99]}), "row 'a': sweep.data.validation_rows", "do not compare"),
+    ({"tasks": ["sst2", "rte"], "rows": [{"name": "a", "preset": "fo-lora", "tasks": ["sst2"], "sweep": {"method.lr_p": [1e-3, 1e-2]}}, {"name": "b", "like": "a"}]},
+     "row 'b': like = a", "its options are chosen on sst2, not on rte"),
     ({"budget": {}}, "x.yaml: budget", "give one of seconds, passes, steps"),
     ({"budget": {"steps": 1, "seconds": 2}}, "x.yaml: budget", "give one of seconds, passes, steps"),
     ({"budget": {"second": 2}}, "x.yaml: budget.second = 2", "did you mean 'seconds'?"),
@@ -93,6 +99,13 @@ def test_a_row_that_varies_becomes_rows(tmp_path: Path) -> None:
     made, _ = grid.read(written(tmp_path, rows=rows))
     assert [r.name for r in made.rows][:2] == ["a lam=1 hard_prompt=true", "a lam=1 hard_prompt=false"]
     assert made.rows[-1].options == {"method.lam": 10000.0, "data.hard_prompt": False}
+
+
+@pytest.mark.parametrize("keys", [{"preset": "two-stage"}, {"options": {"method.name": "two-stage"}}, {"like": "b"}])
+def test_a_row_of_two_stages_has_a_cost_of_each(tmp_path: Path, keys: dict[str, Any]) -> None:
+    rows = [{"name": "a", **keys}, {"name": "b", "preset": "two-stage"}]
+    made, _ = grid.read(written(tmp_path, rows=rows, costs={"a": {"sst2": {"seconds": 2, "stages": [1, 3]}}}))
+    assert cells.cost_of(made, made.row("a"), "sst2") == grid.Cost(seconds=2, stages=(1, 3))
 
 
 def test_options_nest_or_are_dotted(tmp_path: Path) -> None:

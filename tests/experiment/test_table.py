@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from zofo.experiment import cells, table
+from zofo.experiment import cells, table, text
 from zofo.experiment.store import Store
 from zofo.run.jsonfile import write_json
 
@@ -57,6 +57,84 @@ def test_over_tasks_only_whole_seeds_count(found: dict[str, Any]) -> None:
     assert over["better"]["difference"]["mean"] == pytest.approx(0.25)
 
 
+@pytest.fixture
+def unfinished(make: Any, made_up: Any, tmp_path: Path) -> Any:
+    """Tables of rows a, b and c on two tasks, of right answers (of 20) by row and task, a seed each."""
+
+    def tabulated(rights: dict[tuple[str, str], list[int]]) -> dict[str, Any]:
+        rows = [{"name": name, "preset": "fo-lora", "options": {"data.shots": k}} for k, name in enumerate("abc")]
+        made, store = make(tasks=["sst2", "rte"], rows=rows, against="a", draws=200), Store(tmp_path / "unfinished")
+        store.make()
+        whole = cells.finals(made, {})
+        for cell in whole:
+            held = rights.get((cell.row, cell.task), [])
+            if cell.seed < len(held):
+                right = [1] * held[cell.seed] + [0] * (20 - held[cell.seed])
+                write_json(store.cells / f"{cell.name}.json", made_up(cell, right))
+        return table.tabulate(made, store, whole)
+
+    return tabulated
+
+
+def test_over_tasks_scores_mean_and_difference_are_of_the_same_seeds(unfinished: Any) -> None:
+    """b lacks a seed of rte, which a has: over what there is of each task alone b would be 2.5 points below a."""
+    found = unfinished({("a", "sst2"): [10, 20], ("a", "rte"): [10, 10], ("b", "sst2"): [12, 12], ("b", "rte"): [12]})
+    over = {e["row"]: e for e in found["average"]}
+    b = over["b"]
+    assert (b["seeds"], b["mean"], b["other"]) == (1, pytest.approx(0.6), pytest.approx(0.5))
+    assert [b["tasks"][task]["values_by_seed"] for task in ("sst2", "rte")] == [[0.6], [0.6]]
+    assert b["difference"]["mean"] == pytest.approx(0.1) and b["difference"]["seeds"] == 1
+    assert b["difference"]["low"] < 0.1 < b["difference"]["high"]
+    assert (over["a"]["seeds"], over["a"]["mean"]) == (2, pytest.approx(0.625))
+    said = text.document(found, "it")
+    assert "| row | sst2 | rte | mean | seeds | less a [95 %] |" in said
+    assert "| b | 60.0 | 60.0 | 60.0 | 1 of 2 | +10.0 [" in said and "] from 50.0 |" in said
+    assert "| c | - | - | - | 0 of 2 | - |" in said
+
+
+def test_over_tasks_a_row_has_the_seeds_of_the_one_that_it_is_compared_with(unfinished: Any) -> None:
+    """a lacks a seed of rte: b has both, and is shown on the one that both have."""
+    found = unfinished({("a", "sst2"): [10, 20], ("a", "rte"): [10], ("b", "sst2"): [12, 12], ("b", "rte"): [12, 2]})
+    over = {e["row"]: e for e in found["average"]}
+    assert over["b"]["mean"] - over["a"]["mean"] == pytest.approx(over["b"]["difference"]["mean"])
+    assert (over["a"]["seeds"], over["b"]["seeds"], over["b"]["mean"]) == (1, 1, pytest.approx(0.6))
+    assert "from" not in text.overview(found)[2][1][-1], "a stands there on the same seed"
+
+
+def test_over_tasks_a_row_without_a_whole_seed_has_scores_alone(unfinished: Any) -> None:
+    found = unfinished({("a", "sst2"): [10, 20], ("a", "rte"): [10, 10], ("b", "sst2"): [12, 14], ("c", "rte"): [12]})
+    b, c = text.overview(found)[2][1:]
+    assert b == ["b", "65.0 +- 7.1 (2 seeds)", "-", "-", "0 of 2", "-"]
+    assert c == ["c", "-", "60.0 (1 seed)", "-", "0 of 2", "-"]
+
+
+def test_each_stage_has_its_own_seconds(make: Any, made_up: Any, tmp_path: Path) -> None:
+    """Steps are granted, and runs known, by the mean alone."""
+    rows = [
+        {"name": "half", "preset": "two-stage", "options": {"method.stage_one": 0}},
+        {"name": "early", "preset": "two-stage", "options": {"method.stage_one": 1}},
+        {"name": "plain", "preset": "two-stage", "options": {"method.stage_one": 1}},
+    ]
+    costs = {
+        "half": {"seconds": 2, "stages": [1, 3]},
+        "early": {"seconds": 2, "stages": [1, 3]},
+        "plain": {"seconds": 2},
+    }
+    made, store = make(rows=rows, costs=costs, budget={"seconds": 8.5}, against="", seeds=[0]), Store(tmp_path / "two")
+    store.make()
+    whole = cells.finals(made, {})
+    for cell in whole:
+        write_json(store.cells / f"{cell.name}.json", made_up(cell, [1, 0]))
+    half, early, plain = table.lines(made, store, whole)
+    assert [line.cells[0].steps for line in (half, early, plain)] == [4, 4, 4]
+    assert early.cells[0].digest == plain.cells[0].digest
+    spent = [[table.clock(line, 0, {"step": k, "seconds": 9.0}) for k in range(5)] for line in (half, early, plain)]
+    assert spent == [[0, 1, 2, 5, 8], [0, 1, 4, 7, 10], [0, 2, 4, 6, 8]]
+    found = table.tabulate(made, store, whole)
+    assert [e["seconds"]["0.1"] for e in found["reach"]] == [[2.0], [4.0], [4.0]]
+    assert [e["budgeted_seconds"] for e in found["rows"]] == [8, 10, 8]
+
+
 def test_seconds_are_steps_times_cost_where_it_is_said(found: dict[str, Any]) -> None:
     assert entry(found, "better")["budgeted_seconds"] == 6.0 and entry(found, "base")["budgeted_seconds"] is None
     reach = {(e["row"], e["task"]): e["seconds"] for e in found["reach"]}
@@ -70,6 +148,26 @@ def test_rows_that_differ_in_the_prompt_alone_are_put_side_by_side(found: dict[s
         ("base", "bare", "rte"),
     ]
     assert found["prompt"][0]["drop"] == pytest.approx(0.25)
+
+
+def test_the_prompt_is_compared_on_the_seeds_that_both_have(full) -> None:
+    made, store, whole = full
+    for cell in whole:
+        if (cell.row, cell.task, cell.seed) in (
+            ("bare", "sst2", 0),
+            ("base", "rte", 0),
+            ("bare", "rte", 1),
+            ("bare", "rte", 2),
+        ):
+            (store.cells / f"{cell.name}.json").unlink()
+    (held,) = table.tabulate(made, store, whole)["prompt"]
+    assert (held["task"], held["seeds"]) == ("sst2", 2), "on rte no seed has both"
+    assert held["scores"] == [pytest.approx(0.575), pytest.approx(0.325)]
+    assert held["difference"]["mean"] == pytest.approx(-held["drop"]) and held["difference"]["seeds"] == 2
+    assert held["difference"]["low"] < -0.25 < held["difference"]["high"] < 0
+    rows = text.prompt({"prompt": [held], "seeds": made.seeds})[2]
+    assert rows[0][:5] == ["base", "sst2", "57.5", "32.5", "2 of 3"] and rows[0][5].startswith("-25.0 [")
+    assert text.prompt({"prompt": [{**held, "difference": None}], "seeds": made.seeds})[2][0][5] == "-25.0"
 
 
 def test_a_row_without_the_prompt_goes_with_the_one_that_it_is_like_whose_options_were_swept(
@@ -97,6 +195,31 @@ def test_other_test_rows_do_not_compare(full) -> None:
     for record in held["better"].records.values():
         record["test"]["rows_sha256"] = "cd"
     assert table.against(made, held["better"], list(held.values())) is None
+
+
+def test_a_cosine_of_A_alone_is_named_where_G_has_more(make: Any, made_up: Any, tmp_path: Path) -> None:
+    """Runs with `lam_every` were measured where lambda was 0; where it always is, G is A."""
+    seldom = {"method.coupling": "outer", "method.lam_every": 2}
+    rows = [
+        {"name": "seldom", "preset": "bilevel-lora", "options": seldom},
+        {"name": "never", "preset": "bilevel-lora", "options": {"method.lam": 0}},
+        {"name": "follow", "preset": "bilevel-lora", "options": {"method.coupling": "follow"}},
+    ]
+    made, store = make(rows=rows, against=""), Store(tmp_path / "cosines")
+    store.make()
+    whole = cells.finals(made, {})
+
+    def tell(of_seed: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for cell in whole:
+            held = {name: {"mean": mean} for name, mean in of_seed[cell.seed].items()}
+            write_json(store.cells / f"{cell.name}.json", made_up(cell, [1, 0], cosines=held))
+        return {e["row"]: e for e in table.tabulate(made, store, whole)["rows"]}
+
+    found = tell([{"A": 0.25}, {"A": 0.75}])
+    assert {e["cosine"] for e in found.values()} == {0.5}
+    assert {row: e["notes"] for row, e in found.items()} == {"seldom": ["cosine of A alone"], "never": [], "follow": []}
+    found = tell([{"A": 0.25}, {"A": 0.75, "G": 0.125}])
+    assert (found["seldom"]["cosine"], found["seldom"]["notes"]) == (0.125, []), "A and G have no mean together"
 
 
 def lined(full, rename: Any) -> tuple[Any, dict[str, table.Line], list[table.Line]]:

@@ -14,18 +14,19 @@ def test_the_document_says_it_all(full) -> None:
     assert "out of memory: 1 PB were asked for" in found and "3 to run" in found
     assert "## all tasks, " in found and "## sst2, " in found and "## the hard prompt" in found
     assert "| better | sst2 | 6.0 s | > budget |" in found
-    assert "| base | sst2 | 55.0 | 30.0 | -25.0 |" in found
+    assert "| base | sst2 | 55.0 | 30.0 | 3 of 3 | -25.0 [" in found
 
 
 def test_a_loss_is_no_percentage_and_lower_is_better() -> None:
     entry = {"metric": "loss", "mean": 1.25, "sd": 0.0625}
     assert text.score(entry) == "1.25 +- 0.0625"
-    held = {"mean": -0.5, "low": -0.75, "high": -0.25, "metric": "loss"}
-    assert text.difference({**entry, "difference": held}) == "-0.5 [-0.75, -0.25]"
-    assert text.difference({"metric": "macro_f1", "difference": held}) == "-0.5 [-0.75, -0.25] (loss)"
+    held = {"mean": -0.5, "low": -0.75, "high": -0.25, "metric": "loss", "seeds": 2}
+    assert text.difference({**entry, "seeds": 2, "difference": held}) == "-0.5 [-0.75, -0.25]"
+    assert text.difference({"metric": "macro_f1", "seeds": 2, "difference": held}) == "-0.5 [-0.75, -0.25] (loss)"
     points = {**held, "metric": "accuracy"}
-    assert text.difference({"metric": "accuracy", "difference": points}) == "-50.0 [-75.0, -25.0]"
-    assert text.difference({"metric": "macro_f1", "difference": points}) == "-50.0 [-75.0, -25.0] (accuracy)"
+    assert text.difference({"metric": "accuracy", "seeds": 2, "difference": points}) == "-50.0 [-75.0, -25.0]"
+    other = {"metric": "macro_f1", "seeds": 3, "difference": points}
+    assert text.difference(other) == "-50.0 [-75.0, -25.0] (accuracy, 2 seeds)"
 
 
 def test_a_table_of_losses_is_headed_as_one(full) -> None:
@@ -45,9 +46,10 @@ def test_a_table_of_losses_is_headed_as_one(full) -> None:
     found = (store.path / "table.md").read_text(encoding="utf-8")
     assert "| row | test loss | seeds | less base [95 %] |" in found
     assert "| better | 1.2 +- 0.05 | 3 of 3 | -0.25 [" in found
-    assert "| base | 1.45 +- 0.05 | 1.45 +- 0.05 | 1.45 +- 0.05 | - |" in found, "the mean over tasks"
+    assert "| base | 1.45 +- 0.05 | 1.45 +- 0.05 | 1.45 +- 0.05 | 3 of 3 | - |" in found, "the mean over tasks"
     assert "| base | sst2 | - | - |" in found, "validation has no score to reach"
-    assert "| row | task | with | without | difference |" in found and "| base | sst2 | 1.45 | 1.7 | 0.25 |" in found
+    assert "| row | task | with | without | seeds | difference [95 %] |" in found
+    assert "| base | sst2 | 1.45 | 1.7 | 3 of 3 | +0.25 [" in found
     assert {"accuracy-seconds", "prompt"} <= {path.stem for path in store.path.glob("*.png")}
 
 

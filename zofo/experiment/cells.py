@@ -65,7 +65,9 @@ class Cell:
     @cached_property
     def flat(self) -> dict[str, Any]:
         """The options that its numbers hang on, by dotted key."""
-        held = flatten(self.config.model_dump(mode="json"), "") | contents(self.config.data) | base(self.config.model.name)
+        held = (
+            flatten(self.config.model_dump(mode="json"), "") | contents(self.config.data) | base(self.config.model.name)
+        )
         held |= {f"unseen.{key}": value for key, value in (self.unseen or {}).items()}
         if self.evaluate:
             own = {

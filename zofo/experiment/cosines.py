@@ -8,6 +8,7 @@ from zofo.bench import cosine, estimate
 from zofo.bench.setting import Asked
 from zofo.config import Config
 from zofo.methods import table
+from zofo.methods.plan import every
 from zofo.methods.state import EPS, law_of
 from zofo.run.folder import RunFolder
 
@@ -19,7 +20,7 @@ def measurable(settings: Config) -> bool:
 
 
 def of(run: RunFolder, keys: int) -> dict[str, Any]:
-    """The cosine of a run's estimate with autograd's gradient, at its last checkpoint, on the next batch of each level.
+    """The cosine of a run's estimate with autograd's gradient, at its last checkpoint, on the batches of the next iteration that looks at the penalty.
 
     Returns: for A and (where lambda is above 0) G, mean and standard error over `keys` keys of z or R (of several tasks: on each that the next iteration takes), in the run's computing dtype.
     Cost: see `cosine.on_batch`. Memory: a gradient of the weights' size beside an estimate's.
@@ -28,5 +29,5 @@ def of(run: RunFolder, keys: int) -> dict[str, Any]:
     m, dtype = held.config.method, held.config.method.probe_dtype
     kind = f"sketch-{m.noise}-{m.side}" if table.sketches(m) else f"{m.estimator}-{law_of(m)}"
     asked = Asked([m.eps or EPS], 0, 1, [dtype], m.noise, (kind,), keys, m.rank)
-    rows = cosine.rows_of("last", cosine.measure(held, asked, step, lambda _: None))
+    rows = cosine.rows_of("last", cosine.measure(held, asked, step + -step % every(m), lambda _: None))
     return {row["objective"]: {"mean": row["cosine"], "se": row["cosine_se"], "kind": kind} for row in rows}

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from zofo import config
 from zofo.config import Section, flatten, read_yaml
 from zofo.errors import BadInput, nearest
+from zofo.methods.table import effective
 
 READY = Path(__file__).parent / "ready"
 Options = dict[str, Any]
@@ -32,6 +33,7 @@ Names = Annotated[list[str], AfterValidator(once)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=1e-9, lt=1e9)]
 Passes = Annotated[float, Field(gt=1e-9, lt=1e12)]
+Stages = tuple[Seconds, Seconds]
 MEASURES = ("data.validation", "data.validation_rows", "data.test", "data.test_rows")
 """Options that say what is measured on: candidates measured on different rows do not compare."""
 
@@ -55,6 +57,16 @@ class Cost(Section):
 
     seconds: Seconds | None = Field(None, description="seconds a step")
     passes: Passes | None = Field(None, description="forward passes a step, a backward one counted as two")
+    stages: Stages | None = Field(
+        None, description="of a method of two stages: seconds a step of each, whose mean over a run is `seconds`"
+    )
+
+    @field_validator("stages", mode="after")
+    @classmethod
+    def _mean(cls, value: Stages | None, info: ValidationInfo) -> Stages | None:
+        if value is not None and not min(value) <= (info.data.get("seconds") or 0) <= max(value):
+            raise ValueError("`seconds`, their mean over a run's steps, lies not between them")
+        return value
 
 
 class Sweep(Section):
@@ -287,7 +299,27 @@ def check(grid: Grid, source: str) -> Grid:
         for name in getattr(grid, key):
             if name not in known:
                 raise BadInput(f"{source} {key}.{name}", "no such row", nearest(name, known))
+    for name, held in grid.costs.items():
+        said = [held] if isinstance(held, Cost) else held.values()
+        if any(cost.stages for cost in said) and not has_stages(grid, name):
+            raise BadInput(f"{source} costs.{name}.stages", "its method has one stage", "give `seconds` alone")
     return grid
+
+
+def has_stages(grid: Grid, name: str) -> bool:
+    """Whether a row's method has two stages."""
+    row, base = grid.row(name), grid.base(name)
+    held = {**(config.preset(base.preset) if base.preset else {}), **grid.options, **base.options, **row.options}
+    method = {key: value for key, value in held.items() if key == "method.name"}
+    return "method.stage_one" in effective(config.build(method))
+
+
+def refuse_unchosen(grid: Grid, row: Row, other: Row, asked: str) -> None:
+    """Raise `BadInput` where a row is on tasks for which the row that it is like chooses nothing."""
+    chosen = other.tasks or grid.tasks
+    if other.sweep and (more := [task for task in row.tasks or grid.tasks if task not in chosen]):
+        found = f"its options are chosen on {', '.join(chosen)}, not on {', '.join(more)}"
+        raise BadInput(f"{asked}: like = {row.like}", found, "give both rows the same tasks")
 
 
 def check_row(grid: Grid, row: Row, asked: str) -> None:
@@ -304,6 +336,7 @@ def check_row(grid: Grid, row: Row, asked: str) -> None:
             )
         if row.preset or row.sweep:
             raise BadInput(f"{asked}: preset, sweep", f"they come from '{row.like}'", "leave them out")
+        refuse_unchosen(grid, row, others[row.like], asked)
     if row.same_steps and not row.like:
         raise BadInput(f"{asked}: same_steps", "there is no `like`", "add `like: ROW`, or leave it out")
     if row.evaluate and (row.preset or row.like or row.sweep or row.steps):

@@ -30,7 +30,7 @@ def draw(folder: Path, table: Mapping[str, Any], lines: Sequence[Line]) -> None:
 
     done = [line for line in lines if line.done]
     drawn = {
-        "accuracy-seconds": curves(table, done, lambda line, seed, p: clock(line.cells[seed], p), "training seconds"),
+        "accuracy-seconds": curves(table, done, clock, "training seconds"),
         "accuracy-passes": curves(table, done, lambda line, seed, p: float(p["passes"]), "forward passes (a backward one as two)"),
         "gap": gaps(table, done),
         "memory": memory(table),

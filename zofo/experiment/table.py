@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from zofo.experiment.bootstrap import Draws, averaged, draw, interval
-from zofo.experiment.cells import Cell, rows_of, swept
-from zofo.experiment.grid import Grid
+from zofo.experiment.cells import Cell, cost_of, rows_of, swept
+from zofo.experiment.grid import Grid, Row, Stages
 from zofo.experiment.grid import spread as combined
 from zofo.experiment.select import remarks
 from zofo.experiment.store import DONE, Record, Store
+from zofo.methods.plan import plan
+from zofo.methods.two_stage import first_steps
 from zofo.report import unseen
 from zofo.report.words import SLOTS, ZERO_SHOT, common, measured
 from zofo.run.jsonfile import read_json
@@ -26,12 +28,13 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """A row on a task: its cells and records by seed (a cell without a record has not ended)."""
+    """A row on a task: its cells and records by seed (a cell without a record has not ended); what a step of each stage costs."""
 
     row: str
     task: str
     cells: dict[int, Cell]
     records: dict[int, Record]
+    stages: Stages | None = None
 
     @property
     def done(self) -> dict[int, Record]:
@@ -41,10 +44,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Paired:
-    """Bootstrap draws of a paired difference, and the metric that it is in."""
+    """Bootstrap draws of a paired difference, the metric that it is in, and the seeds that it is over."""
 
     metric: str
     draws: Draws
+    seeds: list[int]
 
     @property
     def told(self) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def lines(grid: Grid, store: Store, cells: Iterable[Cell]) -> list[Line]:
         for row in rows_of(grid, task):
             held = by.get((row.name, task), {})
             records = {seed: record for seed, cell in held.items() if (record := store.record(cell)) is not None}
-            found.append(Line(row.name, task, held, records))
+            found.append(Line(row.name, task, held, records, cost_of(grid, row, task).stages))
     return found
 
 
@@ -81,7 +85,7 @@ def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
     head |= {"budget": grid.budget.model_dump(exclude_none=True)}
     table = {**head, "rows": entries}
     if len(grid.subjects) > 1:
-        table["average"] = [average(grid, row.name, made, drawn) for row in grid.rows if not row.tasks]
+        table["average"] = [average(grid, row, made, drawn) for row in grid.rows]
     if grid.reach:
         trained = [line for line in made if any(cell.steps for cell in line.cells.values())]
         table["levels"] = grid.reach
@@ -122,7 +126,9 @@ def entry(grid: Grid, store: Store, line: Line, drawn: Paired | None) -> Entry:
     found["remarks"] = doubts(grid, line, choice) if choice is not None and line.cells else []
     found["failures"] = failures(grid, line, choice)
     told = [note for r in done if r.get("steps") for note in r.get("notes", ())]
-    found["notes"] = sorted({*told, *(note for r in done for note in r["test"].get("notes", ()))})
+    told += [note for r in done for note in r["test"].get("notes", ())]
+    told += ["cosine of A alone"] if found["cosine"] is not None and short_of_g(line) else []
+    found["notes"] = sorted(set(told))
     found["pending"] = len(line.cells) - len(line.records)
     return found
 
@@ -148,7 +154,7 @@ def cost(line: Line, done: Sequence[Record]) -> Entry:
     cell = next(iter(line.cells.values()), None)
     trained = [r for r in done if r.get("steps")]
     found: Entry = {"steps": cell.steps if cell else None, "cost": cell.cost if cell else None}
-    found["budgeted_seconds"] = cell.steps * cell.cost if cell and cell.cost is not None else None
+    found["budgeted_seconds"] = budgeted(cell, line.stages, cell.steps) if cell else None
     found["seconds"] = mean([r["seconds"] for r in trained])
     found["passes"] = mean([passes(r) for r in trained])
     found["step_seconds"] = mean([r["seconds"] / r["steps"] for r in trained])
@@ -158,9 +164,16 @@ def cost(line: Line, done: Sequence[Record]) -> Entry:
     found["checkpoint"] = mean([v["step"] for v in best])
     found["moved"] = mean([v["moved"] for v in best if v.get("moved") is not None])
     held = [r["cosines"] for r in trained if r.get("cosines")]
-    whole = [c.get("G", c["A"])["mean"] for c in held]  # with lambda 0, G is A
-    found["cosine"] = mean([value for value in whole if value is not None])
+    told = "G" if any("G" in c for c in held) else "A"
+    found["cosine"] = mean([c[told]["mean"] for c in held if told in c and c[told]["mean"] is not None])
     return found
+
+
+def short_of_g(line: Line) -> bool:
+    """Whether a line's cosines are of A though its G has more: older runs with `lam_every` were measured where lambda was 0."""
+    held = [r["cosines"] for r in line.done.values() if r.get("cosines")]
+    method = next(iter(line.cells.values())).config.method if held else None
+    return method is not None and len(plan(method, method.lam).terms) > 1 and not any("G" in c for c in held)
 
 
 def passes(record: Record) -> int:
@@ -204,27 +217,41 @@ def failures(grid: Grid, line: Line, choice: Mapping[str, Any] | None) -> list[s
 
 
 def against(grid: Grid, line: Line, made: Sequence[Line]) -> Paired | None:
-    """Bootstrap draws of a line less the one that it is compared with, over seeds that both have; None without any.
+    """Bootstrap draws of a line less the one that it is compared with, over all seeds that both have; None without any."""
+    other = partner(grid, line, made)
+    return paired(line, other, shared(line, other), grid.draws) if other is not None else None
 
-    They are in the score's metric where every record has that row by row (an older one may hold another alone).
-    """
-    other = next((o for o in made if (o.row, o.task) == (grid.against, line.task)), None)
-    if other is None or other.row == line.row:
+
+def partner(grid: Grid, line: Line, made: Sequence[Line]) -> Line | None:
+    """The line that a line is compared with."""
+    if line.row == grid.against:
         return None
-    both = [seed for seed in line.done if seed in other.done and same_rows(line.done[seed], other.done[seed])]
-    if not both:
-        return None
-    rows = {line.done[seed]["test"]["rows_sha256"] for seed in both}
-    pairs = [(by_row(line.done[seed]), by_row(other.done[seed])) for seed in both]
-    metric = next((name for name in pairs[0][0] if all(name in one for pair in pairs for one in pair)), None)
-    if metric is None:
-        return None
-    return Paired(metric, draw([mine[metric] - its[metric] for mine, its in pairs], len(rows) == 1, grid.draws))
+    return next((other for other in made if (other.row, other.task) == (grid.against, line.task)), None)
+
+
+def shared(line: Line, other: Line) -> list[int]:
+    """The seeds that two lines have."""
+    return [seed for seed, record in line.done.items() if seed in other.done and same_rows(record, other.done[seed])]
 
 
 def same_rows(one: Record, other: Record) -> bool:
     """Whether two runs were tested on the same rows by the same metric: nothing else compares in pairs."""
     return all(one["test"][key] == other["test"][key] for key in ("rows_sha256", "metric"))
+
+
+def paired(line: Line, other: Line, seeds: list[int], draws: int) -> Paired | None:
+    """Bootstrap draws of a line less another over some seeds that both have; None without any.
+
+    They are in the score's metric where every record has that row by row (an older one may hold another alone).
+    """
+    if not seeds:
+        return None
+    rows = {line.done[seed]["test"]["rows_sha256"] for seed in seeds}
+    pairs = [(by_row(line.done[seed]), by_row(other.done[seed])) for seed in seeds]
+    metric = next((name for name in pairs[0][0] if all(name in one for pair in pairs for one in pair)), None)
+    if metric is None:
+        return None
+    return Paired(metric, draw([mine[metric] - its[metric] for mine, its in pairs], len(rows) == 1, draws), seeds)
 
 
 def by_row(record: Record) -> dict[str, np.ndarray[Any, Any]]:
@@ -241,25 +268,65 @@ def unnamed(metric: str, slot: Mapping[str, Any]) -> dict[str, Any]:
     return {name: slot["by_row"] if name in BY_ROW else [-float(value) for value in slot["by_row"]]}
 
 
-def average(grid: Grid, row: str, made: Sequence[Line], drawn: Mapping[tuple[str, str], Paired | None]) -> Entry:
-    """A row over all tasks: the mean over tasks of each seed's scores, on the seeds that all tasks have.
+def average(grid: Grid, row: Row, made: Sequence[Line], drawn: Mapping[tuple[str, str], Paired | None]) -> Entry:
+    """A row over tasks, all on the same seeds: those that it has on all of its tasks, and the row that it is compared with too.
 
-    There is none of scores and losses together.
+    Its score on each, their mean by seed, the difference, and the other row's mean there. There is no mean of scores and losses
+    together, nor of a row that has not all tasks. Where no seed has all tasks, each stands over its own.
     """
-    held = [line for line in made if line.row == row]
+    held = [line for line in made if line.row == row.name]
     seeds = [seed for seed in grid.seeds if all(seed in line.done for line in held)]
-    metric = common(r["test"]["metric"] for line in held for r in line.done.values())
-    values = [statistics.fmean(score(line.done[seed]) for line in held) for seed in seeds] if metric else []
-    parts = [drawn[row, line.task] for line in held]
-    whole = [part for part in parts if part is not None]
-    by = common(part.metric for part in whole) if len(whole) == len(parts) else None
-    difference = Paired(by, averaged([part.draws for part in whole])).told if by else None
-    return {"row": row, "seeds": len(seeds), "metric": metric, **spread(values), "difference": difference}
+    metric = None if row.tasks else common(r["test"]["metric"] for line in held for r in line.done.values())
+    others = [other for line in held if metric and (other := partner(grid, line, made)) is not None]
+    difference = less(grid, held, others, drawn) if len(others) == len(held) else None
+    if difference is not None:
+        seeds = difference.seeds
+    alone = {line.task: on(line, seeds or list(line.done)) for line in held}
+    found: Entry = {"row": row.name, "seeds": len(seeds), "metric": metric, "tasks": alone}
+    found |= spread(means(held, seeds) if metric else [])
+    found["difference"] = difference.told if difference is not None else None
+    found["other"] = mean(means(others, seeds)) if difference is not None else None
+    return found
 
 
-def clock(cell: Cell, point: Mapping[str, Any]) -> float:
-    """Training seconds at a point of a curve: its step x the cost of one, where that is known, else as measured."""
-    return float(point["step"]) * cell.cost if cell.cost is not None else float(point["seconds"])
+def less(
+    grid: Grid, held: Sequence[Line], others: Sequence[Line], drawn: Mapping[tuple[str, str], Paired | None]
+) -> Paired | None:
+    """Bootstrap draws of a row's mean over tasks less another's, over the seeds that both have on all tasks; None without any."""
+    both = [shared(line, other) for line, other in zip(held, others, strict=True)]
+    seeds = [seed for seed in grid.seeds if all(seed in some for some in both)]
+    parts = []
+    for line, other in zip(held, others, strict=True):
+        known = drawn[line.row, line.task]
+        part = known if known is not None and known.seeds == seeds else paired(line, other, seeds, grid.draws)
+        parts += [part] if part is not None else []
+    metric = common(part.metric for part in parts) if len(parts) == len(held) else None
+    return Paired(metric, averaged([part.draws for part in parts]), seeds) if metric else None
+
+
+def on(line: Line, seeds: Sequence[int]) -> Entry:
+    """A line's scores on some of its seeds."""
+    metric = next((line.done[seed]["test"]["metric"] for seed in seeds), None)
+    return {"seeds": len(seeds), "metric": metric, **spread([score(line.done[seed]) for seed in seeds])}
+
+
+def means(held: Sequence[Line], seeds: Sequence[int]) -> list[float]:
+    """The mean of lines' scores, by seed."""
+    return [statistics.fmean(score(line.done[seed]) for line in held) for seed in seeds]
+
+
+def clock(line: Line, seed: int, point: Mapping[str, Any]) -> float:
+    """Training seconds at a point of a curve: what its steps cost, where that is known, else as measured."""
+    spent = budgeted(line.cells[seed], line.stages, point["step"])
+    return float(point["seconds"]) if spent is None else spent
+
+
+def budgeted(cell: Cell, stages: Stages | None, steps: int) -> float | None:
+    """What a cell's first steps cost by the file: steps x cost, those of each stage at its own; None where it does not say."""
+    if cell.cost is None or stages is None:
+        return None if cell.cost is None else steps * cell.cost
+    first = min(steps, first_steps(cell.config.method, cell.steps))
+    return first * stages[0] + (steps - first) * stages[1]
 
 
 def reached(grid: Grid, line: Line) -> Entry:
@@ -273,23 +340,25 @@ def reached(grid: Grid, line: Line) -> Entry:
         for seed, record in line.done.items():
             scored = [p for p in record.get("curve", []) if p["score"] is not None]
             points = [p for p in scored if p["score"] >= level]
-            firsts += [clock(line.cells[seed], points[0]) if points else None] if scored else []
+            firsts += [clock(line, seed, points[0]) if points else None] if scored else []
         times[f"{level:g}"] = firsts
     return {"row": line.row, "task": line.task, "seconds": times}
 
 
 def prompts(grid: Grid, made: Sequence[Line]) -> list[Entry]:
-    """Pairs of rows that differ in the hard prompt alone, and what its absence costs."""
+    """Pairs of rows that differ in the hard prompt alone, and what its absence costs, over the seeds that both have."""
     found = []
     kept = {(line.task, signature(grid, line)): line for line in made if line.cells and prompted(line)}
     for line in made:
         other = kept.get((line.task, signature(grid, line))) if line.cells and not prompted(line) else None
-        if other is None or not (line.done and other.done):
+        seeds = shared(line, other) if other is not None else []
+        if other is None or not seeds:
             continue
-        scores = [statistics.fmean(score(r) for r in held.done.values()) for held in (other, line)]
+        scores = [statistics.fmean(means([held], seeds)) for held in (other, line)]
+        drawn = paired(line, other, seeds, grid.draws)
         found.append({
-            "task": line.task, "row": other.row, "without": line.row, "scores": scores, "drop": scores[0] - scores[1],
-            "metric": next(iter(line.done.values()))["test"]["metric"],
+            "task": line.task, "row": other.row, "without": line.row, "seeds": len(seeds), "scores": scores, "drop": scores[0] - scores[1],
+            "metric": line.done[seeds[0]]["test"]["metric"], "difference": drawn.told if drawn is not None else None,
         })  # fmt: skip
     return found
 

@@ -11,7 +11,7 @@ from zofo.report.words import ZERO_SHOT, duration, figure, named
 Made = tuple[str, Sequence[str], list[Sequence[str]]]
 """A title, columns and rows."""
 THETA = (("moved", "theta moved by then"), ("cosine", "cosine"))
-"""|theta - theta_0| / |theta_0| at the checkpoint, and the cosine of the last estimate of G (lambda 0: of A) with its gradient."""
+"""|theta - theta_0| / |theta_0| at the checkpoint, and the cosine of the last estimate of G with its gradient (G is A where lambda is 0; notes say where only A was measured)."""
 
 
 def tables(table: Mapping[str, Any]) -> list[Made]:
@@ -38,13 +38,20 @@ def score(entry: Mapping[str, Any]) -> str:
 
 
 def difference(entry: Mapping[str, Any]) -> str:
-    """A paired difference with its interval, in points but for a loss (lower is better); the metric, where it is not the score's."""
+    """A paired difference with its interval, in points but for a loss (lower is better); metric and seeds, where they are not the score's."""
     held = entry.get("difference")
     if held is None:
         return "-"
     metric = held["metric"]
     mean, low, high = (told(held[key], metric, "+") for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]" + (f" ({named(metric)})" if metric != entry["metric"] else "")
+    apart = [named(metric)] if metric != entry["metric"] else []
+    apart += [seeds(held["seeds"])] if held["seeds"] != entry["seeds"] else []
+    return f"{mean} [{low}, {high}]" + (f" ({', '.join(apart)})" if apart else "")
+
+
+def seeds(count: int) -> str:
+    """A number of seeds in words."""
+    return f"{count} seed{'s' if count != 1 else ''}"
 
 
 def note(entry: Mapping[str, Any]) -> str:
@@ -103,17 +110,26 @@ def cells(entry: Mapping[str, Any], versus: bool, apart: Sequence[str], about: S
 
 
 def overview(table: Mapping[str, Any]) -> Made:
-    """Rows by tasks, with the mean over tasks."""
-    by = {(entry["row"], entry["task"]): entry for entry in table["rows"]}
-    over = {entry["row"]: entry for entry in table["average"]}
-    names = list(dict.fromkeys(entry["row"] for entry in table["rows"]))
-    versus = [f"less {table['against']} [95 %]"] if table["against"] else []
+    """Rows by tasks, with the mean over tasks and the number of seeds that all of it is over."""
+    wanted, versus = len(table["seeds"]), [f"less {table['against']} [95 %]"] if table["against"] else []
+    most = next((entry["seeds"] for entry in table["average"] if entry["row"] == table["against"]), None)
     rows: list[Sequence[str]] = []
-    for name in names:
-        mean = over.get(name, {})
-        cells = [score(by[name, t]) if (name, t) in by else "-" for t in table["tasks"]]
-        rows.append([name, *cells, score(mean), *([difference(mean)] if versus else [])])
-    return f"all tasks, {table['model']}", ["row", *table["tasks"], "mean", *versus], rows
+    for entry in table["average"]:
+        held = entry["tasks"]
+        cells = [on(held[name], entry["seeds"]) if name in held else "-" for name in table["tasks"]]
+        told = [difference(entry) + since(entry, most)] if versus else []
+        rows.append([entry["row"], *cells, score(entry), f"{entry['seeds']} of {wanted}", *told])
+    return f"all tasks, {table['model']}", ["row", *table["tasks"], "mean", "seeds", *versus], rows
+
+
+def on(held: Mapping[str, Any], whole: int) -> str:
+    """A row's score on a task in a table over tasks; its seeds, where they are not those of all tasks."""
+    return score(held) + (f" ({seeds(held['seeds'])})" if held["seeds"] not in (0, whole) else "")
+
+
+def since(entry: Mapping[str, Any], most: int | None) -> str:
+    """What the other row has on the seeds of a difference, where it stands in the table with more of them."""
+    return "" if entry["other"] is None or entry["seeds"] == most else f" from {told(entry['other'], entry['metric'])}"
 
 
 def reach(table: Mapping[str, Any]) -> Made:
@@ -136,13 +152,15 @@ def first(times: Sequence[float | None]) -> str:
 
 
 def prompt(table: Mapping[str, Any]) -> Made:
-    """What the hard prompt is worth."""
-    rows: list[Sequence[str]] = [
-        (entry["row"], entry["task"], *(told(v, entry["metric"]) for v in (*entry["scores"], -entry["drop"])))
-        for entry in table["prompt"]
-    ]
+    """What the hard prompt is worth, on the seeds that rows with and without it have."""
+    rows: list[Sequence[str]] = []
+    for entry in table["prompt"]:
+        scores = [told(value, entry["metric"]) for value in entry["scores"]]
+        drop = difference(entry) if entry["difference"] else told(-entry["drop"], entry["metric"], "+")
+        rows.append([entry["row"], entry["task"], *scores, f"{entry['seeds']} of {len(table['seeds'])}", drop])
     unit = "" if all(entry["metric"] == "loss" for entry in table["prompt"]) else ", %"
-    return "the hard prompt", ["row", "task", f"with{unit}", f"without{unit}", "points" if unit else "difference"], rows
+    columns = ["row", "task", f"with{unit}", f"without{unit}", "seeds", f"{'points' if unit else 'difference'} [95 %]"]
+    return "the hard prompt", columns, rows
 
 
 def document(table: Mapping[str, Any], name: str) -> str:
@@ -162,6 +180,11 @@ def document(table: Mapping[str, Any], name: str) -> str:
     parts.append(
         f"Test scores are means over seeds +- their standard deviation, {met}, in another metric where one is named. Losses are as they are: lower is better. Seconds are steps x the cost of a step where the file gives one, else as measured; a backward pass counts as two passes."
     )
+    if "average" in table:
+        parts[-1] += (
+            " In the table of all tasks a row's scores, mean and difference are over the seeds that it has on every task, and the row that it is compared with too"
+            " (`from`: what that one has there, where it has more seeds itself)."
+        )
     for title, columns, rows in tables(table):
         parts.append(f"## {title}\n\n{markdown(columns, rows)}")
     return "\n\n".join(part for part in parts if part) + "\n"

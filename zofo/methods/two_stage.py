@@ -20,8 +20,13 @@ def slots(config: MethodConfig) -> tuple[str, ...]:
 
 
 def stage_one(problem: Problem) -> int:
-    """First-order steps: as configured, or half of all."""
-    return problem.config.stage_one or problem.steps // 2
+    """First-order steps of a problem's run."""
+    return first_steps(problem.config, problem.steps)
+
+
+def first_steps(config: MethodConfig, steps: int) -> int:
+    """First-order steps of a run: as configured, or half of all."""
+    return config.stage_one or steps // 2
 
 
 def init(problem: Problem) -> State:
