@@ -18,6 +18,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "core": set(),
     "run": set(),
     "errors": set(),
+    "machine": set(),
     "config": set(),
     "scoring": {"core"},
     "adapters": {"core", "config"},
@@ -42,11 +43,11 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "mixed": {"config", "models", "objectives", "prepared", "sources", "tasks"},
     "scorer": {"evaluate", "prepared", "scoring"},
     "experiment": {
-        "adapting", "begin", "bench", "config", "core", "evaluate", "job", "memory", "methods", "models", "report", "run", "saved", "scoring", "settled", "spread", "tasks",
+        "adapting", "begin", "bench", "config", "core", "evaluate", "job", "machine", "memory", "methods", "models", "report", "run", "saved", "scoring", "settled", "spread", "tasks",
     },
     "tune": {"config", "core", "job", "methods", "models"},
     "bench": {
-        "adapters", "begin", "cap", "checkpoints", "config", "core", "evaluate", "job", "memory", "methods", "models",
+        "adapters", "begin", "cap", "checkpoints", "config", "core", "evaluate", "job", "machine", "memory", "methods", "models",
         "objectives", "problem", "run", "scoring", "settled", "sources", "tasks", "tensorfile",
     },
 }  # fmt: skip

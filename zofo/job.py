@@ -20,6 +20,7 @@ from zofo.core.probe.hooks import Hooks
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaves
 from zofo.errors import BadInput
+from zofo.machine import machine
 from zofo.memory import heap
 from zofo.methods import table
 from zofo.methods.check import check
@@ -222,7 +223,7 @@ def environment(job: Job) -> dict[str, Any]:
         **{name: installed(name) for name in PACKAGES},
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": machine(),
         "device": str(next(job.model.parameters()).device),
         "base": {"name": job.config.model.name, "sha256": job.digest},
     }

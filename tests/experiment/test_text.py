@@ -56,3 +56,8 @@ def test_a_table_of_losses_is_headed_as_one(full) -> None:
 def test_times_of_some_seeds() -> None:
     assert text.first([2.0, 4.0]) == "3.0 s" and text.first([None, 4.0]) == "> budget (1 of 2 seeds)"
     assert text.first([None, None]) == "> budget" and text.first([]) == "-"
+
+
+def test_where_the_runs_were_made_is_said_and_more_so_of_several_machines() -> None:
+    assert text.made_on({"Linux x86_64, A": 3}) == "Runs were made on: Linux x86_64, A."
+    assert "more than one machine (A: 3; not said: 1)" in text.made_on({"A": 3, "not said": 1})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaves
+from zofo.machine import machine
 from zofo.scoring.objective import row_losses
 
 Weights = Literal["fp32", "bf16", "fp16"]
@@ -55,5 +55,5 @@ def main(
         leaves = tree.find(loaded)
         found[f"{kind}, exact"] = {"estimates": n, **estimates(loaded, leaves, Scratch(loaded, leaves), n, kind)}
         found[f"{kind}, MeZO's walk"] = {"estimates": walks, **estimates(loaded, leaves, Inplace(leaves), walks, kind)}
-    about = {"model": model, "torch": torch.__version__, "machine": f"{platform.system()} {platform.machine()}"}
+    about = {"model": model, "torch": torch.__version__, "machine": machine()}
     return {**about, "results": found}

@@ -11,7 +11,6 @@ noise as large as the signal. f is A, G = A + lambda (B - C), and B, C and B - C
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from zofo.bench.setting import Asked, combinations, computed, mean_and_se, probl
 from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import Job
+from zofo.machine import machine
 from zofo.methods import above, bilevel, meta, table
 from zofo.methods import plan as plans
 from zofo.methods.plan import Plan
@@ -256,6 +256,6 @@ def described(held: Job, asked: Asked, run: RunFolder | None) -> dict[str, Any]:
         "goal": GOAL,
         "weights": held.leaves.count,
         "threads": torch.get_num_threads(),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": machine(),
         "torch": torch.__version__,
     }

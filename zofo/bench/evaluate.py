@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from zofo.bench.step import interleaved
 from zofo.config import build
 from zofo.evaluate import evaluate
 from zofo.job import Prepared
+from zofo.machine import machine
 from zofo.scoring.batch import Encoded
 from zofo.scoring.objective import computing
 from zofo.scoring.tokens import pad_id
@@ -96,7 +96,7 @@ def main(
         "dtype": dtype,
         "rounds": rounds,
         "threads": torch.get_num_threads(),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": machine(),
         "torch": torch.__version__,
         "results": found,
     }

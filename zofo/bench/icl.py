@@ -6,7 +6,6 @@ stand have in common: an answer costs its own row's tokens either way, and their
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from zofo.config import AdapterConfig, Config, build
 from zofo.errors import BadInput
 from zofo.evaluate import Reading, among, shared
 from zofo.job import Prepared
+from zofo.machine import machine
 from zofo.scoring.batch import Encoded
 from zofo.scoring.objective import evaluating
 from zofo.scoring.past import Past, can_share
@@ -190,5 +190,5 @@ def main(
         }
     return {
         "model": model, "dtype": dtype, "rounds": rounds, "channel": channel, "threads": torch.get_num_threads(),
-        "machine": f"{platform.system()} {platform.machine()}", "torch": torch.__version__, "results": found,
+        "machine": machine(), "torch": torch.__version__, "results": found,
     }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from zofo import models, sources
 from zofo.bench.kinds import KINDS, REFERENCES, How, Kind, Step, batch, chosen
 from zofo.bench.peak import Peak, peak
 from zofo.config import ModelConfig
+from zofo.machine import machine
 from zofo.scoring.batch import Batch
 
 
@@ -99,7 +99,7 @@ def main(
         "dtype": dtype,
         "head": "all positions" if full else "one position a row",
         "threads": torch.get_num_threads(),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": machine(),
         "torch": torch.__version__,
         "weights": sum(p.numel() for p in loaded.parameters()),
         "results": measure(loaded, made, noise, rounds, How(dtype, full), methods),

@@ -6,7 +6,6 @@ What an iteration costs here, for comparisons at equal seconds: steps = seconds 
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from zofo.bench.step import interleaved
 from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import Job
+from zofo.machine import machine
 from zofo.methods.check import check
 from zofo.methods.plan import every
 from zofo.methods.state import State
@@ -110,7 +110,7 @@ def main(
         "rounds": rounds,
         "steps": steps,
         "threads": torch.get_num_threads(),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": machine(),
         "torch": torch.__version__,
         "results": {name: told(running[name], seconds[name], unit) for name in names},
     }

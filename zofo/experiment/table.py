@@ -83,7 +83,7 @@ def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
         "against": grid.against,
     }
     head |= {"budget": grid.budget.model_dump(exclude_none=True)}
-    table = {**head, "rows": entries}
+    table = {**head, "machines": machines(made), "rows": entries}
     if len(grid.subjects) > 1:
         table["average"] = [average(grid, row, made, drawn) for row in grid.rows]
     if grid.reach:
@@ -95,6 +95,13 @@ def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
     if grid.mixture:
         table |= by_task(made)
     return table
+
+
+def machines(made: Sequence[Line]) -> dict[str, int]:
+    """How many of the table's runs were made on each machine, as far as their records say."""
+    records = [record for line in made for record in line.done.values()]
+    said = (r.get("machine") or r.get("environment", {}).get("machine") or "not said" for r in records)
+    return dict(Counter(said).most_common())
 
 
 def series(made: Sequence[Line]) -> list[unseen.Series]:

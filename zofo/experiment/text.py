@@ -163,6 +163,14 @@ def prompt(table: Mapping[str, Any]) -> Made:
     return "the hard prompt", columns, rows
 
 
+def made_on(machines: Mapping[str, int]) -> str:
+    """Where the runs were made; of several machines, what that means."""
+    if len(machines) == 1:
+        return f"Runs were made on: {next(iter(machines))}."
+    held = "; ".join(f"{machine}: {n}" for machine, n in machines.items())
+    return f"Runs were made on more than one machine ({held}): computed in a half type, single scores differ between them by more than rounding's last digit."
+
+
 def document(table: Mapping[str, Any], name: str) -> str:
     """The markdown of all tables."""
     budget = ", ".join(f"{value:g} {unit}" for unit, value in table["budget"].items())
@@ -171,6 +179,7 @@ def document(table: Mapping[str, Any], name: str) -> str:
         table["about"],
         f"Model {table['model']}; seeds {', '.join(map(str, table['seeds']))}; budget {budget} a run.",
     ]
+    parts += [made_on(table["machines"])] if table["machines"] else []
     met = (
         "of the mean over unseen tasks, zero-shot apart. Brackets: 95 % of the paired difference over seeds and draws (of one seed: over draws alone)"
         if "unseen" in table

@@ -21,6 +21,7 @@ from zofo.config import build, flatten
 from zofo.errors import BadInput, ZofoError
 from zofo.experiment import cosines, record, unseen
 from zofo.experiment.store import DONE
+from zofo.machine import machine
 from zofo.memory import heap
 from zofo.report.terminal import Reporter
 from zofo.run.folder import RunFolder
@@ -49,7 +50,7 @@ def perform(path: Path) -> int:
     began = time.perf_counter()
 
     def keep(file: Path, found: dict[str, Any]) -> None:
-        frame = {key: order[key] for key in ("name", "digest", "evaluate")}
+        frame = {**{key: order[key] for key in ("name", "digest", "evaluate")}, "machine": machine()}
         wall = before + time.perf_counter() - began
         write_json(file, {**frame, **found, "wall": wall, "options": flatten(order["config"], "")})
 
