@@ -129,7 +129,7 @@ def record(r: Running, state: State, report: Report, progress: Progress) -> None
     r.show.step(row, r.settings.steps)
     for note in report.notes:
         r.show.note(note)
-    if advice.due(state.k):
+    if advice.due(state.k, finished(r, state, progress)):
         advise(r, state.k, advice.of_steps(read_metrics(r.run.metrics), r.job.config))
 
 

@@ -42,7 +42,38 @@ def test_the_lag_is_that_of_the_first_metric_and_names_it() -> None:
     told = history.lag({"step": 7, "p": {**s, "f1": 0.7}, "s": s})
     assert told is not None and "by 10 points of validation F1 at step 7" in told
     assert history.lag({"step": 7, "p": {**s, "em": 0.1}, "s": s}) is None
-    assert history.lag({"step": 7, "p": {"loss": 9.0}, "s": {"loss": 0.1}}) is None
+    assert history.lag({"step": 7, "p": {"loss": 9.0}, "s": s}) is None, "not scored by it"
+
+
+def scored(accuracy: float, n: int) -> dict[str, float]:
+    return {"n": n, "accuracy": accuracy, "accuracy_se": (accuracy * (1 - accuracy) / n) ** 0.5}
+
+
+@pytest.mark.parametrize(
+    ("p", "s", "n", "lags"), [(0.76, 0.87, 168, True), (0.76, 0.85, 168, False), (0.76, 0.87, 60, False)]
+)
+def test_a_lag_on_few_rows_is_told_where_it_is_two_and_a_half_errors(p: float, s: float, n: int, lags: bool) -> None:
+    assert (history.lag({"step": 7, "p": scored(p, n), "s": scored(s, n)}) is not None) == lags
+
+
+@pytest.mark.parametrize(
+    ("p", "s", "error", "lags"),
+    [
+        (3.0, 0.5, 0.1, True),
+        (0.75, 0.5, 0.01, True),
+        (0.65, 0.5, 0.01, False),  # under 0.2 nats
+        (2.9, 2.5, 0.01, False),  # under a fifth
+        (1.0, 0.5, 0.2, False),  # noise of a few rows
+        (0.5, 3.0, 0.1, False),
+        (float("inf"), 0.5, 0.1, False),
+    ],
+)
+def test_where_there_is_no_metric_p_lags_by_its_loss(p: float, s: float, error: float, lags: bool) -> None:
+    """As in the validation of free answers, which are not written there."""
+    told = history.lag({"step": 7, "p": {"loss": p, "loss_se": error}, "s": {"loss": s, "loss_se": error}})
+    assert (told is not None) == lags
+    if told:
+        assert f"by {p - s:.2g} nats of validation loss at step 7" in told
 
 
 def rows_of(*c: object) -> list[dict[str, object]]:

@@ -2,8 +2,8 @@
 
 Losses of steps are noisy, so nothing is said of noise. A level is *flat* where no beginning of it lies above the
 rest by two standard errors, a straight line through it falls by less than one, and a fall of `FALL` of the loss is excluded
-by two. It *jumps* where losses turn at each step more often than chance has it (von Neumann's ratio), or the means of
-blocks rise by `RISE` standard errors and by a part of the loss itself. theta by zeroth order below or beside an adapter is judged by no loss: its part in the fall is too small.
+by two (`all_along`: and what else, where each loss is the last of T steps). It *jumps* where losses turn at each step more
+often than chance has it (von Neumann's ratio), or the means of blocks rise by `RISE` standard errors and by a part of the loss itself. theta by zeroth order below or beside an adapter is judged by no loss: its part in the fall is too small.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from zofo.config import Config
 from zofo.methods import table
+from zofo.methods.plan import plan
 from zofo.report import history
 from zofo.report.words import LOSSES, number
 
@@ -23,6 +24,7 @@ Row = Mapping[str, Any]
 FALL = 0.3  # of the loss, from the first step to the last: what is called flat has fallen by less
 LOW = 0.05  # nats: a loss below that has no room to fall
 FIRST, SLOW = 30, 300  # steps before a first-order, a zeroth-order level is called flat (`least` says what more)
+FEW = 12  # losses at least, where each is the last of several steps
 JUMPY = 5.0  # standard errors of von Neumann's ratio
 RISE = 5.0  # standard errors, that the mean of a block lies above that of an earlier one
 PART = 0.2  # of the loss, the same
@@ -44,34 +46,44 @@ class Advice:
 
 @dataclass(frozen=True)
 class Level:
-    """A series of losses, what learns by it, its rate's option and value, and whether it goes by zeroth order alone."""
+    """A series of losses, what learns by it, its rate's option and value, whether it goes by zeroth order alone, and the steps of which each loss is the last."""
 
     name: str
     what: str
     option: str
     rate: float
     slow: bool
+    each: int = 1
 
 
-def due(k: int) -> bool:
-    """Whether steps are looked at after step k: from 10 on, each time that there are a quarter more."""
-    return k >= 10 and int(math.log(k, 1.25)) > int(math.log(k - 1, 1.25))
+def due(k: int, last: bool = False) -> bool:
+    """Whether steps are looked at after step k: from 10 on, each time that there are a quarter more, and after the last."""
+    return k >= 10 and (last or int(math.log(k, 1.25)) > int(math.log(k - 1, 1.25)))
 
 
 def of_steps(rows: Sequence[Row], config: Config) -> Iterator[Advice]:
     """Advice from all rows so far. Cost: a pass over them."""
     steps = history.steps(rows)
+    of = foreseen(steps, config)
     for level in levels(config):
         values = losses(steps, level.name)
-        found = restless(level, values, config) or flat(level, values, config)
+        found = restless(level, values, config) or flat(level, values, config, of)
         if found is not None:
             yield found
+
+
+def foreseen(steps: Sequence[Row], config: Config) -> int:
+    """The steps that the run comes to: those asked for, or fewer where its seconds last no longer at the pace so far."""
+    took = number(steps[-1].get("time", {}).get("train")) if steps else None
+    if not took or not config.run.seconds:
+        return config.run.steps
+    return min(config.run.steps, max(len(steps), round(len(steps) * config.run.seconds / took)))
 
 
 def of_validations(rows: Sequence[Row], config: Config) -> Iterator[Advice]:
     """Advice from all rows so far, the last of which is a validation: p lags behind s, theta has strayed, or the rows are learned by heart."""
     checks = history.validations(rows)
-    yield from lagging(checks[-1], config)
+    yield from lagging(checks, config)
     yield from strayed(checks[-1], config)
     yield from by_heart(checks, config)
 
@@ -92,16 +104,16 @@ def by_heart(checks: Sequence[Row], config: Config) -> Iterator[Advice]:
     yield Advice("by heart", f"{told}; {do}")
 
 
-def lagging(row: Row, config: Config) -> Iterator[Advice]:
-    """Advice where p lags behind s in a validation."""
-    behind = history.lag(row)
-    if behind is None:
+def lagging(checks: Sequence[Row], config: Config) -> Iterator[Advice]:
+    """Advice where p lags behind s in the last validation and in the one before it, if there is one."""
+    behind = [history.lag(row) for row in checks[-2:]]
+    if None in behind:
         return
     m = config.method
     first = "--method.coupling both, or " if m.coupling == "outer" else ""
     yield Advice(
         "lag",
-        f"{behind}; begin again with {first}--method.lr_p {TIMES * m.lr_p:.2g} (it is {m.lr_p:.2g}){probing(config)}",
+        f"{behind[-1]}; begin again with {first}--method.lr_p {TIMES * m.lr_p:.2g} (it is {m.lr_p:.2g}){probing(config)}",
     )
 
 
@@ -129,13 +141,20 @@ def levels(config: Config) -> list[Level]:
     m, used = config.method, table.effective(config)
     above = table.zeroth(m) and not table.exact(config)
     below = m.lower == "zeroth-order" and "method.lower" in used
+    each = dict.fromkeys(repeated(config), m.T)
     made = [
-        Level("loss_p", "p", "lr_p", m.lr_p, below),
-        Level("loss_s", "s", "lr_s", m.lr_s, below),
+        Level("loss_p", "p", "lr_p", m.lr_p, below, each.get("p", 1)),
+        Level("loss_s", "s", "lr_s", m.lr_s, below, each.get("s", 1)),
         Level("loss_theta", "theta", "lr_theta", m.lr_theta, False),
         Level("A", "theta" if table.moves_theta(config) else "p", "lr_theta", m.lr_theta, above),
     ]
     return [level for level in made if f"method.{level.option}" in used and level.rate > 0]
+
+
+def repeated(config: Config) -> tuple[str, ...]:
+    """The slots that take T steps in each iteration, the last of which says the loss. A task's own adapters do not: their turn comes seldom."""
+    m = config.method
+    return plan(m, m.lam).below if m.name in table.LEVELS and not table.apart(config) else ()
 
 
 def losses(steps: Sequence[Row], name: str) -> list[float]:
@@ -145,13 +164,16 @@ def losses(steps: Sequence[Row], name: str) -> list[float]:
     return [value for value in found if value is not None]
 
 
-def flat(level: Level, values: Sequence[float], config: Config) -> Advice | None:
-    """Advice where a level's loss does not fall."""
+def flat(level: Level, values: Sequence[float], config: Config, of: int) -> Advice | None:
+    """Advice where a level's loss does not fall. Args: of, the steps that the run comes to."""
     values = [value for value in values if math.isfinite(value)]
     n, half = len(values), len(values) // 2
-    if n < least(level, config) or abs(mean(values)) < LOW or not still(values):
+    if n < least(level, config, of) or abs(mean(values)) < LOW or not still(values):
         return None
-    told = f"the loss of {level.what} is flat: {n} steps have not lowered it (mean {mean(values[:half]):.3g} of their first half, {mean(values[half:]):.3g} of their second)"
+    if level.each > 1 and not all_along(values, of):
+        return None
+    steps = f"{n} steps" if level.each == 1 else f"{n} iterations of {level.each} steps"
+    told = f"the loss of {level.what} is flat: {steps} have not lowered it (mean {mean(values[:half]):.3g} of their first half, {mean(values[half:]):.3g} of their second)"
     rate = f"--method.{level.option} {TIMES * level.rate:.2g} (it is {level.rate:.2g})"
     if level.slow:
         more = "zeroth order needs thousands of steps; to see more in each, raise --batch or --method.q"
@@ -159,10 +181,13 @@ def flat(level: Level, values: Sequence[float], config: Config) -> Advice | None
     return Advice(f"flat {level.name}", f"{told}: begin again with {rate}{probing(config)}")
 
 
-def least(level: Level, config: Config) -> int:
-    """Steps before a level may be called flat."""
-    third = config.run.steps // 3
-    return max(SLOW, third) if level.slow else max(FIRST, 2 * config.method.warmup, min(third, SLOW))
+def least(level: Level, config: Config, of: int) -> int:
+    """Losses before a level may be called flat, in a run that comes to `of` steps."""
+    third, steps = of // 3, SLOW if level.slow else FIRST
+    enough = max(FEW, math.ceil(steps / level.each))
+    if level.slow:
+        return max(enough, third)
+    return max(enough, math.ceil(2 * config.method.warmup / level.each), min(third, SLOW))
 
 
 def still(values: Sequence[float]) -> bool:
@@ -174,6 +199,26 @@ def still(values: Sequence[float]) -> bool:
         return False
     fall, error = fallen(values)
     return fall < error and fall + 2 * error < FALL * abs(mean(values))
+
+
+def all_along(values: Sequence[float], of: int) -> bool:
+    """Whether losses that are each the last of several steps are flat from the first on, in a run that comes to `of` iterations.
+
+    Much may have been learned between the first two of them: so the first does not lie above the rest, and a fall of
+    `FALL` with these two is excluded. And where the run has just begun, that a line falls so far by its end.
+    """
+    (first, slip), (both, error) = dropped(values, 1), dropped(values, 2)
+    fall, spread = fallen(values)
+    room = FALL * abs(mean(values))
+    if first > 2 * slip or both + 2 * error > room:
+        return False
+    return fall + 2 * spread < room * min(1.0, len(values) / of)
+
+
+def dropped(values: Sequence[float], cut: int) -> tuple[float, float]:
+    """By how much the mean of the first `cut` values lies above that of the rest, and its standard error by the noise of the rest."""
+    one, two = values[:cut], values[cut:]
+    return mean(one) - mean(two), math.sqrt(variance(two) * (1 / len(one) + 1 / len(two)))
 
 
 def above(values: Sequence[float], cut: int) -> bool:

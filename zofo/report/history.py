@@ -10,7 +10,11 @@ from zofo.report.words import SLOTS, named, number, primary
 
 Row = Mapping[str, Any]
 LAG = 0.05
-"""How far p's validation score may lie below s's before the run says so; and three standard errors of the difference, where those are known."""
+"""How far p's validation score may lie below s's before the run says so (and `SURE` standard errors)."""
+LAG_LOSS = 0.2
+"""How far its loss may lie above s's where there is no score: nats a token, so a perplexity a fifth higher, and that part of s's loss."""
+SURE = 2.5
+"""Standard errors of their difference, as if each had rows of its own. The rows are the same, hard for both or for neither: so it is surer than that."""
 
 
 def steps(rows: Iterable[Row]) -> list[Row]:
@@ -49,21 +53,32 @@ def series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
 
 
 def lag(row: Row) -> str | None:
-    """A sentence when p's score lies more than 5 points (and three standard errors) below s's in a validation, else None."""
+    """A sentence when p is clearly worse than s in a validation (`behind`), else None."""
     p, s = row.get("p"), row.get("s")
     if not isinstance(p, Mapping) or not isinstance(s, Mapping):
         return None
     metric = primary(s)
-    if metric is None:
+    by = behind(p, s, metric)
+    if by is None:
         return None
-    behind = (number(s.get(metric)) or 0.0) - (number(p.get(metric)) or 0.0)
-    errors = (number(scores.get(f"{metric}_se")) or 0.0 for scores in (p, s))
-    if not behind > max(LAG, 3 * math.hypot(*errors)):
-        return None
+    much = f"{by:.2g} nats" if metric is None else f"{100 * by:.0f} points"
     return (
-        f"p lags behind s by {100 * behind:.0f} points of validation {named(metric)} at step {row.get('step')}: "
+        f"p lags behind s by {much} of validation {named(metric)} at step {row.get('step')}: "
         "p needs more steps (coupling both, a larger T) or a higher --method.lr_p"
     )
+
+
+def behind(p: Row, s: Row, metric: str | None) -> float | None:
+    """By how much p's metric lies below s's, or its loss above where there is none; None within `LAG`, `LAG_LOSS`, `SURE`."""
+    name = metric or "loss"
+    of_p, of_s = number(p.get(name)), number(s.get(name))
+    if of_p is None or of_s is None or not math.isfinite(of_p - of_s):
+        return None
+    by, least = of_s - of_p, LAG
+    if metric is None:
+        by, least = -by, max(LAG_LOSS, LAG_LOSS * of_s)
+    errors = (number(scores.get(f"{name}_se")) or 0.0 for scores in (p, s))
+    return by if by > max(least, SURE * math.hypot(*errors)) else None
 
 
 def still(rows: Iterable[Row]) -> str | None:
