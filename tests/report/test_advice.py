@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from zofo.config import Config, build
-from zofo.report import advice
+from zofo.report import advice, shape
 
 FIRST = build({"method.name": "first-order", "run.steps": 200})
 BILEVEL = build({"run.steps": 60})
@@ -149,10 +149,10 @@ def test_methods_of_several_tasks_are_not_sent_to_a_probing_that_refuses_them() 
 
 def batches(curve: Curve, n: int, rows: int, spread: float, seeds: int) -> Iterator[list[float]]:
     """Losses of batches of so many rows, whose own losses spread by that part of their mean (of untrained models: 0.2 for LM losses, 0.65 over choices)."""
-    shape = rows / spread**2
+    form = rows / spread**2
     for seed in range(seeds):
         draw = random.Random(seed)
-        yield [draw.gammavariate(shape, curve(k) / shape) for k in range(n)]
+        yield [draw.gammavariate(form, curve(k) / form) for k in range(n)]
 
 
 def share(config: Config, name: str, found: Iterator[list[float]]) -> float:
@@ -215,8 +215,8 @@ def test_the_last_losses_of_several_steps_are_flat_from_the_first_on(
     values = [0.7 + noise * (1, -1, -1, 1)[k % 4] for k in range(22)]
     values[0] += first
     values[1] += second
-    assert advice.all_along(values, of) == flat
-    assert advice.still(values), "the shapes that are told by this alone"
+    assert shape.all_along(values, of) == flat
+    assert shape.still(values), "the shapes that are told by this alone"
 
 
 def test_the_steps_of_a_run_are_those_that_its_seconds_last_for() -> None:

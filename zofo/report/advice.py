@@ -1,14 +1,13 @@
 """What a run says while it goes on: its loss is flat, it jumps or rises, p lags behind s, theta has strayed, it learns by heart; and which option to change, to what.
 
 Losses of steps are noisy, so nothing is said of noise. A level is *flat* where no beginning of it lies above the
-rest by two standard errors, a straight line through it falls by less than one, and a fall of `FALL` of the loss is excluded
+rest by two standard errors, a straight line through it falls by less than one, and a fall of `shape.FALL` of the loss is excluded
 by two (`all_along`: and what else, where each loss is the last of T steps). It *jumps* where losses turn at each step more
-often than chance has it (von Neumann's ratio), or the means of blocks rise by `RISE` standard errors and by a part of the loss itself. theta by zeroth order below or beside an adapter is judged by no loss: its part in the fall is too small.
+often than chance has it (von Neumann's ratio), or the means of blocks rise by `shape.RISE` standard errors and by a part of the loss itself. theta by zeroth order below or beside an adapter is judged by no loss: its part in the fall is too small.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +16,12 @@ from typing import Any
 from zofo.config import Config
 from zofo.methods import table
 from zofo.methods.plan import plan
-from zofo.report import history
+from zofo.report import history, shape
 from zofo.report.words import LOSSES, number
 
 Row = Mapping[str, Any]
-FALL = 0.3  # of the loss, from the first step to the last: what is called flat has fallen by less
-LOW = 0.05  # nats: a loss below that has no room to fall
 FIRST, SLOW = 30, 300  # steps before a first-order, a zeroth-order level is called flat (`least` says what more)
 FEW = 12  # losses at least, where each is the last of several steps
-JUMPY = 5.0  # standard errors of von Neumann's ratio
-RISE = 5.0  # standard errors, that the mean of a block lies above that of an earlier one
-PART = 0.2  # of the loss, the same
-BLOCKS, LEAST = 12, 4  # blocks, and steps in each at least
 TIMES = 3.0  # that a rate is changed by
 FAR = 0.3  # of theta_0's length: moved so far theta has strayed
 NEAR = 0.03  # of it: runs that learned something moved theta by some hundredths at most
@@ -96,7 +89,7 @@ def by_heart(checks: Sequence[Row], config: Config) -> Iterator[Advice]:
         return
     low, step = min(found)
     last = [loss for loss, at in found[-LATE:] if at > step]
-    if len(last) < LATE or min(last) <= low + PART * max(low, LOW):
+    if len(last) < LATE or min(last) <= low + shape.PART * max(low, shape.LOW):
         return
     told = f"the validation loss was lowest at step {step} ({low:.3g}) and has been higher since ({last[-1]:.3g}): the training rows are learned by heart"
     stop = ", so this run may be stopped" if int(checks[-1]["step"]) < config.run.steps else ""
@@ -168,12 +161,12 @@ def flat(level: Level, values: Sequence[float], config: Config, of: int) -> Advi
     """Advice where a level's loss does not fall. Args: of, the steps that the run comes to."""
     values = [value for value in values if math.isfinite(value)]
     n, half = len(values), len(values) // 2
-    if n < least(level, config, of) or abs(mean(values)) < LOW or not still(values):
+    if n < least(level, config, of) or abs(shape.mean(values)) < shape.LOW or not shape.still(values):
         return None
-    if level.each > 1 and not all_along(values, of):
+    if level.each > 1 and not shape.all_along(values, of):
         return None
     steps = f"{n} steps" if level.each == 1 else f"{n} iterations of {level.each} steps"
-    told = f"the loss of {level.what} is flat: {steps} have not lowered it (mean {mean(values[:half]):.3g} of their first half, {mean(values[half:]):.3g} of their second)"
+    told = f"the loss of {level.what} is flat: {steps} have not lowered it (mean {shape.mean(values[:half]):.3g} of their first half, {shape.mean(values[half:]):.3g} of their second)"
     rate = f"--method.{level.option} {TIMES * level.rate:.2g} (it is {level.rate:.2g})"
     if level.slow:
         more = "zeroth order needs thousands of steps; to see more in each, raise --batch or --method.q"
@@ -190,73 +183,10 @@ def least(level: Level, config: Config, of: int) -> int:
     return max(enough, math.ceil(2 * config.method.warmup / level.each), min(third, SLOW))
 
 
-def still(values: Sequence[float]) -> bool:
-    """Whether noise is all that there is: no slow wandering, no beginning above the rest, no slope, and `FALL` excluded."""
-    n = len(values)
-    if turning(values) < 2 - 2 * 2 / math.sqrt(n):
-        return False
-    if any(above(values, cut) for cut in (4, 8, 16, 32, 64, 128, 256, 512) if cut < n // 2):
-        return False
-    fall, error = fallen(values)
-    return fall < error and fall + 2 * error < FALL * abs(mean(values))
-
-
-def all_along(values: Sequence[float], of: int) -> bool:
-    """Whether losses that are each the last of several steps are flat from the first on, in a run that comes to `of` iterations.
-
-    Much may have been learned between the first two of them: so the first does not lie above the rest, and a fall of
-    `FALL` with these two is excluded. And where the run has just begun, that a line falls so far by its end.
-    """
-    (first, slip), (both, error) = dropped(values, 1), dropped(values, 2)
-    fall, spread = fallen(values)
-    room = FALL * abs(mean(values))
-    if first > 2 * slip or both + 2 * error > room:
-        return False
-    return fall + 2 * spread < room * min(1.0, len(values) / of)
-
-
-def dropped(values: Sequence[float], cut: int) -> tuple[float, float]:
-    """By how much the mean of the first `cut` values lies above that of the rest, and its standard error by the noise of the rest."""
-    one, two = values[:cut], values[cut:]
-    return mean(one) - mean(two), math.sqrt(variance(two) * (1 / len(one) + 1 / len(two)))
-
-
-def above(values: Sequence[float], cut: int) -> bool:
-    """Whether the mean of the first `cut` values lies above that of the rest by two standard errors."""
-    one, two = values[:cut], values[cut:]
-    return mean(one) - mean(two) > 2 * math.sqrt(variance(one) / len(one) + variance(two) / len(two))
-
-
-def fallen(values: Sequence[float]) -> tuple[float, float]:
-    """By how much a straight line through the values falls from the first to the last, and its standard error."""
-    n, middle = len(values), mean(values)
-    square = n * (n * n - 1) / 12
-    slope = sum((t - (n - 1) / 2) * value for t, value in enumerate(values)) / square
-    rest = sum((value - middle - slope * (t - (n - 1) / 2)) ** 2 for t, value in enumerate(values)) / (n - 2)
-    return -slope * (n - 1), math.sqrt(rest / square) * (n - 1)
-
-
-def turning(values: Sequence[float]) -> float:
-    """Von Neumann's ratio: the mean square step over the variance, 2 +- 2 / sqrt(n) for noise, 4 for a saw of two teeth (2 where all are equal)."""
-    spread = variance(values) * (len(values) - 1)
-    return sum((b - a) ** 2 for a, b in itertools.pairwise(values)) / spread if spread > 0 else 2.0
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean."""
-    return math.fsum(values) / len(values)
-
-
-def variance(values: Sequence[float]) -> float:
-    """The variance, unbiased."""
-    middle = mean(values)
-    return math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1)
-
-
 def restless(level: Level, values: Sequence[float], config: Config) -> Advice | None:
     """Advice where a level's loss jumps up and down, or rises, by more than noise."""
     finite = [value for value in values if math.isfinite(value)]
-    found = broken(values, finite) or saw(finite) or risen(finite)
+    found = shape.broken(values, finite) or shape.saw(finite) or shape.risen(finite)
     if found is None:
         return None
     rate = f"--method.{level.option} {level.rate / TIMES:.2g} (it is {level.rate:.2g})"
@@ -264,36 +194,3 @@ def restless(level: Level, values: Sequence[float], config: Config) -> Advice | 
         f"jumps {level.name}",
         f"the loss of {level.what} {found}: the rate is too high; begin again with {rate}{probing(config)}",
     )
-
-
-def broken(values: Sequence[float], finite: Sequence[float]) -> str | None:
-    """What to say of losses that are not finite: three, and one in twenty."""
-    lost = len(values) - len(finite)
-    return f"was not finite in {lost} of {len(values)} steps" if lost >= 3 and 20 * lost >= len(values) else None
-
-
-def saw(values: Sequence[float]) -> str | None:
-    """What to say of a loss that turns at each step."""
-    n = len(values)
-    if n < 2 * BLOCKS or turning(values) < 2 + JUMPY * 2 / math.sqrt(n):
-        return None
-    middle, height = mean(values), 2 * math.sqrt(variance(values))
-    told = f"goes up and down from step to step (by {height:.2g}, about {middle:.3g})"
-    return told if height > PART * abs(middle) else None
-
-
-def risen(values: Sequence[float]) -> str | None:
-    """What to say of a loss that rises from a block of steps to a later one by more than its noise, which is that within blocks."""
-    wide = max(LEAST, math.ceil(len(values) / BLOCKS))
-    blocks = [values[i : i + wide] for i in range(0, len(values) - wide + 1, wide)]
-    if len(blocks) < LEAST:
-        return None
-    means = [mean(block) for block in blocks]
-    within = math.sqrt(mean([variance(block) for block in blocks]) / wide)
-    low, rise = means[0], 0.0
-    for value in means:
-        low = min(low, value)
-        rise = max(rise, value - low)
-    if rise <= RISE * math.sqrt(2) * within or rise <= PART * max(abs(low), LOW) or rise <= 0.5 * (means[0] - low):
-        return None
-    return f"rose by {rise:.2g} after it had been at {low:.3g}"
