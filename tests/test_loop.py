@@ -187,7 +187,7 @@ def test_advice_is_said_once_and_stands_in_the_metrics_and_the_card(
     folder: str, home: Path, told: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flat = loop.advice.Advice("flat loss_p", "the loss of p is flat")
-    monkeypatch.setattr(loop.advice, "due", lambda k: k > 1)
+    monkeypatch.setattr(loop.advice, "due", lambda k, last: k > 1)
     monkeypatch.setattr(loop.advice, "of_steps", lambda rows, config: [flat] if len(rows) > 1 else [])
     run = started(folder, home, "run", told)
     given = [row for row in read_metrics(run.metrics) if row["kind"] == "advice"]

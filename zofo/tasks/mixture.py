@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zofo.config import COLUMNS, DataConfig
 from zofo.errors import BadInput, nearest
-from zofo.tasks import definition, metaicl, origin, own
+from zofo.tasks import definition, metaicl, own, twins
 from zofo.tasks.definition import YAML, Task
 from zofo.tasks.files import VARIABLE
 
@@ -238,12 +238,12 @@ def refuse_twice(listing: Listing, asked: str) -> None:
 def refuse_one_data_set(listing: Listing, asked: str) -> None:
     """Raise BadInput where a task that comes with zofo stands on one side, and the same data set under another name on the other."""
     trained = {
-        origin.data_set(entry): f"{entry} (train task {number})"
+        twins.data_set(entry): f"{entry} (train task {number})"
         for number, entry in entries(listing, "train")
         if named(entry)
     }
     for number, entry in entries(listing, "test"):
-        if named(entry) and (other := trained.get(origin.data_set(entry))):
+        if named(entry) and (other := trained.get(twins.data_set(entry))):
             found = f"its data set is that of {other}"
             raise BadInput(f"{asked}, test task {number} ({entry})", found, "put both on one side, or leave one out")
 
