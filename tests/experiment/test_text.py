@@ -60,4 +60,5 @@ def test_times_of_some_seeds() -> None:
 
 def test_where_the_runs_were_made_is_said_and_more_so_of_several_machines() -> None:
     assert text.made_on({"Linux x86_64, A": 3}) == "Runs were made on: Linux x86_64, A."
-    assert "more than one machine (A: 3; not said: 1)" in text.made_on({"A": 3, "not said": 1})
+    assert text.made_on({"A": 3, "not said": 1}) == "Runs were made on: A (3); not said (1)."
+    assert text.made_on({"A": 3, "B": 1}).startswith("Runs were made on: A (3); B (1). Computed in a half type")

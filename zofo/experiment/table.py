@@ -19,7 +19,7 @@ from zofo.experiment.store import DONE, Record, Store
 from zofo.methods.plan import plan
 from zofo.methods.two_stage import first_steps
 from zofo.report import unseen
-from zofo.report.words import SLOTS, ZERO_SHOT, common, measured
+from zofo.report.words import SLOTS, UNSAID, ZERO_SHOT, common, measured
 from zofo.run.jsonfile import read_json
 from zofo.scoring.metrics import BY_ROW
 
@@ -100,7 +100,7 @@ def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
 def machines(made: Sequence[Line]) -> dict[str, int]:
     """How many of the table's runs were made on each machine, as far as their records say."""
     records = [record for line in made for record in line.done.values()]
-    said = (r.get("machine") or r.get("environment", {}).get("machine") or "not said" for r in records)
+    said = (r.get("machine") or r.get("environment", {}).get("machine") or UNSAID for r in records)
     return dict(Counter(said).most_common())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zofo.report.card import grid as markdown
-from zofo.report.words import ZERO_SHOT, duration, figure, named
+from zofo.report.words import UNSAID, ZERO_SHOT, duration, figure, named
 
 Made = tuple[str, Sequence[str], list[Sequence[str]]]
 """A title, columns and rows."""
@@ -164,11 +164,15 @@ def prompt(table: Mapping[str, Any]) -> Made:
 
 
 def made_on(machines: Mapping[str, int]) -> str:
-    """Where the runs were made; of several machines, what that means."""
-    if len(machines) == 1:
-        return f"Runs were made on: {next(iter(machines))}."
-    held = "; ".join(f"{machine}: {n}" for machine, n in machines.items())
-    return f"Runs were made on more than one machine ({held}): computed in a half type, single scores differ between them by more than rounding's last digit."
+    """Where the runs were made, as far as their records say; of several machines, what that means."""
+    held = ", ".join(machines) if len(machines) == 1 else "; ".join(f"{name} ({n})" for name, n in machines.items())
+    known = [name for name in machines if name != UNSAID]
+    more = (
+        " Computed in a half type, single scores differ between machines by more than a last digit."
+        if len(known) > 1
+        else ""
+    )
+    return f"Runs were made on: {held}.{more}"
 
 
 def document(table: Mapping[str, Any], name: str) -> str:

@@ -11,6 +11,8 @@ SLOTS = ("p", "s", "theta")
 """What a validation row or a result may hold scores of, in the order they are shown."""
 ZERO_SHOT = "zero-shot"
 """What the scores of a base that has not met a task yet stand under."""
+UNSAID = "not said"
+"""What stands for what a record does not say."""
 
 
 def number(value: Any) -> float | None:
