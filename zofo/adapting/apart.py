@@ -55,10 +55,8 @@ def noted(run: RunFolder | None, ready: Prepared) -> Prepared:
     known = read_json(run.texts) if run.texts.exists() else {"trained": [], "validated": []}  # older runs have none
     trained, validated = set(known["trained"]), set(known["validated"])
     for member in ready.members or (ready,):
-        asked, names = (
-            member.splits.record,
-            [origin.hashed(origin.text(member.task, row)) for row in member.splits.test],
-        )
+        asked = member.splits.record
+        names = [origin.hashed(origin.text(member.task, row)) for row in member.splits.test]
         rows = {k for held in own if held["source"] == asked["source"] for k in validated_on(held)}
         test = asked["parts"].get("test", {"of": ""})
         numbers = test["indices"] if test["of"] == "test" else [None] * len(names)

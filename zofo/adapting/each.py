@@ -33,7 +33,7 @@ def each(
 
     Args: keep, called with the results so far after each task, so that an interruption loses none that is done; kept,
     what it was called with before one: its tasks stand, but for those that failed, where the head is the same.
-    """  # fmt: skip
+    """
     records: dict[str, Record] = {}
     found = {**(head or {}), "mixture": unseen.name, "tasks": records, "mean": None}
     done = standing(kept or {}, head or {})

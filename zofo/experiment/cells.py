@@ -211,9 +211,7 @@ def unseen_of(grid: Grid, row: Row, made: Config, sweep: bool) -> Values | None:
     u, shown = grid.unseen, row.unseen == "demonstrations"
     told = {**layers(grid, row)[1], "model.dtype": made.model.dtype}
     flags = {key: value for key, value in told.items() if met_by(key, shown, row.evaluate)}
-    if (
-        made.model.dtype == "auto"
-    ):  # which a run settles by its machine, and adapting by another rule: alike for every row
+    if made.model.dtype == "auto":  # a run settles it by its machine, adapting does not: alike for every row
         flags["model.dtype"] = "fp32"
     lr = u.lr if row.unseen_lr is None else row.unseen_lr
     plan = Plan(u.demonstrations if shown else u.shots, u.steps, u.draws, u.batch, lr, made.run.seed)

@@ -228,9 +228,8 @@ def ended(work: Work, state: State, cell: Cell, status: int) -> None:
         work.board.line(f"stopped: {cell.told}")
         raise Interrupted(number)
     record = work.store.record(cell)
-    if record is None or (
-        record["status"] == DONE and not work.store.finished(cell)
-    ):  # it was trained before, for a sweep
+    untested = record is not None and record["status"] == DONE and not work.store.finished(cell)  # trained for a sweep
+    if record is None or untested:
         record = left_by(work, cell, status)
         write_json(work.store.cells / f"{record['name']}.json", record)
     state.left.pop(cell.digest, None)

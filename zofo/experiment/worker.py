@@ -72,13 +72,9 @@ def perform(path: Path) -> int:
 
 def work(order: dict[str, Any]) -> dict[str, Any]:
     """Train (or go on), and test where the job says so."""
-    settings = build(flatten(order["config"], ""))
+    settings, met, file = build(flatten(order["config"], "")), order["unseen"], Path(order["tasks"])
     if order["evaluate"]:
-        return (
-            unseen.as_it_is(settings, order["unseen"], Path(order["tasks"]))
-            if order["unseen"]
-            else record.as_it_is(settings)
-        )
+        return unseen.as_it_is(settings, met, file) if met else record.as_it_is(settings)
     run = RunFolder(Path(order["run"]))
     wait_for(run)
     if not run.eval.exists():  # written last
@@ -89,8 +85,8 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
                 begin.start(settings, {"run.name"}, show)
     if not order["test"]:
         return record.trained(run)
-    met = unseen.by_run(run, settings, order["unseen"], Path(order["tasks"])) if order["unseen"] else record.tested(run)
-    return record.trained(run) | {"test": met}
+    tested = unseen.by_run(run, settings, met, file) if met else record.tested(run)
+    return record.trained(run) | {"test": tested}
 
 
 def so_far(order: dict[str, Any]) -> dict[str, Any]:
