@@ -13,7 +13,8 @@ import zofo
 from zofo import begin
 from zofo.cli import main
 from zofo.errors import BadInput, ZofoError
-from zofo.experiment import cells, grid, report, table, text, unseen
+from zofo.experiment import cells, grid, report, runner, table, text, unseen
+from zofo.experiment.progress import Pace
 from zofo.run.jsonfile import read_json
 
 QUICK: dict[str, Any] = {"shots": 2, "steps": 3, "draws": 2, "demonstrations": 3, "lr": 0.5}
@@ -229,6 +230,64 @@ def test_a_run_whose_tasks_failed_is_met_again_and_not_trained_again(
     lab.run(wanted, retry=True)
     assert lab.store.record(cell)["status"] == "done" and lab.store.finished(cell)
     assert set(met) == {"own/d"} and not kept.exists()  # the tasks that were done stand
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runs that were trained, in turn."""
+    start, names = begin.start, list[str]()
+
+    def counted(settings: Any, *rest: Any) -> Any:
+        names.append(settings.run.name)
+        return start(settings, *rest)
+
+    monkeypatch.setattr(begin, "start", counted)
+    return names
+
+
+TWICE = [ROWS[2], {**ROWS[2], "name": "gently", "unseen_lr": 0.1}]
+
+
+def by_draw(lab: Any, *cells: Any) -> list[list[float]]:
+    """What each cell scored, draw by draw."""
+    return [lab.store.record(cell)["test"]["slots"]["adapted"]["by_row"]["macro_f1"] for cell in cells]
+
+
+def test_a_run_is_trained_once_however_its_base_meets_the_unseen_tasks(lab, make, begun: list[str]) -> None:
+    (one, two), _ = lab.run(make(rows=TWICE, against="", seeds=[0]))
+    assert lab.store.run(one) == lab.store.run(two) and begun == [lab.store.run(one).name]
+    (first, second) = by_draw(lab, one, two)
+    assert first != second and lab.store.finished(one) and lab.store.finished(two)
+    (more,), said = lab.run(make(rows=[ROWS[2]], against="", seeds=[0], unseen={**QUICK, "draws": 3}))
+    assert len(begun) == 1 and any("its run is there, and meets the unseen tasks anew" in line for line in said)
+    (third,) = by_draw(lab, more)
+    assert third[:2] == first and len(third) == 3
+    assert lab.store.record(more)["curve"] == lab.store.record(one)["curve"]
+
+
+def test_a_lean_run_waits_for_all_that_meet_it_and_is_trained_anew_for_those_that_come_later(
+    lab, make, begun: list[str]
+) -> None:
+    held = list[bool]()
+
+    def launch(order: Path, log: Path) -> Any:
+        held.append(any(path.is_dir() for path in lab.store.runs.glob("*/checkpoints/*")))
+        return lab.launch(order, log)
+
+    (one, _), _ = lab.run(make(rows=TWICE, against="", seeds=[0]), lean=True, launch=launch)
+    assert held == [False, True] and len(begun) == 1 and not any(lab.store.run(one).checkpoints.iterdir())
+    (more,), _ = lab.run(make(rows=[ROWS[2]], against="", seeds=[0], unseen={**QUICK, "draws": 3}), lean=True)
+    assert begun == [begun[0]] * 2 and lab.store.finished(more)
+    before, after = by_draw(lab, one, more)
+    assert after[:2] == before, "the same bits"
+
+
+def test_cells_of_one_run_take_turns(lab, make) -> None:
+    (one, two, three) = cells.finals(make(rows=[*TWICE, ROWS[3]], against="", seeds=[0]), {})
+    state = runner.State({}, {}, Pace())
+    assert state.ready([one, two, three]) == one
+    state.going[one.digest] = one, None
+    assert state.ready([two, three]) == three and state.ready([two]) is None
 
 
 @pytest.mark.parametrize(

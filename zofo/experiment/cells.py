@@ -38,6 +38,8 @@ CONTENTS = "data.task (SHA-256)"
 """Of a task in files of one's own: what stands in its YAML file and in its data."""
 BASE = "model.name (SHA-256)"
 """Of a model in a folder of one's own: its configuration and its weights."""
+UNSEEN = "unseen."
+"""Of how a base meets unseen tasks, after its training."""
 Values = dict[str, Any]
 Chosen = Mapping[tuple[str, str], Values | None]
 """Values chosen by (row, task); None where every candidate failed."""
@@ -68,12 +70,12 @@ class Cell:
         held = (
             flatten(self.config.model_dump(mode="json"), "") | contents(self.config.data) | base(self.config.model.name)
         )
-        held |= {f"unseen.{key}": value for key, value in (self.unseen or {}).items()}
+        held |= {UNSEEN + key: value for key, value in (self.unseen or {}).items()}
         if self.evaluate:
             own = {
                 key: value
                 for key, value in held.items()
-                if key in ("run.seed", "model.name", BASE) or read(key) or key.startswith("unseen.")
+                if key in ("run.seed", "model.name", BASE) or read(key) or key.startswith(UNSEEN)
             }
             return {key: value for key, value in own.items() if key != "run.threads" or value}
         return {key: value for key, value in held.items() if key not in SILENT}
@@ -81,21 +83,34 @@ class Cell:
     @cached_property
     def digest(self) -> str:
         """A name for what it does: equal for runs that would be equal."""
-        held = {key: value for key, value in self.flat.items() if key not in LATER or value != LATER[key]}
-        text = json.dumps([self.evaluate, held], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashed(self.evaluate, self.flat)
+
+    @cached_property
+    def training(self) -> str:
+        """A name for its training alone: one run serves all cells that differ in how its base meets unseen tasks."""
+        return hashed(self.evaluate, {key: value for key, value in self.flat.items() if not key.startswith(UNSEEN)})
 
     @property
     def name(self) -> str:
-        """The run's name: readable, and unlike any other run's."""
+        """The name of its record: readable, and unlike any other's."""
+        return self.named(self.digest)
+
+    def named(self, digest: str) -> str:
+        """A name with its row, task and seed in words."""
         words = [self.row, self.task.rsplit("/", 1)[-1].split(".")[0], str(self.seed)]
-        return "-".join(slug(word) for word in words)[:150] + f"-{self.digest}"
+        return "-".join(slug(word) for word in words)[:150] + f"-{digest}"
 
     @property
     def told(self) -> str:
         """The cell in words."""
         values = "".join(f", {key}={value}" for key, value in self.values.items())
         return f"{self.row}, {self.task}, seed {self.seed}{values}"
+
+
+def hashed(evaluate: bool, flat: Values) -> str:
+    """A name for options: those that came later count where they are not what was meant before there were any."""
+    held = {key: value for key, value in flat.items() if key not in LATER or value != LATER[key]}
+    return hashlib.sha256(json.dumps([evaluate, held], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def contents(data: DataConfig) -> dict[str, str]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +106,7 @@ def run(work: Work) -> list[Cell]:
         drain(work, swept, planned)
         chosen = keep(work, choose(work.grid, work.store, swept))
         table = grids.finals(work.grid, chosen)
-        lighten(work, table)
+        lighten(work, table, table)
         drain(work, sorted(table, key=lambda cell: work.grid.seeds.index(cell.seed)), table)
     return table
 
@@ -165,8 +165,8 @@ def drain(work: Work, wanted: Sequence[Cell], planned: Sequence[Cell]) -> None:
     with Stop(grace=GRACE) as stop:
         try:
             while queue or state.going:
-                while queue and len(state.going) < work.jobs and stop.signal is None:
-                    cell = queue.pop(0)
+                while (cell := state.ready(queue)) and len(state.going) < work.jobs and stop.signal is None:
+                    queue.remove(cell)
                     state.going[cell.digest] = cell, begin(work, cell)
                 if stop.signal is not None:
                     raise Interrupted(stop.signal)
@@ -189,6 +189,11 @@ class State:
     left: dict[str, Cell]
     pace: Pace
     going: dict[str, tuple[Cell, Handle]] = field(default_factory=dict)
+
+    def ready(self, queue: Sequence[Cell]) -> Cell | None:
+        """The first cell whose run no other cell's process is at; None without one."""
+        held = {cell.training for cell, _ in self.going.values() if not cell.evaluate}
+        return next((cell for cell in queue if cell.training not in held), None)
 
     def told(self, work: Work) -> tuple[int, int, str]:
         """How many runs are done, of how many, and where it stands in words."""
@@ -235,17 +240,21 @@ def ended(work: Work, state: State, cell: Cell, status: int) -> None:
     state.left.pop(cell.digest, None)
     if record["status"] == DONE:
         state.pace.learn(cell, progress.took(record))
-        lighten(work, [cell])
+        lighten(work, [cell], state.every.values())
         return work.board.line(f"done: {cell.told}; {state.told(work)[2]}")
     log = work.store.logs / f"{record['name']}.txt"
     return work.board.line(f"{record['status']}: {cell.told}: {record['reason']} (log: {log})")
 
 
-def lighten(work: Work, cells: Sequence[Cell]) -> None:
-    """With `lean`, take away the checkpoints of runs that are tested: nothing of the experiment reads them again."""
-    for cell in cells if work.lean else ():
+def lighten(work: Work, cells: Sequence[Cell], planned: Iterable[Cell]) -> None:
+    """With `lean`, take away the checkpoints of runs that are tested, and that no planned cell waits for: nothing of the experiment reads them again."""
+    if not work.lean:
+        return
+    wanted = {cell.training for cell in planned if not (cell.sweep or work.store.finished(cell))}
+    for cell in cells:
         record, run = work.store.record(cell), work.store.run(cell)
-        if record is not None and record["status"] == DONE and "test" in record and run.checkpoints.is_dir():
+        tested = record is not None and record["status"] == DONE and "test" in record
+        if tested and cell.training not in wanted and run.checkpoints.is_dir():
             for path in sorted(run.checkpoints.iterdir()):
                 seam.retire(path)
 

@@ -60,7 +60,7 @@ class Store:
             seam.sweep(folder)
 
     def name(self, cell: Cell) -> str:
-        """The name that a cell's run has, or will have: runs are known by what they do, whatever the row is called."""
+        """The name that a cell's record has, or will have: it is known by what was done, whatever the row is called."""
         for folder, end in ((self.cells, ".json"), (self.runs, "")):
             if found := sorted(folder.glob(f"*-{cell.digest}{end}")):
                 return found[0].name.removesuffix(end)
@@ -87,21 +87,22 @@ class Store:
 
     def order(self, cell: Cell, cosines: int = 0) -> Path:
         """Write what the cell's process is to do (`cosines`: as the grid says); returns the file."""
-        name = self.name(cell)
+        name, trained = self.name(cell), self.run(cell)
         path = self.jobs / f"{name}.json"
-        run = {**cell.config.model_dump(mode="json")["run"], "name": name, "dir": str(self.runs)}
+        run = {**cell.config.model_dump(mode="json")["run"], "name": trained.path.name, "dir": str(self.runs)}
         held = {
             "name": name, "digest": cell.digest, "evaluate": cell.evaluate, "test": not cell.sweep,
             "cosines": 0 if cell.sweep else cosines, "config": {**cell.config.model_dump(mode="json"), "run": run},
-            "unseen": cell.unseen, "run": str(self.runs / name), "result": str(self.cells / f"{name}.json"), "draft": str(self.draft(cell)),
+            "unseen": cell.unseen, "run": str(trained.path), "result": str(self.cells / f"{name}.json"), "draft": str(self.draft(cell)),
             "tasks": str(self.jobs / f"{name}.tasks.json"),
         }  # fmt: skip
         write_json(path, held)
         return path
 
     def run(self, cell: Cell) -> RunFolder:
-        """The cell's run folder (there is none for an evaluation)."""
-        return RunFolder(self.runs / self.name(cell))
+        """The cell's run folder (there is none for an evaluation), known by its training alone."""
+        found = sorted(self.runs.glob(f"*-{cell.training}"))
+        return RunFolder(found[0] if found else self.runs / cell.named(cell.training))
 
 
 def key(cell: Cell) -> str:
@@ -122,9 +123,14 @@ def changes(store: Store, cells: Iterable[Cell]) -> list[str]:
         differ = [k for k in sorted({*held["options"], *cell.flat}) if held["options"].get(k) != cell.flat.get(k)]
         what = ", ".join(f"{k} was {held['options'].get(k)}, is {cell.flat.get(k)}" for k in differ[:4])
         more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
-        then = "runs of that are there" if store.finished(cell) else "it is run again"
+        then = "runs of that are there" if store.finished(cell) else again(store.run(cell))
         told[cell.row, cell.task] = f"{cell.row} on {cell.task} has changed ({what}{more}): {then}"
     return [*told.values(), *gone(before, cells)]
+
+
+def again(run: RunFolder) -> str:
+    """What is left to do of a cell that has changed, in words."""
+    return "its run is there, and meets the unseen tasks anew" if run.eval.exists() else "it is run again"
 
 
 def gone(before: dict[str, Any], cells: Iterable[Cell]) -> list[str]:

@@ -24,6 +24,7 @@ from zofo.experiment.store import DONE
 from zofo.machine import machine
 from zofo.memory import heap
 from zofo.report.terminal import Reporter
+from zofo.run import seam
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json, write_json
 from zofo.run.lock import lock
@@ -77,6 +78,12 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
         return unseen.as_it_is(settings, met, file) if met else record.as_it_is(settings)
     run = RunFolder(Path(order["run"]))
     wait_for(run)
+    if order["test"] and lean(run):
+        print(
+            f"note: the checkpoints of {run.name} were taken away when it was tested (--lean): it is trained anew",
+            flush=True,
+        )
+        seam.retire(run.path)
     if not run.eval.exists():  # written last
         with Reporter() as show:
             if run.config.exists():
@@ -87,6 +94,11 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
         return record.trained(run)
     tested = unseen.by_run(run, settings, met, file) if met else record.tested(run)
     return record.trained(run) | {"test": tested}
+
+
+def lean(run: RunFolder) -> bool:
+    """Whether a run was trained to its end and has no checkpoint left to test."""
+    return run.eval.exists() and not (run.checkpoints.is_dir() and any(run.checkpoints.iterdir()))
 
 
 def so_far(order: dict[str, Any]) -> dict[str, Any]:
