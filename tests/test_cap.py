@@ -76,7 +76,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+SLOW = ("adaptive", "forward", "choices")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in VARIANTS])
 def test_it_has_the_bits_of_a_run_without_a_cap(
     name: str, folder: str, home: Path, told: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -372,6 +372,7 @@ def test_the_mean_over_seeds_pools_their_draws(make, lab) -> None:
     assert found.points["t"].after["high"] > 5, "two seeds a unit apart, whatever their draws agree on"
 
 
+@pytest.mark.slow
 def test_the_cosine_of_a_meta_run_is_over_its_tasks_with_their_own_adapters(
     lab, make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

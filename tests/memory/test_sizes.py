@@ -213,6 +213,8 @@ STEPS: dict[str, dict[str, Any]] = {
 SLOW = [
     "bilevel, stacked",
     "bilevel, zeroth order below",
+    "bilevel, sketch",
+    "meta",
     "meta, sketch",
     "first-order, bf16",
     "first-order, prefix",

@@ -185,7 +185,7 @@ def line(low: float, n: int) -> Curve:
     return lambda k: 0.7 + (low - 0.7) * k / n
 
 
-@pytest.mark.parametrize("n", [14, 22, 30, 60])
+@pytest.mark.parametrize("n", [14, 22, 30, pytest.param(60, marks=pytest.mark.slow)])
 def test_nor_is_a_bilevel_run_called_flat_whose_loss_falls_by_two_fifths_or_more(n: int) -> None:
     """Measured over 14,400 of 14, 22, 30, 60 and 200 iterations each: 0.03, 0.01, 0.05, 0.06, 0.05 %; of the worst shape and noise 2.5 %."""
     config = build({"run.steps": n, "method.warmup": 10})
