@@ -152,6 +152,20 @@ class TestLoad:
             with pytest.raises(BadInput, match="auto_map"):
                 load(Source(str(folder), "folder", str(folder)))
 
+    def test_quantised_weights_are_refused(self, save: Callable[..., Path]) -> None:
+        folder = save("llama")
+        edit_json(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+        for load in (lambda s: models.load(s, CPU), models.skeleton):
+            with pytest.raises(BadInput, match="hold quantised weights"):
+                load(Source(str(folder), "folder", str(folder)))
+
+    def test_weights_that_the_files_lack_are_not_drawn_at_random(self, save: Callable[..., Path]) -> None:
+        folder = save("llama")
+        held = load_file(folder / "model.safetensors")
+        save_file({k: v for k, v in held.items() if k != "lm_head.weight"}, folder / "model.safetensors", {"format": "pt"})  # fmt: skip
+        with pytest.raises(BadInput, match=r"hold no lm_head.weight \(1 weights are missing\)"):
+            models.load(Source(str(folder), "folder", str(folder)), CPU)
+
     def test_a_device_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(BadInput, match="cuda"):

@@ -101,7 +101,7 @@ def reachable(source: Source) -> Iterator[None]:
             yield
     except BadInput:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         found = " ".join(str(error).split())[:200]
         what = "is it a hub id, and can the hub be reached? else name a folder or .gguf file"
         raise BadInput(f"--model {source.name}", found, what) from None
@@ -121,7 +121,7 @@ def skeleton(source: Source) -> nn.Module:
 
     with reachable(source):
         config = AutoConfig.from_pretrained(resolve(source), trust_remote_code=False)
-        refuse_code(source, config)
+        refuse(source, config)
         with torch.device("meta"):
             return cast(nn.Module, AutoModelForCausalLM.from_config(config, trust_remote_code=False))
 
@@ -137,10 +137,14 @@ def positions(source: Source) -> int | None:
     return int(found) if found else None
 
 
-def refuse_code(source: Source, config: Any) -> None:
-    """Raise when a configuration names code to run."""
+def refuse(source: Source, config: Any) -> None:
+    """Raise when a configuration names code to run, or weights that are no floating-point numbers, which nothing here could move."""
     if getattr(config, "auto_map", None):
         raise BadInput(f"--model {source.name}", "the model brings code of its own (auto_map)", "use another model")
+    if getattr(config, "quantization_config", None) is not None:
+        raise BadInput(
+            f"--model {source.name}", "its files hold quantised weights", "take the model that was quantised"
+        )
 
 
 def device(config: ModelConfig) -> torch.device:
@@ -164,10 +168,15 @@ def load(source: Source, config: ModelConfig) -> nn.Module:
     target = device(config)
     with reachable(source):
         place = resolve(source)
-        refuse_code(source, AutoConfig.from_pretrained(place, trust_remote_code=False))
-        model = AutoModelForCausalLM.from_pretrained(
-            place, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        refuse(source, AutoConfig.from_pretrained(place, trust_remote_code=False))
+        model, told = AutoModelForCausalLM.from_pretrained(
+            place, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
+        if missing := sorted(told["missing_keys"]):
+            found = (
+                f"its files hold no {missing[0]} ({len(missing)} weights are missing), which would be drawn at random"
+            )
+            raise BadInput(f"--model {source.name}", found, "save it whole, from its causal language model")
     halved(model, config.weights)
     model = cast(Any, model).to(target).eval().requires_grad_(False)
     if config.activation_checkpointing:

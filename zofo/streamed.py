@@ -71,9 +71,7 @@ def empty(source: Source, place: str) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(place, trust_remote_code=False)
-    models.refuse_code(source, config)
-    if getattr(config, "quantization_config", None) is not None:
-        raise BadInput(f"--model {source.name}", "its files hold quantised weights", WHOLE)
+    models.refuse(source, config)
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     model.tie_weights()  # every registration within the block above made a new parameter

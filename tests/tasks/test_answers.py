@@ -45,6 +45,16 @@ def test_a_text_that_is_a_choice_is_that_choice_though_it_looks_like_a_number() 
     assert right(LISTED, 2, options=["a", "b", "c"]) == (2,), "where no choice is a number it counts from 0"
 
 
+@pytest.mark.parametrize("value", [1, "1", 2, "2 "])
+def test_a_label_that_is_one_choices_text_and_anothers_number_is_refused(value: Any) -> None:
+    task = Task(name="t", choices=("1", "2", "3"))
+    with pytest.raises(BadInput, match=r"the text of choice \d and the number of choice \d; say which with `labels:`"):
+        right(task, value)
+    assert right(task.model_copy(update={"labels": (0, 1, 2)}), value) == (int(value),)
+    assert right(task.model_copy(update={"labels": (1, 2, 3)}), value) == (int(value) - 1,)
+    assert right(Task(name="t", choices=("0", "1", "2")), value) == (int(value),), "both mean the same"
+
+
 def test_options_are_a_list_in_a_field_or_a_field_each() -> None:
     assert answers(LISTED, {"label": 0, "options": ["a", 2]}, WHERE).choices == ("a", "2")
     assert answers(FIELDS, {"label": 1, "one": "a", "two": "b"}, WHERE) == Answers(("a", "b"), (1,))

@@ -167,6 +167,11 @@ def test_whole_numbers_from_one_are_labels_and_no_indices(tmp_path: Path) -> Non
         answers(task, {"text": "x", "label": 0}, "x")
 
 
+def test_white_space_around_a_label_makes_no_other_label(tmp_path: Path) -> None:
+    task = own(tmp_path, labelled("pos", "neg", "pos ", " neg"))
+    assert task.choices == ("neg", "pos") and right(task) == [1, 0, 1, 0]
+
+
 def test_truth_values_are_labels(tmp_path: Path) -> None:
     task = own(tmp_path, labelled(True, False))
     assert task.choices == ("False", "True") and right(task) == [1, 0]
@@ -202,6 +207,14 @@ def test_the_class_names_of_a_saved_set_are_the_choices_in_their_order(tmp_path:
         0,
     ]
     assert load(task).test is None
+
+
+@pytest.mark.parametrize("names", [["1", "2"], ["1", "2", "3", "4", "5"], ["2", "1", "0"]])
+def test_class_names_that_are_numbers_are_no_class_numbers(tmp_path: Path, datasets: Any, names: list[str]) -> None:
+    numbers = list(range(len(names))) * 3
+    datasets.DatasetDict({"train": classes(datasets, numbers, names)}).save_to_disk(str(tmp_path / "set"))
+    task = resolve(DataConfig(task="", train=str(tmp_path / "set")))
+    assert task.choices == tuple(names) and right(task) == numbers
 
 
 def test_the_splits_of_a_saved_set_serve_for_validation_and_test(tmp_path: Path, datasets: Any) -> None:

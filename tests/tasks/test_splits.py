@@ -173,6 +173,22 @@ def test_no_group_stands_on_both_sides_of_a_carved_border(lay: Lay, seed: int, t
     assert groups(ungrouped.D_f + ungrouped.D_p) & groups(ungrouped.validation), "it would, but for the task's word"
 
 
+@pytest.mark.parametrize("test", [None, rows(300, 310)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_prompt_may_have_several_free_answers_and_stands_on_one_side(lay: Lay, seed: int, test: Any) -> None:
+    free = Task(name="own/t", template="{{ text }}", label="label", metrics=())
+    held = [{"text": f"Row {k // 5}", "label": f"answer {k}"} for k in range(200)]
+    lay([*held, held[7], {"text": "row  35", "label": "answer 177 "}], test)
+    found = split(free, config(validation_rows=21), seed)
+    assert "train: 2 rows left out (repeated in the training file)" in found.notes
+    sides = [set(texts(part)) for part in (found.D_f + found.D_p, found.validation, found.test)]
+    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    answers = [row["label"] for row in found.D_f + found.D_p + found.validation]
+    assert len(set(answers)) == len(answers) == (156 if test is None else 196)
+    if test is not None:
+        assert "train: 4 rows left out (they share their prompt with validation rows)" in found.notes
+
+
 def test_rows_that_share_a_group_with_validation_rows_are_left_out_and_counted(lay: Lay) -> None:
     lay(pages(0, 240, 8), rows(900, 920))
     found = split(GROUPED, config(validation_rows=30, test_rows=20), 0)

@@ -46,6 +46,7 @@ def answers(task: Task, row: Mapping[str, Any], asked: str) -> Answers:
         return _free(label, f"field '{task.label}'", asked)
     choices = task.choices or _options(task, row, asked)
     given = label if isinstance(label, list | tuple) else [label]
+    refuse_two_meanings(task, given, choices, asked)
     found = [_index(value, task.labels, choices) for value in given]
     if not given or None in found:
         known = task.labels or (*range(len(choices)), *choices)
@@ -59,14 +60,37 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool) and bool(str(value).strip())
 
 
+def refuse_two_meanings(task: Task, values: Sequence[Any], choices: Sequence[str], asked: str) -> None:
+    """Raise BadInput for a label that is one choice's text and another's number: a guess would be wrong for half of all data.
+
+    Among a row's own options it means the one of that text.
+    """
+    if task.labels or task.options:
+        return
+    for value in values:
+        text, number = str(value).strip(), _number(value, choices)
+        if text not in choices or number in (None, list(choices).index(text)):
+            continue
+        found = f"field '{task.label}' is {value!r}, the text of choice {list(choices).index(text)} and the number of choice {number}"
+        raise BadInput(
+            asked, found, "say which with `labels:` in the task's file, the labels of the choices in their order"
+        )
+
+
 def _index(value: Any, labels: Sequence[str | int], choices: Sequence[str]) -> int | None:
     """Which choice a label means, or None."""
-    text = str(value)
+    text = str(value).strip()
     if labels:
         named = [str(label) for label in labels]
         return named.index(text) if text in named else None
     if not isinstance(value, bool) and text in choices:
         return list(choices).index(text)
+    return _number(value, choices)
+
+
+def _number(value: Any, choices: Sequence[str]) -> int | None:
+    """The choice that a label counts to, from 0, or None."""
+    text = str(value).strip()
     number = int(text) if len(text) < 10 and text.isascii() and text.isdigit() and not isinstance(value, bool) else -1
     return number if 0 <= number < len(choices) else None
 

@@ -198,6 +198,9 @@ def labelled(data: DataConfig, files: Files, rows: Sequence[Row], asked: str) ->
             "name two classes or more, each once",
         )
     choices = classes or labels_of(held, label, asked)
+    numbers = any(
+        name.isdigit() for name in classes
+    )  # names that are numbers: a label is a class's number, and no name
     return Task(
         name=title(files),
         about=f"{text} to {label}, made from {Path(files.train).name}.",
@@ -205,7 +208,7 @@ def labelled(data: DataConfig, files: Files, rows: Sequence[Row], asked: str) ->
         template_free="{{ text | trim }}\n",
         template_task=literal(label) + ":",
         choices=choices,
-        labels=() if classes else choices,
+        labels=tuple(range(len(classes))) if numbers else () if classes else choices,
         objective="classification",
         shorten="text",
         files=files.model_copy(update={"columns": columns}),
@@ -222,7 +225,7 @@ def labels_of(values: Sequence[object], column: str, asked: str) -> tuple[str, .
     for number, value in enumerate(values, 1):
         if value is None or not str(value).strip():
             raise BadInput(f"{asked}, row {number}", f"field '{column}' is empty", "mend or drop the row")
-    found = sorted({str(value) for value in values}, key=order)
+    found = sorted({str(value).strip() for value in values}, key=order)
     if len(found) < 2:
         raise BadInput(asked, f"column '{column}' holds '{found[0]}' in every row", "give rows of two labels or more")
     if len(found) > MOST:

@@ -3,12 +3,13 @@
 Test rows come from the test file alone; where there is none, a fifth of the training file is set apart for them.
 Validation rows are carved from the training file (or come from a file of their own), training rows from what is
 left, split in D_f (upper level) and D_p (lower level). No text stands in two parts, and no group of rows (a
-passage with several questions, where the task says so) on both sides of a carved border (D_f and D_p are parted by row). Every shrinking is told in `notes`.
+passage with several questions, where the task says so; a prompt with several free answers) on both sides of a carved border (D_f and D_p are parted by row). Every shrinking is told in `notes`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -43,6 +44,13 @@ def normalised(task: Task, row: Row) -> str:
     return "\x1f".join(" ".join(str(value(row, field)).split()).lower() for field in fields(task))
 
 
+def whole(task: Task, row: Row) -> str:
+    """The text that says whether two rows are the same: of free answers the answer too, for a prompt may have several."""
+    if task.kind != "text" or task.chat is not None:
+        return normalised(task, row)
+    return normalised(task, row) + "\x1e" + " ".join(str(value(row, task.label)).split())
+
+
 def value(row: Row, field: str) -> Any:
     """A field, dotted or not; None where a row has it not."""
     try:
@@ -51,14 +59,10 @@ def value(row: Row, field: str) -> Any:
         return None
 
 
-def _fresh(texts: Sequence[str], taken: set[str]) -> list[int]:
-    """Indices of the texts that are neither `taken` nor a repetition of an earlier one."""
-    seen, kept = set(taken), []
-    for k, text in enumerate(texts):
-        if text not in seen:
-            seen.add(text)
-            kept.append(k)
-    return kept
+def _fresh(texts: Sequence[str]) -> list[int]:
+    """Indices of the texts that are no repetition of an earlier one."""
+    first = {text: k for k, text in reversed(list(enumerate(texts)))}
+    return sorted(first.values())
 
 
 def _sample(indices: Sequence[int], size: int, seed: int, stream: str) -> list[int]:
@@ -116,11 +120,10 @@ def split(task: Task, config: DataConfig, seed: int, source: Source | None = Non
 
 def _assert_apart(task: Task, parts: dict[str, list[Row]]) -> None:
     """Raise AssertionError where a text stands in two parts: a fault of this module."""
-    texts = {part: {normalised(task, row) for row in rows} for part, rows in parts.items()}
-    names = list(texts)
-    for k, one in enumerate(names):
-        for other in names[k + 1 :]:
-            assert not texts[one] & texts[other], f"{one} and {other} share rows"
+    for one, other in itertools.combinations(parts, 2):
+        of = whole if {one, other} == {"D_f", "D_p"} else normalised
+        shared = {of(task, row) for row in parts[one]} & {of(task, row) for row in parts[other]}
+        assert not shared, f"{one} and {other} share rows"
 
 
 def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _Notes) -> dict[str, list[int]]:
@@ -133,9 +136,9 @@ def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _N
     if source.validation is not None:
         validation = _own_validation(task, source.validation, config, seed, taken, notes)
         taken |= {normalised(task, row) for row in source.validation}
-    pool = _fresh(train, set())
+    pool = _fresh([whole(task, row) for row in source.train])
     notes.dropped("train", len(train) - len(pool), "repeated in the training file")
-    clean = _fresh(train, taken)
+    clean = [k for k in pool if train[k] not in taken]
     notes.dropped("train", len(pool) - len(clean), "the same text stands in the validation or test file")
     order = [clean[k] for k in generator(seed, f"{stream}:train").permutation(len(clean)).tolist()]
     if source.test is None:
@@ -165,10 +168,10 @@ def _own_validation(
 
 def _front(task: Task, rows: list[Row], order: list[int], size: int) -> tuple[list[int], list[int]]:
     """The first `size` of the shuffled rows and the others, no group of rows in both."""
-    if task.group is None:
+    if task.group is None and task.kind != "text":
         return order[:size], order[size:]
-    group = {k: str(value(rows[k], task.group)) for k in order}
-    if order and all(name == "None" for name in group.values()):
+    group = {k: str(value(rows[k], task.group)) if task.group else normalised(task, rows[k]) for k in order}
+    if task.group and order and all(name == "None" for name in group.values()):
         raise BadInput(f"--task {task.name}", f"no row has the field '{task.group}' of `group`", "mend the task's file")
     sizes, taken, count = Counter(group.values()), set[str](), 0
     for name in dict.fromkeys(group.values()):
@@ -189,7 +192,7 @@ def _carve_test(
             f"--task {task.name}", f"{len(order)} different rows in all", "give a test file, or at least 5 rows"
         )
     left = len(order) - len(apart) - len(rest)
-    notes.dropped("train", left, f"they share their {task.group} with test rows")
+    notes.dropped("train", left, f"they share their {task.group or 'prompt'} with test rows")
     test = apart[: config.test_rows]
     notes.append(f"test: no test file, so {len(test)} rows of the training file ({len(apart)}, a fifth, are set apart)")
     return test, rest
@@ -207,7 +210,7 @@ def _carve(
     if task.files is not None and size == config.validation_rows:
         notes.append(f"validation: no validation file, so {size} rows of the training file")
     left = len(order) - len(validation) - len(rest)
-    notes.dropped("train", left, f"they share their {task.group} with validation rows")
+    notes.dropped("train", left, f"they share their {task.group or 'prompt'} with validation rows")
     return validation, rest[::-1]
 
 
