@@ -35,6 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "prefix": LARGE | {"adapter.kind": "prefix"},
     "prompt": LARGE | {"adapter.kind": "prompt"},
     "mezo": {"method.name": "mezo", "method.lr_theta": 1e-4},
+    "tied head": {"method.name": "first-order", "method.lr_p": 3e-2, "adapter.targets": ["q_proj", "lm_head"]},
     "first-order": {"method.name": "first-order", "method.lr_p": 3e-2},
 }
 
@@ -79,7 +80,8 @@ def test_merged_weights_load_as_plain_transformers_and_score_the_same(trained: A
     AutoTokenizer.from_pretrained(out)
 
 
-@pytest.mark.parametrize("case", ["lora", "prefix", "prompt"])
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.parametrize("case", ["lora", "prefix", "prompt", "tied head"])
 def test_adapter_and_base_side_by_side_load_with_peft_and_score_the_same(
     trained: Any, folder: str, tmp_path: Path, case: str
 ) -> None:
@@ -95,7 +97,7 @@ def test_adapter_and_base_side_by_side_load_with_peft_and_score_the_same(
     assert json.loads((out / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] is None
     pair = [AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32) for place in (out / "base", folder)]
     moved = [(a != b).any() for a, b in zip(*(model.parameters() for model in pair), strict=True)]
-    assert all(moved), "theta was trained, and the exported base must be the trained one"
+    assert all(moved) == (case != "tied head"), "theta was trained, and the exported base must be the trained one"
 
 
 @pytest.mark.parametrize("case", ["prefix", "prompt"])
@@ -104,6 +106,15 @@ def test_merging_a_prefix_or_prompt_is_a_clear_error(trained: Any, tmp_path: Pat
     with pytest.raises(BadInput, match=r"--merge: a .* cannot be merged into weights"):
         export(run, tmp_path / "out", merge=True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_lora_on_a_tied_head_stays_beside_its_base(trained: Any, tmp_path: Path) -> None:
+    """Merged, its change would be the embedding's too."""
+    run = trained("tied head")
+    with pytest.raises(BadInput, match=r"--merge: the adapter changes .*lm_head, whose weight is another module's too"):
+        export(run, tmp_path / "out", merge=True)
+    assert (export(run, tmp_path / "out") / "adapter").is_dir()
 
 
 def test_an_existing_folder_is_refused_and_a_slot_can_be_chosen(trained: Any, tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
     """Write a run's model to a new folder, whole or not at all.
 
     Args: merge, True for plain weights (LoRA only), False for adapter and base side by side, None for
-    merged where it can be; slot, "p" or "s" instead of the chosen one; which, "best" or "last".
-    Raises: BadInput when merging was asked of a prefix or prompt, or the folder exists.
+    merged where it can be (LoRA, and not on a weight that two modules share); slot, "p" or "s" instead of the chosen one; which, "best" or "last".
+    Raises: BadInput when merging was asked of a prefix, a prompt or LoRA on a tied weight, or the folder exists.
     Cost: the weights in memory and on disk.
     """
     if out.exists():
@@ -53,10 +53,13 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
             "--merge", f"a {kind} cannot be merged into weights (it adds tokens, not weights)", "use --no-merge"
         )
     saved = open_run(run, which, slot)
+    if merge and (name := tied(saved)):
+        found = f"the adapter changes {name}, whose weight is another module's too: both would change"
+        raise BadInput("--merge", found, "use --no-merge")
     work = out.with_name(f"{out.name}.tmp-{os.getpid()}")
     try:
         with models.quiet():
-            text = write(saved, work, merge if merge is not None else kind == "lora")
+            text = write(saved, work, merge if merge is not None else kind == "lora" and not tied(saved))
         theta = fingerprint(saved.held.leaves)
         values = {"name": run.name, "step": saved.step, "which": saved.which, "used": saved.used}
         (work / "README.md").write_text(README.format(what=text, theta=theta, **values), encoding="utf-8")
@@ -66,6 +69,15 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
         shutil.rmtree(work, ignore_errors=True)
         raise
     return out
+
+
+def tied(saved: Saved) -> str:
+    """A module that LoRA changes and whose weight has a second owner (a tied head or embedding); empty without one."""
+    several = {id(leaf.param) for leaf in saved.held.leaves if len(leaf.owners) > 1}
+    modules = saved.slots.model.named_modules() if saved.slots is not None else ()
+    return next(
+        (name for name, m in modules if id(getattr(getattr(m, "base_layer", None), "weight", None)) in several), ""
+    )
 
 
 def write(saved: Saved, out: Path, merge: bool) -> str:

@@ -169,7 +169,7 @@ def load(source: Source, config: ModelConfig) -> nn.Module:
     with reachable(source):
         place = resolve(source)
         refuse(source, AutoConfig.from_pretrained(place, trust_remote_code=False))
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, told = cast(Any, AutoModelForCausalLM).from_pretrained(
             place, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
         if missing := sorted(told["missing_keys"]):

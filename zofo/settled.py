@@ -21,6 +21,7 @@ from zofo.core.probe import Stackable
 from zofo.core.probe.scratch import Scratch
 from zofo.job import Job
 from zofo.methods import table
+from zofo.methods.plan import heaviest
 from zofo.methods.state import EPS, Problem
 from zofo.methods.table import moves_theta
 from zofo.tasks.definition import Task
@@ -85,7 +86,7 @@ def holds(config: Config, dtype: str, objective: str = "lm") -> bool:
     """
     magnified = table.zeroth(config.method) and "method.lam" in table.effective(config)
     held = HELD.get((dtype, objective))
-    return dtype == "fp32" or (held is not None and (not magnified or config.method.lam <= held))
+    return dtype == "fp32" or (held is not None and (not magnified or heaviest(config.method) <= held))
 
 
 def products(device: torch.device) -> dict[str, float]:

@@ -100,6 +100,8 @@ def test_loading_another_adapters_tensors_is_refused(tiny: Tiny) -> None:
 def test_unknown_targets_are_refused_in_one_line(tiny: Tiny) -> None:
     with pytest.raises(BadInput, match=r"--adapter.targets"):
         attach(tiny("llama"), AdapterConfig(targets=("no_such_module",)), ("p",), 0)
+    with pytest.raises(BadInput, match=r"no module 'gate_prj'; did you mean 'gate_proj'"):
+        attach(tiny("llama"), AdapterConfig(targets=("q_proj", "gate_prj")), ("p",), 0)
 
 
 def test_an_fp64_base_gets_fp64_adapters(tiny: Tiny) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from torch import nn
 
 import zofo
@@ -74,8 +75,72 @@ def test_options_without_effect_or_sense_are_refused(tiny: Tiny, options: dict[s
 def test_the_pairs_must_be_those_that_the_options_ask_for(tiny: Tiny, rows: torch.Tensor) -> None:
     solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=2)
     for lower in ([], [(rows, rows)], [(rows, rows), (rows, None)]):
-        with pytest.raises(BadInput, match=r"2 \(batch_s, batch_p\) pairs"):
+        with pytest.raises(BadInput, match=r"2 \(batch_s, mixed\) pairs"):
             solver.step(lower, (rows, rows))
+
+
+def test_pairs_that_an_iteration_does_not_use_may_be_given_all_the_same(tiny: Tiny, rows: torch.Tensor) -> None:
+    options: dict[str, Any] = {"coupling": "outer", "lam_every": 3, "s_start": "from-p", "T": 2}
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, **options)
+    seen = [solver.step([(rows, None)] * 2, (rows, rows)) for _ in range(4)]
+    assert [report.numbers["lam"] > 0 for report in seen] == [True, False, False, True]
+    assert seen[1].backwards < seen[0].backwards == seen[3].backwards
+    with pytest.raises(BadInput, match=r"lower=1 pairs\): 2 \(batch_s, None\) pairs are needed; give 2"):
+        zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, **options).step([(rows, None)], (rows, rows))
+
+
+def test_p_is_active_after_a_step(tiny: Tiny, rows: torch.Tensor) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1, lr_p=0.1, lr_s=0.1)
+    solver.step([(rows, rows)], (rows, rows))
+    assert solver.model.active_adapter == "p"
+
+
+def test_micro_batches_are_counted_as_they_are_given(tiny: Tiny, rows: torch.Tensor) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=lambda model, batch: loss(model, batch[0]), T=1)
+    one, four = (rows,), [(rows,)] * 4
+    plain, more = solver.step([(one, one)], (one, one)), solver.step([(four, four)], (four, four))
+    assert (more.forwards, more.backwards) == (4 * plain.forwards, 4 * plain.backwards) == (32, 8)
+    with pytest.raises(BadInput, match=r"holds tensors.*give tuple\(batch\)"):
+        solver.step([([rows, rows], one)], (one, one))
+
+
+@pytest.mark.parametrize("name", ["inference_adapter", "accumulate_lower", "accumulate_upper"])
+def test_what_is_said_in_another_way_here_is_refused(tiny: Tiny, name: str) -> None:
+    value: dict[str, Any] = {name: "p" if name == "inference_adapter" else 2}
+    with pytest.raises(BadInput, match=rf"Bilevel\({name}=\.\.\.\)"):
+        zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, **value)
+
+
+def test_a_state_that_was_kept_is_changed_by_no_later_step(tiny: Tiny, rows: torch.Tensor) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1, rule="adam", lr_theta=1e-3)
+    solver.step([(rows, rows)], (rows, rows))
+    kept = solver.state_dict()
+    before = {name: tensor.clone() for name, tensor in kept["tensors"].items()}
+    solver.load_state_dict(kept)
+    solver.step([(rows, rows)], (rows, rows))
+    assert before and all(torch.equal(kept["tensors"][name], tensor) for name, tensor in before.items())
+
+
+def test_a_model_with_adapters_is_refused_and_one_that_is_refused_has_none(tiny: Tiny, rows: torch.Tensor) -> None:
+    model = tiny("llama")
+    with pytest.raises(BadInput, match="use plain LoRA"):
+        zofo.Bilevel(model, LoraConfig(task_type="CAUSAL_LM", modules_to_save=["lm_head"]), loss=loss)
+    solver = zofo.Bilevel(model, LoraConfig(task_type="CAUSAL_LM", r=2), loss=loss, T=1)
+    before = solver.slots.tensors("p")
+    for held in (model, solver.model):
+        with pytest.raises(BadInput, match="the model has adapters already"):
+            zofo.Bilevel(held, LoraConfig(task_type="CAUSAL_LM", r=2), loss=loss)
+    assert all(torch.equal(before[name], tensor) for name, tensor in solver.slots.tensors("p").items())
+    solver.step([(rows, rows)], (rows, rows))
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [({"use_dora": True}, "use_dora"), ({"init_lora_weights": "pissa_niter_2"}, "init_lora_weights 'pissa_niter_2'")],
+)
+def test_lora_that_changes_or_reads_the_base_is_refused(tiny: Tiny, keys: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        zofo.Bilevel(tiny("llama"), LoraConfig(task_type="CAUSAL_LM", **keys), loss=loss)
 
 
 def test_coupling_follow_takes_no_lambda_of_its_own(tiny: Tiny, rows: torch.Tensor) -> None:

@@ -15,11 +15,12 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from zofo.config import AdapterConfig
 from zofo.core import streams
-from zofo.errors import BadInput
+from zofo.errors import BadInput, nearest
 
 TOKENS = {"prefix": 5, "prompt": 10}  # virtual tokens where the configuration says 0 (the papers' numbers)
 
@@ -104,6 +105,31 @@ def peft_config(config: AdapterConfig, model: nn.Module) -> PeftConfig:
     )
 
 
+def refuse_adapted(model: nn.Module) -> None:
+    """Raise BadInput for a model that has adapters of peft's: theirs would be taken for weights of the base."""
+    if isinstance(model, PeftModel) or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise BadInput("adapter", "the model has adapters already", "load it anew, or take them off (peft: `unload`)")
+
+
+def refuse_kinds(config: LoraConfig) -> None:
+    """Raise BadInput for kinds of LoRA that read the base's weights beside its modules, or begin by changing them."""
+    if config.use_dora:
+        raise BadInput("adapter: use_dora", "it reads weights of the base outside their modules", "use plain LoRA")
+    if config.init_lora_weights not in (True, False, "gaussian", "orthogonal"):
+        found = "it begins by changing the base, which two adapters share"
+        raise BadInput(f"adapter: init_lora_weights {config.init_lora_weights!r}", found, "use True or 'gaussian'")
+
+
+def refuse_targets(model: nn.Module, config: AdapterConfig) -> None:
+    """Raise BadInput for a target that is no module's name: peft passes over it where another one fits."""
+    names = [name for name, _ in model.named_modules()] if config.kind == "lora" else []
+    for target in config.targets if names else ():
+        if not any(f".{name}".endswith(f".{target}") for name in names):
+            ends = sorted({name.rpartition(".")[2] for name in names})
+            asked = f"--adapter.targets {' '.join(config.targets)}"
+            raise BadInput(asked, f"the model has no module '{target}'", nearest(target, ends))
+
+
 def last_layers(model: nn.Module, last: int) -> list[int]:
     """The numbers of a model's last so many layers (0: none). Raises: BadInput where it has fewer, or does not say."""
     count = getattr(getattr(model, "config", None), "num_hidden_layers", 0) or 0
@@ -123,6 +149,11 @@ def attach(
     Raises: BadInput when peft does not know where to put the adapter, or it trains more than a slot holds. Cost: the adapters; a prefix
     also one forward pass over its few tokens.
     """
+    refuse_adapted(model)
+    if isinstance(config, AdapterConfig):
+        refuse_targets(model, config)
+    elif isinstance(config, LoraConfig):
+        refuse_kinds(config)
     chosen = config if isinstance(config, PeftConfig) else peft_config(config, model)
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     try:
@@ -135,12 +166,17 @@ def attach(
                 with streams.seeded(seed, "adapter", 0 if shared else i):
                     peft.add_adapter(name, chosen)
     except (ValueError, KeyError, AttributeError) as error:
-        raise BadInput(
-            "adapter", " ".join(str(error).split())[:200], "name the modules with --adapter.targets"
-        ) from None
+        text = " ".join(str(error).split())[:200]
+        where = "arget" in text  # target modules
+        do = "name the modules with --adapter.targets" if where else "see peft's configuration (task_type CAUSAL_LM)"
+        raise BadInput("adapter", text if where else f"peft: {type(error).__name__}: {text}", do) from None
     peft.to(device)
     slots = Slots(peft, {name: parameters(peft, name, dtype) for name in names})
-    refuse_others(slots, chosen)
+    try:
+        refuse_others(slots, chosen)
+    except BadInput:
+        detach(slots)
+        raise
     for i, name in enumerate(names):
         if chosen.peft_type == "PREFIX_TUNING" and device.type != "meta":  # a skeleton has no keys and values
             start_prefix(slots, name, seed, 0 if shared else i)

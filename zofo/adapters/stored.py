@@ -17,7 +17,7 @@ CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 def write(slots: Slots, slot: str, folder: Path) -> None:
     """Write a slot so that `PeftModel.from_pretrained(base, folder)` reads it. Not atomic: into a folder no reader looks at."""
-    cast(Any, slots.model).save_pretrained(folder, selected_adapters=[slot])
+    cast(Any, slots.model).save_pretrained(folder, selected_adapters=[slot], save_embedding_layers=False)
     inner = folder / slot
     for path in inner.iterdir():
         path.rename(folder / path.name)

@@ -39,6 +39,16 @@ class Asked:
     dir: str = "runs"
     options: Mapping[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        """Raise BadInput for a word that is none of those known."""
+        for name, word, known in (
+            ("which", self.which, ("best", "last")),
+            ("start", self.start, (None, "run", "fresh")),
+        ):
+            if word not in known:
+                do = f"choose one of: {', '.join(filter(None, known))}"
+                raise BadInput(f"adapt({name}={word!r})", "unknown", do)
+
     @property
     def flags(self) -> dict[str, Any]:
         """The options that were given."""
@@ -46,7 +56,7 @@ class Asked:
 
 
 def adapt(
-    target: str,
+    target: str | Path,
     task: str | None = None,
     *,
     mixture: str | None = None,
@@ -71,7 +81,7 @@ def adapt(
     """
     plan = Plan(shots, steps, draws, batch, lr, seed)
     flags = flat(options)
-    asked = Asked(target, which, start, dir, flags | ({"data.task": task} if task else {}))
+    asked = Asked(str(target), which, start, dir, flags | ({"data.task": task} if task else {}))
     if mixture is not None:
         return over(asked, plan, mixture, Path(out) if out else None, show or Quiet())
     return alone(asked, plan, Path(out) if out else None, show or Quiet())

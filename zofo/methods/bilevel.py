@@ -101,7 +101,7 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
             state, moved = theta.move_by(problem, state, sight.estimate.grad, lr_theta)
     state = replace(state, k=state.k + 1)
     numbers = sight.numbers | {"lr_theta": lr_theta, "bad": state.bad}
-    return state, Report(numbers, moved, *passes(problem.config, todo, len(lower), sight.estimate))
+    return state, Report(numbers, moved, *passes(problem.config, todo, lower, upper, sight.estimate))
 
 
 def explore(
@@ -129,12 +129,10 @@ def below(
     if "s" in todo.below and problem.config.s_start == "from-p":
         problem.slots.copy("p", "s")
         state.learners["s"].begin_as(state.learners["p"])
-    for t, (own, batch_s, batch_p) in enumerate(steps):
+    for t, (own, first, mixed) in enumerate(steps):
         for slot in todo.below:
-            batch = batch_p if slot == "p" and todo.mixed else batch_s
-            assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
             rate = state.learners[slot].rate
-            state, slope = descend(own, state, slot, batch, t)
+            state, slope = descend(own, state, slot, of(todo, slot, (first, mixed)), t)
             said[own.task] |= {f"lr_{slot}": rate, f"loss_{slot}": slope.loss}
     if todo.follow:
         problem.slots.copy("s", "p")
@@ -171,13 +169,23 @@ def weights(problem: Problem, state: State) -> list[float]:
     return [term.weight for term in plan(problem.config, lam_at(problem.config, state.k, problem.steps)).terms]
 
 
-def passes(config: MethodConfig, todo: Plan, T: int, estimate: Estimate[Any]) -> tuple[int, int]:
+def passes(
+    config: MethodConfig, todo: Plan, lower: Lower, upper: tuple[Micro, Micro], estimate: Estimate[Any]
+) -> tuple[int, int]:
     """Forward and backward passes of an iteration, a pass being over one micro-batch."""
-    forwards = estimate.calls * len(todo.terms) * config.accumulate_upper
+    rows = dict(zip("fp", upper, strict=True))
+    above = [len(rows[term.rows]) for term in todo.terms]
     each = 1 if config.lower == "first-order" else 2
-    learned = T * len(todo.below) * config.accumulate_lower
+    learned = sum(len(of(todo, slot, pair)) for pair in lower for slot in todo.below)
     if config.upper == "sketch":
-        learned += len(todo.terms) * config.accumulate_upper
+        learned += sum(above)
     elif todo.p_above:
-        learned += len(todo.terms[:2]) * config.accumulate_upper
-    return forwards + each * learned, learned if each == 1 else 0
+        learned += sum(above[:2])
+    return estimate.calls * sum(above) + each * learned, learned if each == 1 else 0
+
+
+def of(todo: Plan, slot: str, pair: tuple[Micro, Micro | None]) -> Micro:
+    """The batch of a pair that a slot learns on."""
+    batch = pair[1] if slot == "p" and todo.mixed else pair[0]
+    assert batch is not None, "coupling `both` needs a mixed batch for p in every pair"
+    return batch

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from zofo.config import RANK_OF_Z, Config
 from zofo.errors import BadInput
+from zofo.methods.plan import every
 from zofo.methods.table import LEVELS, METRICS, RULES, effective, exact, moves_theta, sketches, zeroth
 
 
@@ -35,6 +36,11 @@ def check(config: Config, given: Collection[str]) -> None:
             "--method.weighting normalised",
             f"the rule {config.method.rule} is scale-free and undoes it",
             "leave it out",
+        )
+    if "method.weighting" in used and config.method.weighting == "normalised" and every(config.method) > 1:
+        found = f"weighted by 1 + lambda, a penalty {config.method.lam_every} times as heavy in one iteration is not lambda in the mean"
+        raise BadInput(
+            f"--method.lam_every {config.method.lam_every}", found, "leave it out, or --method.weighting raw"
         )
     if "method.short_tokens" in used and config.method.short_tokens and config.data.redraw:
         found = "rows go by their length, which demonstrations drawn anew change"

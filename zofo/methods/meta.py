@@ -96,7 +96,7 @@ def apart(problem: Problem, state: State, todo: Plan, members: Sequence[Member],
         fetch(problem, state, member.name)
         state, sight = bilevel.explore(own, state, todo, [(own, *pair) for pair in lower], upper)
         keep(member.name, held(problem, state))
-        found.add(member.name, sight, bilevel.passes(problem.config, todo, len(lower), sight.estimate))
+        found.add(member.name, sight, bilevel.passes(problem.config, todo, lower, upper, sight.estimate))
         del sight  # or its sketch would stand beside the next task's
     rest(problem, state)
     return state
@@ -122,7 +122,7 @@ def together(problem: Problem, state: State, todo: Plan, members: Sequence[Membe
             sight = replace(sight, finite=False)
         state, sight = bilevel.stepped(own, state, replace(sight, slope=None))
         sight = replace(sight, numbers=numbers | sight.numbers)
-        found.add(own.task, sight, bilevel.passes(problem.config, todo, len(lower), sight.estimate))
+        found.add(own.task, sight, bilevel.passes(problem.config, todo, lower, upper, sight.estimate))
     if parts:
         finite = state.learners["p"].step(losses.weighted([(1 / len(parts), slope) for slope in parts]))
         state = tally(problem, state, finite, "p", "the mean of the tasks' gradients of p")

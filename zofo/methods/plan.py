@@ -41,6 +41,12 @@ def lam_at(config: MethodConfig, k: int, steps: int) -> float:
     return 0.0 if k % n else n * scheduled(config, k, steps)
 
 
+def heaviest(config: MethodConfig) -> float:
+    """The largest lambda that an iteration has: at either end of its schedule, times `lam_every`."""
+    ends = (config.lam,) if config.lam_schedule == "constant" else (config.lam, config.lam_start)
+    return every(config) * max(ends)
+
+
 def every(config: MethodConfig) -> int:
     """The penalty is looked at in each so many-th iteration."""
     return config.lam_every if config.s == "on" and config.coupling != "follow" else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from peft import PeftConfig
@@ -24,7 +24,7 @@ class Bilevel:
     """Bilevel-ZOFO on a model: p and s are attached to it, and `step` makes one outer iteration.
 
         solver = zofo.Bilevel(model, lora_config, loss=fn, lam=10.0, T=10)
-        solver.step(lower=[(batch_s, batch_p), ...], upper=(batch_f, batch_p))
+        solver.step(lower=[(batch_s, mixed), ...], upper=(batch_f, batch_p))
 
     Args:
         model: a causal model (changed in place: peft puts the adapters into it, the base is frozen).
@@ -56,36 +56,63 @@ class Bilevel:
 
     @property
     def model(self) -> nn.Module:
-        """The peft model that holds theta, p and s; `solver.slots.use("p")` chooses the adapter."""
+        """The peft model that holds theta, p and s. p is active after a step; `solver.slots.use("s")` chooses s.
+
+        An adapter that peft saves alone fits the theta that was trained with it, not the model's files: save both.
+        """
         return self.problem.model
 
     def step(self, lower: Sequence[tuple[Any, Any]], upper: tuple[Any, Any]) -> Report:
-        """One outer iteration: T pairs (batch_s, batch_p) below, (batch_f, batch_p) above.
+        """One outer iteration: T pairs (batch_s, mixed) below, (batch_f, batch_p) above. p is the active adapter after it.
 
-        A batch is whatever `loss` takes; a list of them is accumulated. With coupling `both`, batch_p of
-        a lower pair is p's mixed batch. Raises: BadInput when the pairs are not those that the options ask for.
+        batch_s and batch_p are of D_p, batch_f of D_f. mixed is p's own batch with coupling `both`: of D_f with probability
+        1 / (1 + lambda), else of D_p; with others it may be None. Where nothing learns below (lambda 0 with `outer`; `lam_every`,
+        between two looks at the penalty) the pairs are not used. A batch is whatever `loss` takes; a list of them is accumulated.
+        Raises: BadInput when the pairs are not those that the options ask for, or for a list of tensors.
         On an exception at any forward or backward pass nothing has changed.
         """
         config = self.problem.config
         todo = plans.plan(config, plans.lam_at(config, self.state.k, self.problem.steps))
-        wanted = config.T if todo.below else 0
-        if len(lower) != wanted or (todo.mixed and any(p is None for _, p in lower)):
-            each = "(batch_s, batch_p) pairs, batch_p p's mixed batch" if todo.mixed else "(batch_s, None) pairs"
-            raise BadInput(f"Bilevel.step(lower={len(lower)} pairs)", f"{wanted} {each} are needed", "give T of them")
-        pairs = [(micro(s), None if p is None else micro(p)) for s, p in lower]
+        used = lower if todo.below else ()
+        if todo.below and (len(used) != config.T or (todo.mixed and any(p is None for _, p in used))):
+            each = "(batch_s, mixed) pairs, mixed p's own batch" if todo.mixed else "(batch_s, None) pairs"
+            raise BadInput(
+                f"Bilevel.step(lower={len(lower)} pairs)",
+                f"{config.T} {each} are needed",
+                f"give {config.T} of them, T",
+            )
+        pairs = [(micro(s), None if p is None else micro(p)) for s, p in used]
         self.state, report = bilevel.iterate(self.problem, self.state, pairs, (micro(upper[0]), micro(upper[1])))
+        self.slots.use("p")
         return report
 
     def state_dict(self) -> dict[str, Any]:
         """Step counts, the rule's state, the learners' moments, and both adapters (theta is the model's own)."""
         numbers, tensors = to_checkpoint(self.state)
-        return {"numbers": numbers, "tensors": tensors, "slots": {s: self.slots.tensors(s) for s in self.slots.params}}
+        return {
+            "numbers": numbers,
+            "tensors": copies(tensors),
+            "slots": {s: self.slots.tensors(s) for s in self.slots.params},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self.state = from_checkpoint(bilevel.init(self.problem), state["numbers"], state["tensors"])
+        self.state = from_checkpoint(bilevel.init(self.problem), state["numbers"], copies(state["tensors"]))
         for slot, tensors in state["slots"].items():
             self.slots.load(slot, tensors)
+
+
+OTHERWISE = {
+    "inference_adapter": "you choose the adapter, with `solver.slots.use`",
+    "accumulate_lower": "a list of batches says how many there are",
+    "accumulate_upper": "a list of batches says how many there are",
+}
+"""Options of a run that are said in another way here."""
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, which no step changes."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
@@ -98,6 +125,9 @@ def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
         if name in options:
             found = "your loss says how it is computed, a point at a time"
             raise BadInput(f"Bilevel({name}=...)", found, "leave it out")
+    for name, found in OTHERWISE.items():
+        if name in options:
+            raise BadInput(f"Bilevel({name}=...)", found, "leave it out")
     config = build({f"method.{name}": value for name, value in options.items()})
     check(config, [f"method.{name}" for name in options])
     moving = [
@@ -109,5 +139,8 @@ def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
 
 
 def micro(batch: Any) -> Sequence[Any]:
-    """A list or tuple of batches as it is (micro-batches), anything else as one."""
+    """A list of batches as it is (micro-batches), anything else as one. Raises: BadInput for a list of tensors, as DataLoaders make of tuples."""
+    if isinstance(batch, list) and batch and all(isinstance(part, Tensor) for part in batch):
+        found = "a list is one of micro-batches, and this one holds tensors, as a DataLoader's batch of tuples does"
+        raise BadInput("Bilevel.step", found, "give tuple(batch); for micro-batches, a list of tuples")
     return batch if isinstance(batch, list) else [batch]

@@ -263,7 +263,7 @@ def effective(config: Config) -> set[str]:
     used |= {f"data.{key}" for key in type(config.data).model_fields} | (
         {"method.sampling"} if config.data.mixture else set()
     )
-    if config.method.name not in LEVELS:
+    if config.method.name not in LEVELS and not config.data.shots:  # demonstrations come from the levels' rows
         used -= {"data.upper_share"}
     if not config.data.shots:
         used -= {"data.redraw", "data.shot_length"}

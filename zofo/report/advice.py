@@ -116,7 +116,7 @@ def strayed(row: Row, config: Config) -> Iterator[Advice]:
     if moved is None or not FAR <= moved < math.inf:
         return
     rate = f"--method.lr_theta {m.lr_theta * NEAR / moved:.1g} (it is {m.lr_theta:.2g})"
-    heavy = "method.lam" in table.effective(config) and m.weighting == "raw" and m.lam > 1
+    heavy = "method.lam" in table.effective(config) and m.weighting == "raw" and m.rule == "sgd" and m.lam > 1
     other = f", or --method.weighting normalised: lambda {m.lam:g} multiplies each of its steps" if heavy else ""
     yield Advice(
         "strayed",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from zofo.core import streams
 from zofo.core.probe import Point
+from zofo.methods.plan import every
 from zofo.methods.state import State, law_of
 from zofo.tune import trial, zeroth
 from zofo.tune.pick import rounded
@@ -70,12 +71,14 @@ def rate(at: Bench, first: Sequence[Walk], second: Sequence[Walk], show: Show) -
 class Walk:
     """The run's objective on one batch, along one direction; what was evaluated is not evaluated again.
 
-    lambda is that of the run's end. The direction is of a stream of its own.
+    lambda is that of the run's last look at the penalty. The direction is of a stream of its own.
     """
 
     def __init__(self, at: Bench, direction: int, batch: int) -> None:
+        heavy = every(at.job.config.method) * at.job.config.method.lam
         update = {
             "lam_schedule": "constant",
+            "lam": heavy,
             "lam_every": 1,
             "T": 1,
         }  # T: the batches below are drawn with those above, and not used
