@@ -122,6 +122,9 @@ def test_an_existing_folder_is_refused_and_a_slot_can_be_chosen(trained: Any, tm
     (tmp_path / "there").mkdir()
     with pytest.raises(BadInput, match="it exists"):
         export(run, tmp_path / "there")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BadInput, match="is no folder"):
+        export(run, tmp_path / "file" / "out")
     out = export(run, tmp_path / "out", slot="p", which="last")
     assert json.loads((out / "zofo.json").read_text()) | {"theta_sha256": ""} == {
         "name": "lora", "step": 2, "which": "last", "used": "p", "theta_sha256": "",

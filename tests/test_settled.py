@@ -112,6 +112,8 @@ class TestTypes:
             ("fp32", {"method.lam": 1e6}, True),
             ("bf16", {}, True),
             ("bf16", {"method.lam": 100.0}, False),
+            ("bf16", {"method.lam": 5.0, "method.lam_every": 3}, False),
+            ("bf16", {"method.lam_start": 100.0, "method.lam_schedule": "linear"}, False),
             ("bf16", {"method.lam": 100.0, "method.name": "mezo"}, True),
             ("bf16", {"method.lam": 100.0, "method.s": "off"}, True),
             ("bf16", {"method.lam": 100.0, "method.coupling": "follow"}, True),

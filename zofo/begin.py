@@ -49,6 +49,7 @@ def start(
     show = show or Quiet()
     settings = named(settings, given)
     folder.refuse_begun(RunFolder(Path(settings.run.dir) / folder.check_name(settings.run.name)))
+    folder.refuse_no_place(f"--run.dir {settings.run.dir}", Path(settings.run.dir))
     if auto_lr:
         rates.refuse(settings)
     prepared = prepare(settings, given)

@@ -16,7 +16,7 @@ from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.methods.table import lends
 from zofo.models import fingerprint
-from zofo.run import seam
+from zofo.run import folder, seam
 from zofo.run.folder import RunFolder
 from zofo.saved import Saved, open_run
 
@@ -46,6 +46,7 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
     """
     if out.exists():
         raise BadInput(f"--out {out}", "it exists", "name a new folder")
+    folder.refuse_no_place(f"--out {out}", out)
     settings = config.load(run.config)
     kind = settings.adapter.kind
     if merge and kind != "lora" and lends(settings):
@@ -58,7 +59,7 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
         raise BadInput("--merge", found, "use --no-merge")
     work = out.with_name(f"{out.name}.tmp-{os.getpid()}")
     try:
-        with models.quiet():
+        with seam.told(out), models.quiet():
             text = write(saved, work, merge if merge is not None else kind == "lora" and not tied(saved))
         theta = fingerprint(saved.held.leaves)
         values = {"name": run.name, "step": saved.step, "which": saved.which, "used": saved.used}

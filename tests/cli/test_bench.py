@@ -34,6 +34,8 @@ def test_table_and_json(cli, monkeypatch, tmp_path: Path) -> None:
     assert json.loads(cli("bench", "step", "--json")[1])["results"]["zofo step"] == STEP
     assert seen[1][-1] == tuple(KINDS) and not drawn
     cli("bench", "step", "--plot", str(tmp_path / "x.png"))
+    status, out, err = cli("bench", "step", "--plot", str(tmp_path / "no" / "x.png"))
+    assert status == 2 and "its folder does not exist" in err
     assert drawn == [(1, tmp_path / "x.png")]
 
 

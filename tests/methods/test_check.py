@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zofo.config import RANK_OF_Z, Config, resolve
+from zofo.config import RANK_OF_Z, Config, build, resolve
 from zofo.core import noise
 from zofo.errors import BadInput
 from zofo.methods.check import check
@@ -48,6 +48,17 @@ def test_a_sketch_may_have_a_rank_that_a_low_rank_z_may_not() -> None:
         with pytest.raises(BadInput, match=rf"--method.rank {RANK_OF_Z + 1}: .*take {RANK_OF_Z} or less"):
             check(*resolve(flags | {"method.rank": RANK_OF_Z + 1}))
     check(*resolve({"method.name": "sketch", "method.noise": "rademacher", "method.rank": 4 * RANK_OF_Z}))
+
+
+def test_a_seldom_penalty_is_not_weighted_by_one_and_lambda() -> None:
+    config = build({"method.name": "bilevel", "method.lam_every": 10, "method.weighting": "normalised"})
+    with pytest.raises(BadInput, match=r"--method.lam_every 10: .* or --method.weighting raw"):
+        check(config, ())
+
+
+def test_demonstrations_come_from_the_levels_of_every_method() -> None:
+    config = build({"method.name": "first-order", "data.upper_share": 0.1, "data.shots": 4})
+    check(config, ("data.upper_share",))
 
 
 def test_prefix_with_activation_checkpointing_is_refused_early() -> None:

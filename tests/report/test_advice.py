@@ -381,6 +381,9 @@ def test_theta_that_has_strayed_is_told_with_a_rate_and_what_lambda_does() -> No
     assert "moved by 15 of its own length" in text and "--method.lr_theta 2e-09 (it is 1e-06)" in text
     assert "--method.weighting normalised: lambda 1000 multiplies" in text
     assert "weighting" not in told(15.0, lam=1000, weighting="normalised")[0] + told(15.0, name="mezo")[0]
+    assert "weighting" not in told(15.0, lam=1000, rule="adam")[0], (
+        "adam undoes the factor, and `normalised` is refused"
+    )
     assert told(0.0187, lam=100) == told(0.039, name="mezo") == told(None) == told(float("nan")) == []
 
 

@@ -51,11 +51,18 @@ def test_front_matter(metrics, summary) -> None:
     _, front, body = card(metrics, summary).split("---\n", 2)
     assert yaml.safe_load(front) == {
         "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
-        "library_name": "peft",
+        "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["zofo", "bilevel", "zeroth-order", "lora"],
     }
+    alone = card(metrics, summary, "fo-lora", "first-order")
+    assert yaml.safe_load(alone.split("---\n")[1])["library_name"] == "peft", "the adapter fits the base as published"
     assert body.lstrip().startswith("# x\n")
+
+
+def test_a_score_with_demonstrations_is_not_called_zero_shot(metrics, summary) -> None:
+    text = card(metrics, summary, data__shots=4)
+    assert "| 4-shot, untrained | 55.0 %" in text and "zero-shot" not in text.split("## Results")[1].split("##")[0]
 
 
 def test_all_parts_are_there(metrics, summary) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from zofo.errors import BadInput
 from zofo.run import seam
-from zofo.run.folder import RunFolder, create, find, names, refuse_begun
+from zofo.run.folder import RunFolder, create, find, names, refuse_begun, refuse_no_place
 
 
 def begin(dir, name) -> RunFolder:
@@ -87,6 +87,18 @@ def test_links_are_refused(tmp_path):
     (tmp_path / "runs" / "latest").symlink_to(tmp_path / "runs" / "b")
     with pytest.raises(BadInput, match="use the folder itself"):
         find("latest", tmp_path / "runs")
+
+
+def test_a_place_where_no_folder_can_be_made_is_refused(tmp_path, monkeypatch):
+    refuse_no_place("--out", tmp_path / "new" / "deep")
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "deep" / "er"):
+        with pytest.raises(BadInput, match=r"--out: .*file is no folder"):
+            refuse_no_place("--out", path)
+    monkeypatch.setattr(os, "access", lambda path, how: False)
+    with pytest.raises(BadInput, match="cannot be written to"):
+        refuse_no_place("--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_find_takes_a_name_or_a_path(tmp_path, monkeypatch):

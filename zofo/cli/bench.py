@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from zofo import config
 from zofo.cli.flags import with_flags
 from zofo.cli.icl import icl
-from zofo.cli.output import line, plain, table
+from zofo.cli.output import line, plain, refuse_no_file, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir
 from zofo.errors import BadInput
@@ -91,6 +91,7 @@ def step(
 ) -> int:
     """Compare steps in time and in peak memory with a plain forward pass of the same batch: zeroth order over all weights, MeZO's loop, LoRA by backpropagation."""
     refuse_below_one({"--rows": rows, "--tokens": tokens, "--rounds": rounds})
+    refuse_no_file("--plot", plot or None)
     from zofo.bench import step as bench
 
     found = bench.main(model, noise, rows, tokens, rounds, dtype, full, methods)

@@ -11,7 +11,7 @@ import yaml
 from zofo.config import Config, flatten
 from zofo.methods.table import METHODS, apart, effective, lends, moves_theta, zeroth
 from zofo.report import history
-from zofo.report.words import LOSSES, duration, figure, measured, named, primary, rows_of, score, size
+from zofo.report.words import LOSSES, ZERO_SHOT, duration, figure, measured, named, primary, rows_of, score, size
 
 HUB_IDS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Hub ids of the models that zofo knows by names of its own."""
@@ -130,7 +130,7 @@ def render(
         f"## Data\n\n{data(splits)}",
         f"## Method\n\n{method(config)}",
         f"## Training\n\n{training(config, environment, totals, evaluation.get('memory', {}))}{advised(metrics)}",
-        f"## Results\n\n{results(evaluation, untested(splits))}",
+        f"## Results\n\n{results(evaluation, untested(splits), config.data.shots)}",
         f"## Which adapter is used\n\n{choice(config, evaluation, metrics)}",
         f"## How to use it\n\n{usage(name, config, untested(splits))}",
         f"## Limits and licence\n\n{LIMITS}",
@@ -144,10 +144,13 @@ def adapted(config: Config) -> bool:
 
 
 def front(config: Config) -> str:
-    """The YAML front matter. `base_model` is left out where the base has no hub id."""
+    """The YAML front matter. `base_model` is left out where the base has no hub id.
+
+    The library is peft where an adapter fits the base as published; one that fits a trained theta alone would be put on the wrong weights.
+    """
     hub = HUB_IDS.get(config.model.name) or hub_id(config.model.name)
     found: dict[str, Any] = {"base_model": hub} if hub else {}
-    found["library_name"] = "peft" if adapted(config) else "transformers"
+    found["library_name"] = "peft" if adapted(config) and not moves_theta(config) else "transformers"
     found["pipeline_tag"] = "text-generation"
     kind = ["zeroth-order"] if zeroth(config.method) else []
     found["tags"] = ["zofo", config.method.name, *kind, *([config.adapter.kind] if adapted(config) else [])]
@@ -265,8 +268,8 @@ def untested(splits: Mapping[str, Any]) -> bool:
     return bool(splits.get("parts", {}).get("test", {}).get("rows") == 0)
 
 
-def results(evaluation: Mapping[str, Any], untested: bool = False) -> str:
-    """Scores on the test rows with their standard errors (`untested`: there are no such rows)."""
+def results(evaluation: Mapping[str, Any], untested: bool = False, shots: int = 0) -> str:
+    """Scores on the test rows with their standard errors (`untested`: there are no such rows; shots: demonstrations before each)."""
     if untested:
         told = "`zofo eval --side train` scores the training tasks on the test rows of their files."
         return f"The mixture `{evaluation.get('task')}` has no unseen tasks, so nothing was tested. {told}"
@@ -276,15 +279,17 @@ def results(evaluation: Mapping[str, Any], untested: bool = False) -> str:
     for name, found in scores.items():
         mark = " (used)" if name == evaluation.get("used") else ""
         values = [score(found, metric) for metric in metrics]
-        rows.append([f"{name}{mark}", *values, figure(found.get("loss")), found.get("n", "-")])
+        what = f"{shots}-shot, untrained" if shots and name == ZERO_SHOT else name
+        rows.append([f"{what}{mark}", *values, figure(found.get("loss")), found.get("n", "-")])
     columns = ["what", *(f"{named(m)} +- standard error" for m in metrics), "loss (nats a token)", "rows"]
     where = f"The {evaluation.get('split', 'test')} rows of `{evaluation.get('task')}`"
     when = f"{evaluation.get('checkpoint')} checkpoint, step {evaluation.get('step')}"
     if not scores:
         return f"{where} were left unread (`run.test` false). `zofo eval` scores them."
+    first = f"{shots}-shot, untrained," if shots else ZERO_SHOT
     cut = evaluation.get("truncated", 0)
     tail = f"\n\n{cut} of the rows were cut to fit." if cut else ""
-    return f"{where}, {when}; zero-shot is the base before training.\n\n{grid(columns, rows)}{tail}{by_task(scores)}"
+    return f"{where}, {when}; {first} is the base before training.\n\n{grid(columns, rows)}{tail}{by_task(scores)}"
 
 
 def by_task(scores: Mapping[str, Any]) -> str:

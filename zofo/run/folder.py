@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,14 @@ def create(dir: str | Path, name: str) -> RunFolder:
     seam.make_folder(run.checkpoints)
     seam.sweep(run.path)
     return run
+
+
+def refuse_no_place(asked: str, path: Path) -> None:
+    """Raise BadInput where no folder can be made at a path: a file stands above it, or a folder that cannot be written to."""
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        found = f"{there} " + ("cannot be written to" if there.is_dir() else "is no folder")
+        raise BadInput(asked, found, "name another place")
 
 
 def refuse_begun(run: RunFolder) -> None:
