@@ -11,7 +11,7 @@ from zofo.config import Config, size_of
 from zofo.errors import BadInput
 from zofo.memory.resident import HighWater
 from zofo.memory.sizes import estimate, total
-from zofo.memory.work import of_shape
+from zofo.memory.work import of_shape, row
 from zofo.methods import table
 from zofo.sources import Source
 
@@ -35,7 +35,7 @@ def streams(config: Config, source: Source) -> bool:
 def needed(config: Config, source: Source) -> int:
     """Bytes that a run needs with its weights in memory, as far as it is known: what is resident now, and `zofo.memory`."""
     skeleton = models.skeleton(source)
-    work = of_shape(config, config.data.max_length)
+    work = of_shape(config, row(config, models.positions(source)))
     return status("VmRSS") + total(estimate(config, skeleton, work))
 
 

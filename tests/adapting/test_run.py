@@ -150,3 +150,15 @@ def test_a_task_without_options_is_no_part_of_a_classification_mixture(folder: s
     mixture.write_text("train: [./hot]\n", encoding="utf-8")
     with pytest.raises(BadInput, match="it has no unseen tasks"):
         zofo.adapt(folder, mixture=str(mixture))
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"which": "bset"}, r"adapt\(which='bset'\): unknown; choose one of: best, last"),
+        ({"start": "rnu"}, "run, fresh"),
+    ],
+)
+def test_a_word_that_is_not_known_is_refused(tmp_path: Path, keys: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        zofo.adapt(tmp_path / "base", "reviews", **keys)

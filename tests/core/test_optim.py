@@ -346,3 +346,24 @@ def test_bare_parameters_that_are_frozen_stay_and_a_repeated_one_counts_once() -
     moved = model[1].weight.clone()
     opt.step(lambda: model(x).square().mean())
     assert torch.equal(model[0].weight, before) and not torch.equal(model[1].weight, moved)
+
+
+def test_norms_in_a_half_type_are_warned_of_and_matrices_are_not() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data = parameter.data.bfloat16()
+    zofo.ZO(model, lr=0.1)
+    with pytest.warns(UserWarning, match=r"0\.bias and 2 other vectors are in a half type"):
+        zofo.ZO(model.bfloat16(), lr=0.1)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_prompt_that_learns_outside_the_base_is_refused_and_not_left_out(tiny, frozen: bool) -> None:
+    from peft import PromptTuningConfig, get_peft_model
+
+    model = get_peft_model(tiny("llama"), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    model.get_base_model().requires_grad_(not frozen)
+    with pytest.raises(BadInput, match=r"prompt_encoder.* learns and is not part of the base model; freeze it"):
+        zofo.ZO(model)
+    zofo.ZO([p for p in model.parameters() if p.requires_grad], probe="inplace")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from zofo.config import build
+from zofo.config import build, resolve
 from zofo.job import prepare
-from zofo.memory.work import Work, of_rows, of_shape, written
+from zofo.memory.work import Work, of_rows, of_shape, row, written
 from zofo.scoring import batch as made_of
 from zofo.scoring.batch import Encoded
 from zofo.tasks import definition
@@ -73,6 +73,13 @@ def test_without_a_task_the_batch_has_the_shape_that_is_given() -> None:
     work = of_shape(build({"data.batch": 5}), 17)
     assert work.shape == (5, 17) and work.score is None and work.largest.token.shape == (5,)
     assert work.batch("all", "train", 3, 2) == [work.largest] * 2 == work.mixed("mixed", 3, 2, 0.1)
+
+
+def test_demonstrations_stand_in_front_of_a_row_as_far_as_the_model_reads() -> None:
+    config, _ = resolve({"model.name": "m"}, "metaicl")
+    assert (config.data.shots, row(config, None), row(config, 2048)) == (16, 4352, 2048)
+    assert row(build({"data.max_length": 64, "data.shots": 4, "data.shot_length": 10}), 9999) == 104
+    assert row(build({"data.max_length": 64}), None) == 64
 
 
 def test_probes_in_another_dtype_have_a_loss_of_their_own(folder: str) -> None:

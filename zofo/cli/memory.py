@@ -34,7 +34,7 @@ def memory(
     all: Annotated[bool, Parameter(negative=(), show_default=False, help="a line for each method and adapter")] = False,
     json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON, sizes in bytes")] = False,
 ) -> int:
-    """Say what a run would need in memory, without its weights. Options as for `train`; without a task, rows of --data.max_length tokens."""
+    """Say what a run would need in memory, without its weights. Options as for `train`; without a task, rows of --data.max_length tokens, demonstrations (--shots) in front."""
     wanted, given = resolve(flags, preset, config)
     source, decided, work, notes = begun(wanted, given)
     rows, tokens = work(decided).shape
@@ -49,7 +49,7 @@ def memory(
 
 
 def begun(config: Config, given: Collection[str]) -> tuple[Source, Config, Callable[[Config], Work], list[str]]:
-    """The model's source, the configuration as decided, and what gives one's largest batches: of the task's rows, or (no task) of --data.max_length."""
+    """The model's source, the configuration as decided, and what gives one's largest batches: of the task's rows, or (no task) of rows as long as the options allow."""
     check(config, given)
     from zofo import job, models, sources
     from zofo.memory import work
@@ -59,8 +59,9 @@ def begun(config: Config, given: Collection[str]) -> tuple[Source, Config, Calla
         config, notes = decided(config, ready.task)
         return ready.source, config, lambda made: work.of_rows(made, ready), notes
     source, (config, notes) = sources.find(config.model.name), decided(config)
-    room = (models.positions(source) or config.data.max_length + job.virtual(config)) - job.virtual(config)
-    return source, config, lambda made: work.of_shape(made, min(made.data.max_length, room)), notes
+    positions = models.positions(source)
+    room = positions - job.virtual(config) if positions else None
+    return source, config, lambda made: work.of_shape(made, work.row(made, room)), notes
 
 
 def decided(config: Config, task: Task | None = None) -> tuple[Config, list[str]]:

@@ -129,12 +129,23 @@ def one_number(value: Any) -> Tensor:
     raise BadInput("ZO.step(closure)", f"the closure returned {found}, not one number", "return the mean loss")
 
 
+def refuse_outside(model: nn.Module) -> None:
+    """Raise BadInput where a parameter that learns is none of the base model's: a prompt or a prefix of peft's."""
+    held = {id(p) for p in tree.base_of(model).parameters()}
+    outside = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    if outside:
+        do = "freeze it, or walk in place: ZO([p for p in model.parameters() if p.requires_grad], probe='inplace')"
+        raise BadInput(f"ZO({type(model).__name__})", f"{outside[0]} learns and is not part of the base model", do)
+
+
 def policy(params: nn.Module | Iterable[nn.Parameter], probe: str) -> tuple[tree.Leaves, Probe]:
     """Return the leaves and the probing policy for a module or bare parameters."""
     if probe not in ("auto", "scratch", "inplace"):
         raise BadInput(f"ZO(probe={probe!r})", "unknown policy", nearest(probe, ("auto", "scratch", "inplace")))
     if isinstance(params, nn.Module):
+        refuse_outside(params)
         leaves = tree.find(params, keep=lambda p: p.requires_grad)
+        tree.warn_half_vectors(leaves)
         return leaves, (Inplace(leaves) if probe == "inplace" else Scratch(params, leaves))
     if probe == "scratch":
         raise BadInput('ZO(params, probe="scratch")', "bare parameters have no module to hook", "pass the module")

@@ -74,6 +74,12 @@ def of_shape(config: Config, tokens: int) -> Work:
     return Work(objective, batch(tokens), above, short=short)
 
 
+def row(config: Config, room: int | None) -> int:
+    """Tokens of a row as long as the options allow, its demonstrations in front; at most `room` of them (None: no limit is known)."""
+    shots = config.data.shots * (config.data.shot_length or config.data.max_length)
+    return min(config.data.max_length + shots, room or config.data.max_length + shots)
+
+
 def dtypes(config: Config) -> tuple[str, str]:
     """The computing dtype, and that of theta's probes."""
     probes = config.method.probe_dtype

@@ -49,6 +49,7 @@ class Bilevel:
     ) -> None:
         config = checked(options, steps)
         leaves = tree.find(model)
+        tree.warn_half_vectors(leaves)
         self.slots: Slots = attach(model, adapter, plans.slots(config), seed, config.init == "shared")
         probe = Scratch(self.slots.model, leaves) if config.probe == "scratch" else Inplace(leaves)
         self.problem = Problem(self.slots.model, loss, config, seed, steps or 1, leaves, probe, self.slots)
