@@ -50,7 +50,7 @@ class Hub(_Frozen):
 class Files(_Frozen):
     """The user's own data: a file, a folder that `datasets` saved, or a hub id, for each part. What is not given is carved.
 
-    `columns` names the data's column for a field of the task, where they differ.
+    `columns` names the data's column for each field that the task reads; columns that it does not name are left out (empty: all keep their names).
     """
 
     train: str
