@@ -69,7 +69,7 @@ class Bilevel:
         batch_s and batch_p are of D_p, batch_f of D_f. mixed is p's own batch with coupling `both`: of D_f with probability
         1 / (1 + lambda), else of D_p; with others it may be None. Where nothing learns below (lambda 0 with `outer`; `lam_every`,
         between two looks at the penalty) the pairs are not used. A batch is whatever `loss` takes; a list of them is accumulated.
-        Raises: BadInput when the pairs are not those that the options ask for, or for a list of tensors.
+        Raises: BadInput when the pairs are not those that the options ask for, or for a list of tensors of several kinds.
         On an exception at any forward or backward pass nothing has changed.
         """
         config = self.problem.config
@@ -140,8 +140,9 @@ def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
 
 
 def micro(batch: Any) -> Sequence[Any]:
-    """A list of batches as it is (micro-batches), anything else as one. Raises: BadInput for a list of tensors, as DataLoaders make of tuples."""
-    if isinstance(batch, list) and batch and all(isinstance(part, Tensor) for part in batch):
-        found = "a list is one of micro-batches, and this one holds tensors, as a DataLoader's batch of tuples does"
+    """A list of batches as it is (micro-batches), anything else as one. Raises: BadInput for tensors of several kinds, as DataLoaders make of tuples."""
+    kinds = {(part.dtype, part.dim()) for part in batch if isinstance(part, Tensor)} if isinstance(batch, list) else ()
+    if len(kinds) > 1:
+        found = "a list is one of micro-batches, and this one holds tensors of several kinds, as a DataLoader's batch of tuples does"
         raise BadInput("Bilevel.step", found, "give tuple(batch); for micro-batches, a list of tuples")
     return batch if isinstance(batch, list) else [batch]
