@@ -122,8 +122,8 @@ def refuse_kinds(config: LoraConfig) -> None:
 
 def refuse_targets(model: nn.Module, config: AdapterConfig) -> None:
     """Raise BadInput for a target that is no module's name: peft passes over it where another one fits."""
-    names = [name for name, _ in model.named_modules()] if config.kind == "lora" else []
-    for target in config.targets if names else ():
+    names = [name for name, _ in model.named_modules()]
+    for target in config.targets:
         if not any(f".{name}".endswith(f".{target}") for name in names):
             ends = sorted({name.rpartition(".")[2] for name in names})
             asked = f"--adapter.targets {' '.join(config.targets)}"
@@ -150,7 +150,7 @@ def attach(
     also one forward pass over its few tokens.
     """
     refuse_adapted(model)
-    if isinstance(config, AdapterConfig):
+    if isinstance(config, AdapterConfig) and config.kind == "lora":
         refuse_targets(model, config)
     elif isinstance(config, LoraConfig):
         refuse_kinds(config)

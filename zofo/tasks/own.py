@@ -198,9 +198,7 @@ def labelled(data: DataConfig, files: Files, rows: Sequence[Row], asked: str) ->
             "name two classes or more, each once",
         )
     choices = classes or labels_of(held, label, asked)
-    numbers = any(
-        name.isdigit() for name in classes
-    )  # names that are numbers: a label is a class's number, and no name
+    numbers = any(name.isdigit() for name in classes)  # a label is then a class's number, and no name
     return Task(
         name=title(files),
         about=f"{text} to {label}, made from {Path(files.train).name}.",

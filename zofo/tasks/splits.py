@@ -61,8 +61,10 @@ def value(row: Row, field: str) -> Any:
 
 def _fresh(texts: Sequence[str]) -> list[int]:
     """Indices of the texts that are no repetition of an earlier one."""
-    first = {text: k for k, text in reversed(list(enumerate(texts)))}
-    return sorted(first.values())
+    first = dict[str, int]()
+    for k, text in enumerate(texts):
+        first.setdefault(text, k)
+    return list(first.values())
 
 
 def _sample(indices: Sequence[int], size: int, seed: int, stream: str) -> list[int]:
@@ -120,10 +122,11 @@ def split(task: Task, config: DataConfig, seed: int, source: Source | None = Non
 
 def _assert_apart(task: Task, parts: dict[str, list[Row]]) -> None:
     """Raise AssertionError where a text stands in two parts: a fault of this module."""
+    texts = {part: {normalised(task, row) for row in rows} for part, rows in parts.items()}
+    rows = {part: {whole(task, row) for row in parts[part]} for part in ("D_f", "D_p")}
     for one, other in itertools.combinations(parts, 2):
-        of = whole if {one, other} == {"D_f", "D_p"} else normalised
-        shared = {of(task, row) for row in parts[one]} & {of(task, row) for row in parts[other]}
-        assert not shared, f"{one} and {other} share rows"
+        held = rows if {one, other} == set(rows) else texts
+        assert not held[one] & held[other], f"{one} and {other} share rows"
 
 
 def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _Notes) -> dict[str, list[int]]:
