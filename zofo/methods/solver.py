@@ -104,6 +104,8 @@ class Bilevel:
 
 
 OTHERWISE = {
+    "probe_dtype": "your loss says how it is computed, a point at a time",
+    "stack": "your loss says how it is computed, a point at a time",
     "inference_adapter": "you choose the adapter, with `solver.slots.use`",
     "accumulate_lower": "a list of batches says how many there are",
     "accumulate_upper": "a list of batches says how many there are",
@@ -122,10 +124,6 @@ def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
         raise BadInput(f"Bilevel(name={options['name']!r})", "this is the bilevel solver", "leave `name` out")
     if "objective" in options:
         raise BadInput("Bilevel(objective=...)", "the objective is the loss that you give", "leave it out")
-    for name in ("probe_dtype", "stack"):
-        if name in options:
-            found = "your loss says how it is computed, a point at a time"
-            raise BadInput(f"Bilevel({name}=...)", found, "leave it out")
     for name, found in OTHERWISE.items():
         if name in options:
             raise BadInput(f"Bilevel({name}=...)", found, "leave it out")
