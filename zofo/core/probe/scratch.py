@@ -16,6 +16,7 @@ from zofo.core.probe import Objective, Point, Stackable, as_row
 from zofo.core.probe.hooks import Hooks, borrowed, standing
 from zofo.core.probe.pool import Pool
 from zofo.core.probe.stand import CannotStack, Stand, check_reached
+from zofo.core.probe.watch import watching
 from zofo.core.weights.leaves import Leaves
 
 
@@ -57,7 +58,8 @@ class Scratch:
         with self.standing() as stand:
             for point in points:
                 stand.points = (point,)
-                values.append(as_row(objective()))
+                with watching(stand, not self.checked):
+                    values.append(as_row(objective()))
                 self.check(stand)
         return torch.stack(values)
 
@@ -67,13 +69,14 @@ class Scratch:
         with self.standing(several=True) as stand:
             for i in range(0, len(points), 2):
                 stand.points = tuple(points[i : i + 2])
-                together = objective.stacked(len(stand.points))
+                with watching(stand, not self.checked):
+                    together = objective.stacked(len(stand.points))
                 values.append(together.detach().cpu().double().reshape(len(stand.points), -1))
                 self.check(stand)
         return torch.cat(values)
 
     def check(self, stand: Stand) -> None:
-        """After the first perturbed point: every leaf was reached."""
+        """After the first perturbed point, which was watched: every leaf was reached."""
         if not self.checked and not stand.at_theta:
             check_reached(stand)
             self.checked = True

@@ -80,7 +80,7 @@ class Stand:
     def original(self, leaf: Leaf, buffers: list[Tensor]) -> Tensor:
         """A whole leaf at theta: itself, or read from its store into scratch."""
         if not isinstance(leaf, StoredLeaf):
-            return leaf.param
+            return leaf.data
         buffer, out = self.pool.take(leaf.param, leaf.shape)
         buffers.append(buffer)
         for part in self.parts(leaf, 0, [out]):
