@@ -115,3 +115,25 @@ def test_a_full_copy_without_one_of_the_weights_is_corrupt(folder: str, tmp_path
     files.publish(tmp_path / "other", 1, {"theta": theta}, {})
     with pytest.raises(Corrupt, match="not this model's theta"):
         checkpoints.copy_theta(held.leaves, files.read(tmp_path / "other" / files.step_name(1)))
+
+
+def test_use_takes_all_of_one_best_checkpoint_where_a_better_one_is_put_in_its_place_meanwhile(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(folder, tmp_path / "a")
+    other = trained(folder, tmp_path / "b", **{"method.lr_theta": 0.1, "run.seed": 1})
+    read, took = checkpoints.weights, []
+
+    def overtaken(held: Any, run: RunFolder, found: files.Checkpoint) -> None:
+        """Half way the trainer puts another in the place of the one that is being read."""
+        read(held, run, found)
+        took.append(fingerprint(held.leaves))
+        if len(took) == 1:
+            shutil.rmtree(run.checkpoints / files.BEST)
+            shutil.copytree(other.checkpoints / files.BEST, run.checkpoints / files.BEST)
+
+    monkeypatch.setattr(checkpoints, "weights", overtaken)
+    used = saved.open_run(run)
+    monkeypatch.undo()
+    assert len(took) == 2 and took[0] != took[1]
+    assert took[1] == fingerprint(saved.open_run(other).held.leaves)

@@ -10,6 +10,7 @@ from typing import Any
 from zofo import checkpoints, config, models, settled
 from zofo.checkpoints import Progress
 from zofo.config import Config
+from zofo.guest import guest
 from zofo.job import Job, Prepared, assemble, environment, prepare, recorded, same_rows, texts, written
 from zofo.loop import Show, work
 from zofo.methods.table import METHODS
@@ -122,6 +123,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], show: Show) -
             show.note(f"{key} was {before[key]}, is {now.get(key)}: the result may differ in its last bits")
 
 
+@guest()
 def train(
     model: str | None = None,
     task: str | None = None,
@@ -136,7 +138,7 @@ def train(
 
     Args: model, task, preset, config_file, auto_lr, as on the command line; options, by dotted key with `__` for
     the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, channel, objective, memory_cap, mixture.
-    Raises: BadInput. Cost: see the method's docstring.
+    Raises: BadInput; KeyboardInterrupt at Ctrl-C, with the state saved. Cost: see the method's docstring.
     """
     short = {"steps": "run.steps", "seed": "run.seed", "seconds": "run.seconds", "run": "run.name"}
     short |= {"memory_cap": "run.memory_cap", "mixture": "data.mixture", "channel": "data.channel"}

@@ -204,20 +204,28 @@ def load_for_use(held: Loaded, run: RunFolder, which: str, say: Callable[[str], 
     The choice is that of the best validation; before any, s where it is trained, for it has had more steps.
     Where there is no best checkpoint, the last is taken, and it is said. Where tasks have their own, the model has none: "theta".
     """
-    best = run.checkpoints / files.BEST
-    found: Checkpoint | None = None
-    if which == "best" and exists(best):
-        found = files.read(best)
-    else:
+    found = the_best(held, run) if which == "best" else None
+    if found is None:
         if which == "best":
             say("no best checkpoint is there (no finite validation loss yet): the last one is used")
         found, which = newest(run, say), "last"
-    if found is not None:
-        weights(held, run, found)
+        if found is not None:
+            weights(held, run, found)
     chosen = found.state["progress"]["best"] if found is not None else None
     slots = list(held.slots.params) if held.slots is not None else ["theta"]
     used = "theta" if table.apart(held.config) else chosen["used"] if chosen else slots[-1]
     return (found.step if found else 0), which, used
+
+
+def the_best(held: Loaded, run: RunFolder) -> Checkpoint | None:
+    """Bring a model to a run's best checkpoint, if there is one: all of it from one, where the run goes on and finds a better one meanwhile."""
+    path = run.checkpoints / files.BEST
+    while exists(path):
+        found = files.read(path)
+        weights(held, run, found)
+        if files.unchanged(found):
+            return found
+    return None
 
 
 def exists(path: Path) -> bool:

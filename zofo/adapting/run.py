@@ -19,6 +19,7 @@ from zofo.adapting.plan import Plan, seeded
 from zofo.adapting.show import Quiet, Show
 from zofo.config import Config
 from zofo.errors import BadInput, ZofoError
+from zofo.guest import guest
 from zofo.job import Prepared
 from zofo.named import Found
 from zofo.run.folder import RunFolder
@@ -55,6 +56,7 @@ class Asked:
         return dict(self.options or {})
 
 
+@guest()
 def adapt(
     target: str | Path,
     task: str | None = None,

@@ -194,6 +194,14 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, content.step, read_json(path / STATE), content)
 
 
+def unchanged(found: Checkpoint) -> bool:
+    """Whether what was read still stands under its name: a writer may have put a newer one in its place meanwhile."""
+    try:
+        return manifest.load(found.path) == found.manifest
+    except (Corrupt, OSError):
+        return False
+
+
 def newest_good(
     folder: Path, also: Callable[[Checkpoint], object] | None, say: Callable[[str], None]
 ) -> Checkpoint | None:

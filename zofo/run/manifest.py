@@ -82,7 +82,7 @@ def _check(folder: Path, name: str, size: int, sha256: str) -> None:
         raise _damaged(folder, f"{name} does not match its SHA-256")
 
 
-def _load(folder: Path) -> Manifest:
+def load(folder: Path) -> Manifest:
     """Read the manifest of a folder; its step must be the one in the folder's name."""
     status = (folder / NAME).lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_MANIFEST:
@@ -104,7 +104,7 @@ def verify(folder: Path) -> Manifest:
         present = set(os.listdir(folder))
         if NAME not in present:
             raise _damaged(folder, f"{NAME} is missing")
-        manifest = _load(folder)
+        manifest = load(folder)
         for name in sorted(manifest.files.keys() - present):
             raise _damaged(folder, f"{name} is missing")
         for name in sorted(present - manifest.files.keys() - {NAME}):

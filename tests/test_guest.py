@@ -1,0 +1,55 @@
+"""What zofo changes in somebody else's program is put back, and Ctrl-C is theirs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zofo import loop, train
+from zofo.guest import guest
+from zofo.run.signals import Interrupted
+
+SMALL: dict[str, Any] = {
+    "batch": 2, "data__train_rows": 12, "data__validation_rows": 4, "data__test_rows": 4, "data__max_length": 48,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield 2
+    torch.set_num_threads(before)
+
+
+def test_threads_are_as_they_were_after_a_run_and_after_one_that_failed(folder: str, tmp_path: Path) -> None:
+    train(folder, "reviews", "mezo", steps=1, run__dir=str(tmp_path), run__threads=1, **SMALL)
+    assert torch.get_num_threads() == 2
+    with pytest.raises(RuntimeError, match=r"^mine$"), guest():
+        torch.set_num_threads(1)
+        raise RuntimeError("mine")
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Interrupted)])
+def test_ctrl_c_is_a_keyboard_interrupt_and_the_state_is_saved(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: type[BaseException]
+) -> None:
+    record = loop.record
+
+    def struck(r: Any, state: Any, report: Any, progress: Any) -> None:
+        record(r, state, report, progress)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(loop, "record", struck)
+    with pytest.raises(raised) as caught:
+        train(folder, "reviews", "mezo", steps=5, run="cut", run__dir=str(tmp_path), run__threads=1, **SMALL)
+    assert type(caught.value) is raised and str(caught.value) == f"stopped by {signal.Signals(number).name}"
+    assert (tmp_path / "cut" / "checkpoints" / "step-000001").is_dir()
+    assert torch.get_num_threads() == 2 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
