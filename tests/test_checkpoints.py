@@ -133,7 +133,7 @@ def test_use_takes_all_of_one_best_checkpoint_where_a_better_one_is_put_in_its_p
             shutil.copytree(other.checkpoints / files.BEST, run.checkpoints / files.BEST)
 
     monkeypatch.setattr(checkpoints, "weights", overtaken)
-    used = saved.open_run(run)
+    saved.open_run(run)
     monkeypatch.undo()
     assert len(took) == 2 and took[0] != took[1]
     assert took[1] == fingerprint(saved.open_run(other).held.leaves)

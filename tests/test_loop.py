@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from zofo import begin, loop
+from zofo import begin, config, loop, scorer
 from zofo.config import resolve
 from zofo.errors import BadInput, NotFinite, ZofoError
+from zofo.job import prepare
 from zofo.methods import bilevel
 from zofo.methods.table import METHODS
 from zofo.report.terminal import Quiet
@@ -487,6 +488,26 @@ def test_meta_training_scores_training_tasks_by_their_own_adapters_and_unseen_on
     assert saved.slots is None and saved.used == "theta"
     steps = [row for row in read_metrics(run.metrics) if row["kind"] == "step"]
     assert all(row["tasks"] == 4 for row in steps) and steps[0]["forwards"] == 4 * (2 * 4 + 6)
+    own = {slot: validated(run, slot) for slot in ("p", "s")}
+    best = next(row for row in checks if row["step"] == held.step)
+    assert {slot: best[slot]["loss"] for slot in own} == pytest.approx(own, rel=1e-5)
+    with pytest.raises(BadInput, match=r"--slot own/e: that checkpoint has adapters of 4 training tasks.*did you mean"):
+        open_run(run, slot="own/e")
+
+
+def validated(run: RunFolder, slot: str) -> float:
+    """The mean loss over the training tasks' validation rows, each with its own adapter, opened as a user would."""
+    from zofo.saved import open_run
+    from zofo.tasks.mixture import reread
+
+    settings = config.load(run.config)
+    ready = prepare(settings, task=reread(run.task, "run"))
+    losses = []
+    for member in ready.of("train"):
+        saved = open_run(run, slot=f"{member.task.name}/{slot}")
+        assert saved.task == member.task.name and saved.used == slot
+        losses.append(scorer.of(member, settings.model.dtype)(saved.model, "validation")["loss"])
+    return sum(losses) / len(losses)
 
 
 def test_a_mixture_without_unseen_tasks_is_trained_on_and_not_tested(

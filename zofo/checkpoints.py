@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zofo import models, streamed, tensorfile
+from zofo.adapters import bank
+from zofo.adapters.slots import Slots
 from zofo.core.noise import Law
 from zofo.core.weights import move
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.stored import StoredLeaf
-from zofo.errors import BadInput
+from zofo.errors import BadInput, nearest
 from zofo.job import Job, Loaded
 from zofo.methods import table
 from zofo.methods.state import State, from_checkpoint, to_checkpoint
@@ -198,8 +200,21 @@ def copy_theta(leaves: Leaves, found: Checkpoint) -> None:
     models.take(leaves, there)
 
 
-def load_for_use(held: Loaded, run: RunFolder, which: str, say: Callable[[str], None]) -> tuple[int, str, str]:
-    """Bring a model to a run's best (or last) checkpoint; returns its step, which it was, and the adapter chosen.
+class Use(NamedTuple):
+    """What a model was brought to: the checkpoint (None: the base, no step was saved), which it was, the adapter chosen."""
+
+    found: Checkpoint | None
+    which: str
+    used: str
+
+    @property
+    def step(self) -> int:
+        """The checkpoint's step."""
+        return self.found.step if self.found is not None else 0
+
+
+def load_for_use(held: Loaded, run: RunFolder, which: str, say: Callable[[str], None]) -> Use:
+    """Bring a model to a run's best (or last) checkpoint.
 
     The choice is that of the best validation; before any, s where it is trained, for it has had more steps.
     Where there is no best checkpoint, the last is taken, and it is said. Where tasks have their own, the model has none: "theta".
@@ -214,7 +229,7 @@ def load_for_use(held: Loaded, run: RunFolder, which: str, say: Callable[[str], 
     chosen = found.state["progress"]["best"] if found is not None else None
     slots = list(held.slots.params) if held.slots is not None else ["theta"]
     used = "theta" if table.apart(held.config) else chosen["used"] if chosen else slots[-1]
-    return (found.step if found else 0), which, used
+    return Use(found, which, used)
 
 
 def the_best(held: Loaded, run: RunFolder) -> Checkpoint | None:
@@ -226,6 +241,16 @@ def the_best(held: Loaded, run: RunFolder) -> Checkpoint | None:
         if files.unchanged(found):
             return found
     return None
+
+
+def own_adapters(slots: Slots, found: Checkpoint | None, task: str) -> None:
+    """Load a training task's own adapters, of a run whose tasks have some each. Raises BadInput where it has none there."""
+    groups = found.state.get("tasks", {}) if found is not None else {}
+    there = {groups[group]: group for group in groups}
+    if found is None or task not in there:
+        told = f"that checkpoint has adapters of {len(there)} training tasks, and none of that"
+        raise BadInput(f"--slot {task}", told, nearest(task, there) if there else "leave it out")
+    bank.load(slots, found.load(there[task]))
 
 
 def exists(path: Path) -> bool:

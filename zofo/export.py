@@ -40,7 +40,7 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
     """Write a run's model to a new folder, whole or not at all.
 
     Args: merge, True for plain weights (LoRA only), False for adapter and base side by side, None for
-    merged where it can be (LoRA, and not on a weight that two modules share); slot, "p" or "s" instead of the chosen one; which, "best" or "last".
+    merged where it can be (LoRA, and not on a weight that two modules share); slot, instead of the chosen one, as `saved.open_run` has it; which, "best" or "last".
     Raises: BadInput when merging was asked of a prefix, a prompt or LoRA on a tied weight, or the folder exists.
     Cost: the weights in memory and on disk.
     """
@@ -49,7 +49,7 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
     folder.refuse_no_place(f"--out {out}", out)
     settings = config.load(run.config)
     kind = settings.adapter.kind
-    if merge and kind != "lora" and lends(settings):
+    if merge and kind != "lora" and (lends(settings) or slot is not None):
         raise BadInput(
             "--merge", f"a {kind} cannot be merged into weights (it adds tokens, not weights)", "use --no-merge"
         )
@@ -62,7 +62,8 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
         with seam.told(out), models.quiet():
             text = write(saved, work, merge if merge is not None else kind == "lora" and not tied(saved))
         theta = fingerprint(saved.held.leaves)
-        values = {"name": run.name, "step": saved.step, "which": saved.which, "used": saved.used}
+        used = f"{saved.task}/{saved.used}" if saved.task else saved.used
+        values = {"name": run.name, "step": saved.step, "which": saved.which, "used": used}
         (work / "README.md").write_text(README.format(what=text, theta=theta, **values), encoding="utf-8")
         (work / "zofo.json").write_text(json.dumps({**values, "theta_sha256": theta}, indent=1), encoding="utf-8")
         seam.disk.rename(work, out)

@@ -200,9 +200,9 @@ def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
     """Test the best checkpoint (unless the run leaves the test rows unread), and write eval.json, the curves and the model card."""
     if r.settings.test:
         r.show.phase("testing the best checkpoint")
-    step, which, used = checkpoints.load_for_use(r.job, r.run, "best", r.show.note)
+    held = checkpoints.load_for_use(r.job, r.run, "best", r.show.note)
     results = tested(r) if r.settings.test else {}
-    summary = evaluation(r.job, results) | {"checkpoint": which, "step": step, "used": used}
+    summary = evaluation(r.job, results) | {"checkpoint": held.which, "step": held.step, "used": held.used}
     rows = read_metrics(r.run.metrics)
     summary["memory"] = taken.summary(
         r.job.config, r.job.prepared, rows, r.gauge, r.standing, outside=r.job.hooks is not None

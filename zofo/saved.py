@@ -13,6 +13,7 @@ from zofo.adapters.slots import Slots
 from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import Loaded, load
+from zofo.methods import table
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
 
@@ -29,29 +30,40 @@ class Saved:
     step: int
     which: str
     held: Loaded
+    task: str = ""  # the training task whose own adapter it is
 
 
 def open_run(run: RunFolder, which: str = "best", slot: str | None = None, say: Callable[[str], None] = print) -> Saved:
     """Load a run's best or last checkpoint on its base. The task's rows are not needed.
 
-    Args: which, "best" (by validation loss) or "last"; slot, an adapter instead of the chosen one.
+    Args: which, "best" (by validation loss) or "last"; slot, an adapter instead of the chosen one: "p", "s", or, where
+    training tasks have their own, TASK (its p) or TASK/s.
     Raises: BadInput for a slot that the run has not; ZofoError when the base is not the run's.
     Cost: the weights in memory; for "last", the replay of the journal since the newest full copy.
     """
     settings = settled.plain(config.load(run.config))
     source = sources.find(settings.model.name)
-    tokenizer, held = models.load_tokenizer(source), load(settings, source)
+    tokenizer, held = models.load_tokenizer(source), load(settings, source, train=slot is not None)
     if held.outside:
         say(held.outside)
     base = read_json(run.environment)["base"]
     models.same_base(held.digest, base["sha256"], base["name"])
-    step, kind, used = checkpoints.load_for_use(held, run, which, say)
+    found = checkpoints.load_for_use(held, run, which, say)
     if held.slots is None:
         if slot is not None:
             raise BadInput(f"--slot {slot}", "this run has no adapter", "leave it out")
-        return Saved(settings, held.model, None, tokenizer, "theta", step, kind, held)
-    chosen = slot or used
+        return Saved(settings, held.model, None, tokenizer, "theta", found.step, found.which, held)
+    task, chosen = "", slot or found.used
+    if slot is not None and table.apart(settings):
+        task, chosen = parted(slot, held.slots)
+        checkpoints.own_adapters(held.slots, found.found, task)
     if chosen not in held.slots.params:
         raise BadInput(f"--slot {chosen}", "this run has no such adapter", f"choose of {', '.join(held.slots.params)}")
     held.slots.use(chosen)
-    return Saved(settings, held.model, held.slots, tokenizer, chosen, step, kind, held)
+    return Saved(settings, held.model, held.slots, tokenizer, chosen, found.step, found.which, held, task)
+
+
+def parted(asked: str, slots: Slots) -> tuple[str, str]:
+    """A training task and the slot of it: "TASK/s", or "TASK" for its first, p."""
+    task, _, slot = asked.rpartition("/")
+    return (task, slot) if task and slot in slots.params else (asked, next(iter(slots.params)))

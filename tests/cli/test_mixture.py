@@ -97,6 +97,25 @@ def test_a_run_on_a_mixture_is_scored_on_other_tasks_too(cli, run: str, home: Pa
     assert (home / "runs" / run / "eval.json").read_bytes() == before
 
 
+def test_a_training_tasks_own_adapter_is_scored_exported_and_written_with(
+    cli, model: str, mixed: Path, home: Path
+) -> None:
+    train = f"train --preset meta-lora --model {model} --mixture {mixed} --run own-adapters --steps 3 --batch 2 --method.T 1 --method.tasks 4 --method.lr_p 0.1 --method.lr_s 0.1"
+    assert cli(*train.split(), "--run.eval_every", "0", "--run.threads", "1", "--data.max_length", "64")[0] == 0
+    rows = ["--task", "reviews", "--data.test_rows", "4"]
+    status, out, err = cli("eval", "own-adapters", *rows, "--slot", "own/a")
+    assert status == 0 and "own adapter of own/a, reviews" in out and "theta alone" not in err, err
+    theta = cli("eval", "own-adapters", *rows)[1]
+    assert table(out)["p (used)"][1:] != table(theta)["theta (used)"][1:]
+    assert cli("export", "own-adapters", "--out", "own-out", "--slot", "own/a/s", "--no-merge")[0] == 0
+    assert json.loads((home / "own-out" / "zofo.json").read_text())["used"] == "own/a/s"
+    assert (home / "own-out" / "adapter").is_dir()
+    assert cli("generate", "own-adapters", "A", "--slot", "own/b", "--max-new-tokens", "2")[0] == 0
+    for words in (["eval", "own-adapters", "--slot", "own/a"], ["eval", "own-adapters", *rows, "--slot", "p"]):
+        status, out, err = cli(*words)
+        assert (status, out) == (2, "") and err.count("\n") == 1 and "--slot" in err
+
+
 def test_runs_are_shown_and_compared_by_their_mean_score(cli, run: str, home: Path) -> None:
     found = json.loads((home / "runs" / run / "eval.json").read_text(encoding="utf-8"))
     status, out, _ = cli("show", run)

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 Side = Literal["train", "test"]
 Which = Annotated[Literal["best", "last"], Parameter(help="which checkpoint of the run")]
-Slot = Annotated[Literal["p", "s"] | None, Parameter(help="which adapter of the run")]
+Slot = Annotated[
+    str | None,
+    Parameter(help="which adapter of the run: p or s; where each training task has its own: TASK, or TASK/s"),
+]
 OTHER_ROWS = {"data.task", "data.train", "data.mixture"}
 """Options that take a run to another task, or to a mixture of tasks."""
 FILES = OTHER_ROWS | {"data.validation", "data.test", *(f"data.{column}" for column in COLUMNS)}
@@ -143,21 +146,24 @@ def of_run(
     if same:
         job.same_rows(read_json(run.splits), ready)
     refuse_none(ready, asked.split)
+    if slot is not None and table.apart(own) and ready.members:
+        raise BadInput(f"--slot {slot}", "it is one task's own, and a mixture is scored", f"name the --task: {slot}")
     apart.refuse_carved(run, ready, asked.split)
     ready = apart.noted(run, ready)
-    if table.apart(own) and (asked.side == "train" or asked.split == "validation"):
+    if table.apart(own) and slot is None and (asked.side == "train" or asked.split == "validation"):
         complain(
-            "note: theta alone is scored, as an unseen task meets it: the adapters that are each training task's own stay in the run"
+            "note: theta alone is scored, as an unseen task meets it; a training task's own adapter: --task TASK --slot TASK"
         )
-    held = saved.open_run(run, which, None, complain)
+    own_slot = slot if table.apart(own) else None
+    held = saved.open_run(run, which, own_slot, complain)
     began, results = time.perf_counter(), dict[str, Any]()
-    for name in chosen(held, slot, run.name):
+    for name in [held.used] if own_slot else chosen(held, slot, run.name):
         if held.slots is not None:
             held.slots.use(name)
         results[name] = scored(held.model, ready, config, asked.split)
     if asked.split == "test" and held.which == "best" and same:
         record(run, held, ready, results)
-    where = f"run {run.name}, step {held.step}"
+    where = f"run {run.name}, step {held.step}{f', own adapter of {held.task}' if held.task else ''}"
     tell(ready, config, where, results, held, asked, time.perf_counter() - began)
     return 0
 
