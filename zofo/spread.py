@@ -85,15 +85,25 @@ class Variance:
 
 
 def parted(groups: Sequence[NDArray[Any]]) -> Variance:
-    """The variance of the mean of groups' means, each group of values of its own.
-
-    That is the variance of the groups' means over n (with n - 1 degrees of freedom), or that of single values where it is larger.
-    """
+    """The variance of the mean of groups' means, each group of values of its own (`over_groups`)."""
     import numpy as np
 
-    n = len(groups)
-    within = sum(float(d.var(ddof=1) / len(d)) for d in groups if len(d) > 1) / n**2
-    means = float(np.var([d.mean() for d in groups], ddof=1) / n) if n > 1 else 0.0
-    if means > within:
-        return Variance(means - within, within, means**2 / (n - 1))
-    return Variance(0.0, within, within**2 / max(sum(len(d) - 1 for d in groups), 1))
+    return over_groups(np.array([d.mean() for d in groups]), *within(groups))
+
+
+def within(groups: Sequence[NDArray[Any]]) -> tuple[float, int]:
+    """What single values add to the variance of the mean of groups' means, and its degrees of freedom (1 at least)."""
+    found = sum(float(d.var(ddof=1) / len(d)) for d in groups if len(d) > 1) / len(groups) ** 2
+    return found, max(sum(len(d) - 1 for d in groups), 1)
+
+
+def over_groups(means: NDArray[Any], single: float, freedom: float) -> Variance:
+    """The variance of the mean of n groups' means, whose own values account for `single` of it.
+
+    That is V = s^2 / n, s^2 the variance of the means (n - 1 degrees of freedom), or `single` where that is larger. There V
+    keeps its part of the uncertainty: a small one of few groups may be chance.
+    """
+    n = len(means)
+    by = float(means.var(ddof=1) / n) if n > 1 else 0.0
+    more = max(0.0, single - by)
+    return Variance(max(0.0, by - single), single, (by**2 / (n - 1) if n > 1 else 0.0) + more**2 / freedom)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from zofo.experiment.bootstrap import averaged, draw, interval, two_way
-from zofo.spread import parted
+from zofo.experiment.bootstrap import averaged, draw, interval, nested, two_way
 
 
 def test_one_seed_is_the_paired_interval_of_the_mean() -> None:
@@ -53,31 +52,45 @@ def test_the_variance_is_that_of_the_mean(crossed: bool) -> None:
     rng = np.random.default_rng(1)
     made = [simulated(rng, crossed, 5, 60, 0.1) for _ in range(600)]
     means = [np.mean([d.mean() for d in held]) for held in made]
-    estimate = two_way if crossed else parted
-    found = np.mean([estimate(np.stack(held)).whole for held in made])
+    estimate = two_way if crossed else nested
+    found = np.mean([estimate(np.stack(held)).variance.whole for held in made])
     assert found == pytest.approx(np.var(means), rel=0.15)
 
 
 @pytest.mark.parametrize("crossed", [True, False])
-@pytest.mark.parametrize(("n", "by_seed"), [(3, 0.1), (5, 0.02)])
+@pytest.mark.parametrize(("n", "by_seed"), [(2, 0.05), (3, 0.1), (5, 0.02)])
 def test_95_percent_intervals_hold_the_truth_in_95_percent_of_cases(n: int, by_seed: float, crossed: bool) -> None:
-    """Three seeds that differ about as much as their rows let them: with too many degrees of freedom it is 88 %."""
+    """Seeds that differ about as much as their rows let them: with too many degrees of freedom it is 88 % of three, and of two it is 90."""
     rng = np.random.default_rng(n)
     cases = [interval(draw(simulated(rng, crossed, n, 60, by_seed), crossed, 120, k)) for k in range(300)]
     share = np.mean([c.low <= 0.02 <= c.high for c in cases])
-    assert 0.905 <= share <= 0.985, share
+    assert 0.905 - 0.03 * (n == 2) <= share <= 0.985, share
 
 
-@pytest.mark.parametrize(("tasks", "n"), [(3, 3), (6, 3)])
-def test_intervals_of_a_mean_over_tasks_hold_the_truth_as_often(tasks: int, n: int) -> None:
-    """The seeds of every task tell of the variance: with those of one alone the interval is half as wide again, and nearly never wrong."""
+@pytest.mark.parametrize(
+    ("tasks", "n", "together"),
+    [(3, 3, 1.0), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((3, 3, 0.0), (6, 3, 0.5), (6, 3, 1.0)))],
+)
+def test_intervals_of_a_mean_over_tasks_hold_the_truth_as_often(tasks: int, n: int, together: float) -> None:
+    """However much a seed does on one task of what it does on the others: taken as independent it is 80 % where it does the same."""
     rng = np.random.default_rng(tasks * n)
-    cases = [
-        interval(averaged([draw(simulated(rng, True, n, 60, 0.1), True, 60, k) for _ in range(tasks)]))
-        for k in range(300)
-    ]
+    cases = []
+    for k in range(300):
+        common = rng.normal(0, 0.1, n)
+        parts = []
+        for _ in range(tasks):
+            seeds = np.sqrt(together) * common + np.sqrt(1 - together) * rng.normal(0, 0.1, n)
+            rows = rng.normal(0, 0.2, 60)
+            parts.append(draw([0.02 + s + rows + rng.normal(0, 0.3, 60) for s in seeds], True, 200, k))
+        cases.append(interval(averaged(parts)))
     share = np.mean([c.low <= 0.02 <= c.high for c in cases])
-    assert 0.91 <= share <= 0.975, share
+    assert 0.895 <= share <= 0.985, share  # 91 to 95 % of many more
+
+
+def test_a_mean_over_tasks_has_the_same_seeds_on_all() -> None:
+    parts = [draw([np.zeros(5)] * n, True, 20) for n in (2, 3)]
+    with pytest.raises(ValueError, match=r"tasks with \[2, 3\] seeds"):
+        averaged(parts)
 
 
 def test_a_mean_over_tasks() -> None:

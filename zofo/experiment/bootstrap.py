@@ -6,7 +6,7 @@ were tested on the same rows (crossed), each seed's own where they were not (nes
 2.5 and 97.5 % quantiles. Their width is not right: resampling seeds and rows at once counts the noise of single answers up to
 three times (Owen 2007), n seeds drawn from n have (n - 1) / n of their variance, and few seeds need a t law. So the quantiles
 are stretched about the mean to the variance that the analysis of variance estimates without bias (seeds, rows and
-their interaction), with the degrees of freedom of Welch and Satterthwaite. With one seed it is over rows alone.
+their interaction), with the degrees of freedom of Welch and Satterthwaite. Of a mean over tasks a seed is a seed on all of them. With one seed it is over rows alone.
 """
 
 from __future__ import annotations
@@ -17,19 +17,51 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from zofo.spread import LEVEL, Variance, parted
+from zofo.spread import LEVEL, Variance, over_groups, within
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Squares:
+    """What an analysis of variance of differences knows: by seed, the mean; and parts of the variance of their mean.
+
+    rows: by rows and single answers, with its degrees of freedom; single: what of that is in the spread of the seeds' means.
+    Where each seed has rows of its own (nested) all of it is.
+    """
+
+    means: Array  # (seeds,)
+    rows: float
+    freedom: float
+    single: float
+    nested: bool
+
+    @property
+    def variance(self) -> Variance:
+        """The variance of the mean: seeds + rows - single, none of its parts below 0.
+
+        The seeds' mean square keeps its part of the degrees of freedom where it is small: of few seeds that may be chance.
+        """
+        n = len(self.means)
+        if self.nested:
+            return over_groups(self.means, self.rows, self.freedom)
+        seeds = float(self.means.var(ddof=1) / n) if n > 1 else 0.0
+        uncertain = self.rows**2 / self.freedom + (seeds**2 / (n - 1) if n > 1 else 0.0)
+        return Variance(max(0.0, seeds - self.single), self.rows, uncertain)
+
+
+@dataclass(frozen=True)
 class Draws:
-    """The mean difference of one comparison, its bootstrap draws, and the variance of the mean by its sources."""
+    """The mean difference of one comparison, its bootstrap draws, and what its variance is made of."""
 
     mean: float
     values: Array  # (draws,)
-    seeds: int
-    variance: Variance  # by seeds, and by rows and single answers
+    squares: Squares
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds it is over."""
+        return len(self.squares.means)
 
 
 @dataclass(frozen=True)
@@ -56,34 +88,46 @@ def draw(differences: Sequence[Array], crossed: bool, draws: int, seed: int = 0)
             values[k] = np.mean(
                 [d[rng.integers(len(d), size=len(d))].mean() for d in (differences[s] for s in picked[k])]
             )
-    variance = two_way(table) if table is not None else parted(differences)
-    return Draws(float(np.mean([d.mean() for d in differences])), values, n, variance)
+    squares = two_way(table) if table is not None else nested(differences)
+    return Draws(float(np.mean([d.mean() for d in differences])), values, squares)
 
 
-def two_way(table: Array) -> Variance:
-    """The variance of the mean of a two-way table, (seeds, rows): by seeds, and by rows and single answers.
-
-    Mean squares over n m: seeds, rows, and what is left. Their variance is seeds + rows - left; none of its parts is below 0.
-    """
+def two_way(table: Array) -> Squares:
+    """The mean squares of a two-way table, (seeds, rows), over n m: of seeds, of rows, and of what is left."""
     n, m = table.shape
-    rows = float(table.mean(0).var(ddof=1) / m) if m > 1 else 0.0
-    if n == 1:
-        return Variance(0.0, rows, rows**2 / max(m - 1, 1))
+    rows, freedom = float(table.mean(0).var(ddof=1) / m) if m > 1 else 0.0, max(m - 1, 1)
     means = table.mean(1)
+    if n == 1:
+        return Squares(means, rows, freedom, 0.0, False)
     left = table - means[:, None] - table.mean(0) + table.mean()
     single = float((left**2).sum() / max((n - 1) * (m - 1), 1) / (n * m))
-    seeds, rows = float(means.var(ddof=1) / n), max(rows, single)
-    uncertain = rows**2 / max(m - 1, 1) + (seeds**2 / (n - 1) if seeds > single else 0.0)
-    return Variance(max(0.0, seeds - single), rows, uncertain)
+    return Squares(means, max(rows, single), freedom, single, False)
+
+
+def nested(differences: Sequence[Array]) -> Squares:
+    """The same of seeds with rows of their own."""
+    rows, freedom = within(differences)
+    return Squares(np.array([d.mean() for d in differences]), rows, freedom, rows, True)
 
 
 def averaged(parts: Sequence[Draws]) -> Draws:
-    """The mean over tasks, which are fixed: draws are averaged one by one, variances added, each with its own degrees of freedom."""
-    k = len(parts)
-    by_seeds, by_rows = (sum(getattr(p.variance, name) for p in parts) / k**2 for name in ("by_groups", "by_values"))
-    variance = Variance(by_seeds, by_rows, sum(p.variance.uncertain for p in parts) / k**4)
-    values = np.mean([part.values for part in parts], axis=0)
-    return Draws(sum(part.mean for part in parts) / k, values, min(part.seeds for part in parts), variance)
+    """The mean over tasks, which are fixed, on the same seeds: draws are averaged one by one, and seeds' means seed by seed.
+
+    A seed gives all tasks the same start of the adapter and the same z, so what it does on one it may do on the others: the
+    spread of seeds is that of their means over tasks, with n - 1 degrees of freedom. Rows' variances add.
+    Raises: ValueError where tasks have other numbers of seeds.
+    """
+    k, held = len(parts), [part.squares for part in parts]
+    if len({part.seeds for part in parts}) > 1:
+        raise ValueError(f"tasks with {sorted({part.seeds for part in parts})} seeds have no mean difference")
+    rows, single = (sum(getattr(squares, name) for squares in held) / k**2 for name in ("rows", "single"))
+    uncertain = sum(squares.rows**2 / squares.freedom for squares in held) / k**4
+    freedom = rows**2 / uncertain if uncertain else 1.0
+    means = np.mean([squares.means for squares in held], axis=0)
+    squares = Squares(means, rows, freedom, single, all(one.nested for one in held))
+    return Draws(
+        float(np.mean([part.mean for part in parts])), np.mean([part.values for part in parts], axis=0), squares
+    )
 
 
 def interval(found: Draws, level: float = LEVEL) -> Interval:
@@ -97,8 +141,8 @@ def stretch(found: Draws, level: float = LEVEL) -> float:
     """How much wider (or narrower) than the draws' quantiles an interval is."""
     from scipy.stats import norm, t
 
-    drawn, whole = float(found.values.var()), found.variance.whole
+    drawn, whole = float(found.values.var()), found.squares.variance.whole
     if drawn == 0 or whole == 0:
         return 1.0
     tail = (1 + level) / 2
-    return float(np.sqrt(whole / drawn) * t.ppf(tail, found.variance.freedom) / norm.ppf(tail))
+    return float(np.sqrt(whole / drawn) * t.ppf(tail, found.squares.variance.freedom) / norm.ppf(tail))
