@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,7 @@ from zofo.core.weights import leaves as tree
 from zofo.core.weights import move
 from zofo.errors import BadInput
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*running statistics will not move:UserWarning")
 X = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(6) % 3
 
@@ -367,3 +369,77 @@ def test_a_prompt_that_learns_outside_the_base_is_refused_and_not_left_out(tiny,
     with pytest.raises(BadInput, match=r"prompt_encoder.* learns and is not part of the base model; freeze it"):
         zofo.ZO(model)
     zofo.ZO([p for p in model.parameters() if p.requires_grad], probe="inplace")
+
+
+def test_running_statistics_in_train_mode_are_warned_of_once() -> None:
+    """They do not move under probing by scratch, so a model that is evaluated with them would be as bad as new."""
+    model = cnn()
+    opt = ZO(model, lr=1e-3)
+    with pytest.warns(UserWarning, match=r"1 is in train mode, and its running statistics will not move") as caught:
+        opt.step(loss(model))
+    assert len(caught) == 1 and caught[0].filename == __file__
+    still = cnn()
+    still[1].eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opt.step(loss(model))
+        ZO(still, lr=1e-3).step(loss(still))
+        ZO(model, lr=1e-3, probe="inplace").step(loss(model))
+    assert "running statistics" in str(ZO.__doc__)
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, copy.copy, pickle.dumps], ids=["deepcopy", "copy", "pickle"])
+def test_copies_and_pickles_are_refused(make: Callable[[ZO], Any]) -> None:
+    with pytest.raises(BadInput, match=r"neither copied nor pickled; keep its state_dict\(\)"):
+        make(ZO(cnn()))
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("sgd", "adam"), ("adam", "sgd"), ("sgd", "scalar-adaptive")])
+def test_a_state_of_another_rule_is_refused_and_nothing_is_taken_up(theirs: str, ours: str) -> None:
+    model = cnn()
+    opt = ZO(model, lr=1e-3, rule=ours)
+    held = ZO(model, lr=7.0, rule=theirs).state_dict()
+    with pytest.raises(BadInput, match=f"the state is of rule '{theirs}', and this optimizer's is '{ours}'"):
+        opt.load_state_dict(held)
+    assert opt.param_groups[0]["lr"] == 1e-3
+    opt.step(loss(model))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_state_of_another_model_is_refused_by_name(rule: str) -> None:
+    small, large = nn.Linear(8, 4), nn.Linear(8, 5)
+    opt = ZO(large, lr=1e-3, rule=rule)
+    with pytest.raises(BadInput, match=r"weight is \[4, 8\] in the state and \[5, 8\] here"):
+        opt.load_state_dict(ZO(small, lr=7.0, rule=rule).state_dict())
+    with pytest.raises(BadInput, match=r"bias is missing in the state and \[5\] here"):
+        opt.load_state_dict(ZO(nn.Linear(8, 5, bias=False), lr=7.0, rule=rule).state_dict())
+    with pytest.raises(BadInput, match="no state of zofo"):
+        opt.load_state_dict(torch.optim.SGD(large.parameters(), lr=7.0).state_dict())
+    assert opt.param_groups[0]["lr"] == 1e-3
+    opt.step(lambda: large(torch.ones(2, 8)).square().mean())
+
+
+def test_an_older_state_which_says_neither_rule_nor_shapes_is_judged_by_its_moments() -> None:
+    model = cnn()
+    held, plain = ZO(model, rule="adam").state_dict(), ZO(model).state_dict()
+    for state in (held, plain):
+        del state["shapes"], state["rule"]["name"]
+    ZO(model, rule="adam").load_state_dict(held)
+    with pytest.raises(BadInput, match=r"m\.0\.weight is missing in the state"):
+        ZO(model, rule="adam").load_state_dict(plain)
+
+
+def test_a_state_is_a_copy_on_both_ways() -> None:
+    """What was kept is changed by no later step, and two optimizers that took it up share nothing."""
+    model, other = cnn(), cnn()
+    opt, second = ZO(model, lr=1e-3, rule="adam"), ZO(other, lr=1e-3, rule="adam")
+    opt.step(loss(model))
+    other.load_state_dict(model.state_dict())
+    kept = opt.state_dict()
+    before = copy.deepcopy(kept["moments"])
+    opt.load_state_dict(kept)
+    second.load_state_dict(kept)
+    opt.step(loss(model))
+    second.step(loss(other))
+    assert before and all(torch.equal(kept["moments"][name], moment) for name, moment in before.items())
+    assert same(weights(model), weights(other))

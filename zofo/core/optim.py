@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ class ZO(torch.optim.Optimizer):
         noise: "gaussian", "rademacher", "sphere", "low-rank-R" (R up to 32). estimator: "central", "forward".
         rule: "sgd", "scalar-adaptive", or "adam" (two more copies of the weights). seed: of z.
         probe: "auto" takes "scratch" for a module and "inplace" for bare parameters, with a warning.
+    With "scratch" probing puts buffers back, so running statistics (a batch norm's in train mode) never move: put such
+    modules in eval mode, or call the model once in train mode outside the closure. A copy or a pickle is refused: use `state_dict`.
     Raises: BadInput for a value out of range or a policy that the parameters do not allow.
     Cost: 2 q evaluations of the closure a step (forward: q + 1); memory of inference plus a module's scratch.
     Reference: Malladi et al. 2023 (arXiv 2305.17333), algorithm 1, made exact.
@@ -64,6 +67,7 @@ class ZO(torch.optim.Optimizer):
             raise BadInput(f"ZO(noise={noise!r})", "unknown law", nearest(noise, LAWS))
         self.leaves, self.probe = policy(params, probe)
         self.rule, self.estimator, self.noise = rules.RULES[rule], ESTIMATORS[estimator], noise
+        self.rule_name = rule
         self.rule_state = self.rule.init(self.leaves)
         self.last: Estimate[SeedGrad] | None = None
         self.applied: Moved | None = None
@@ -80,6 +84,8 @@ class ZO(torch.optim.Optimizer):
         """
         if closure is None:
             raise BadInput("ZO.step()", "no closure", "pass a function that returns the loss")
+        if self.last is None and isinstance(self.probe, Scratch):
+            warn_running(self.probe.model)
         self.applied, group = None, self.param_groups[0]
         keys = [streams.key(group["seed"], "noise", group["step"], i) for i in range(group["q"])]
         directions = [self.leaves.direction(self.noise, key) for key in keys]
@@ -98,14 +104,67 @@ class ZO(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state: groups (with the step count) and the rule's numbers and moments."""
+        """The optimizer's state, which no later step changes: groups (with the step count), the rule's name, numbers and moments, the weights' shapes."""
         numbers, moments = rules.to_dict(self.rule_state)
-        return super().state_dict() | {"rule": numbers, "moments": moments}
+        own = {
+            "rule": {"name": self.rule_name} | numbers,
+            "moments": {name: moment.clone() for name, moment in moments.items()},
+            "shapes": {leaf.name: list(leaf.shape) for leaf in self.leaves},
+        }
+        return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a state that `state_dict` gave."""
-        self.rule_state = rules.from_dict(state_dict["rule"], dict(state_dict["moments"]))
-        super().load_state_dict({k: v for k, v in state_dict.items() if k not in ("rule", "moments")})
+        """Take up a copy of a state that `state_dict` gave. Raises: BadInput for another rule's state, or another model's."""
+        here = self.rule_state.moments
+        refuse_foreign(state_dict, self.rule_name, self.leaves, here)
+        super().load_state_dict({k: v for k, v in state_dict.items() if k not in ("rule", "moments", "shapes")})
+        moments = {name: torch.empty_like(own).copy_(state_dict["moments"][name]) for name, own in here.items()}
+        self.rule_state = rules.from_dict(state_dict["rule"], moments)
+
+    def __getstate__(self) -> NoReturn:
+        """Refuse copies and pickles: they would hold a model of their own, which nobody's closure calls."""
+        found = "an optimizer is tied to the model that it probes, and is neither copied nor pickled"
+        raise BadInput("zofo.ZO", found, "keep its state_dict(), and load it into a new zofo.ZO on the other model")
+
+
+def refuse_foreign(state: Mapping[str, Any], rule: str, leaves: tree.Leaves, moments: Mapping[str, Tensor]) -> None:
+    """Raise BadInput for a state that is not of this rule, or not of these weights."""
+    asked = "ZO.load_state_dict"
+    if "rule" not in state or "moments" not in state:
+        raise BadInput(asked, "this is no state of zofo.ZO's", "give what ZO.state_dict() returned")
+    other = state["rule"].get("name", rule)  # older states do not say
+    if other != rule:
+        found = f"the state is of rule {other!r}, and this optimizer's is {rule!r}"
+        raise BadInput(asked, found, f"make the optimizer with rule={other!r}")
+    own = shapes({leaf.name: leaf for leaf in leaves})
+    found = differing(state.get("shapes", own), own) or differing(shapes(state["moments"]), shapes(moments))
+    if found:
+        raise BadInput(asked, found, "load it into an optimizer on the same model, with the same weights frozen")
+
+
+def shapes(tensors: Mapping[str, Tensor | tree.Leaf]) -> dict[str, list[int]]:
+    """The shape of each tensor by name."""
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
+
+
+def differing(theirs: Mapping[str, list[int]], ours: Mapping[str, list[int]]) -> str:
+    """The first tensor that two tables of shapes disagree about, in words; empty where there is none."""
+    for name in {**theirs, **ours}:
+        there, here = theirs.get(name, "missing"), ours.get(name, "missing")
+        if there != here:
+            return f"{name} is {there} in the state and {here} here"
+    return ""
+
+
+def warn_running(model: nn.Module) -> None:
+    """Warn of running statistics in train mode: they never move, for probing puts buffers back."""
+    moving = [n for n, m in model.named_modules() if m.training and getattr(m, "running_mean", None) is not None]
+    if moving:
+        warnings.warn(
+            f"{moving[0] or type(model).__name__} is in train mode, and its running statistics will not move: probing "
+            "puts buffers back. Put it in eval mode, or call the model once in train mode outside the closure",
+            stacklevel=5,
+        )
 
 
 def same_randomness(closure: Callable[[], Any], seed: int, step: int) -> Objective:
@@ -155,8 +214,6 @@ def policy(params: nn.Module | Iterable[nn.Parameter], probe: str) -> tuple[tree
         raise BadInput("ZO(params)", found, "pass a module, or parameters alone (no groups, no names)")
     leaves = tree.positional(dict.fromkeys(p for p in params if p.requires_grad and p.is_floating_point()))
     if probe == "auto":
-        import warnings
-
         warnings.warn(
             "zofo.ZO got bare parameters: ids go by position, and probing walks the weights in place, "
             "which drifts by rounding; pass the module for exact probing",

@@ -566,3 +566,62 @@ class TestMemory:
         run = outputs(model, torch.eye(4))
         first = [probe(run, [Point(z, EPS)]) for probe in probes]
         assert all(torch.equal(probe(run, [Point(z, EPS)]), value) for probe, value in zip(probes, first, strict=True))
+
+
+class Query(nn.Module):
+    """A module that gives its own parameter, or a view of it."""
+
+    def __init__(self, view: bool) -> None:
+        super().__init__()
+        self.weight, self.view = nn.Parameter(torch.randn(6, 8)), view
+
+    def forward(self) -> Tensor:
+        return self.weight.expand(3, 6, 8) if self.view else self.weight
+
+
+class Asked(nn.Module):
+    """Its query is used after other modules have run, and again after that."""
+
+    def __init__(self, view: bool) -> None:
+        super().__init__()
+        self.query, self.mid, self.norm = Query(view), nn.Linear(8, 8), nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.query()
+        second = self.query()
+        return (self.norm(self.mid(x)).unsqueeze(-2) * first).sum(-1) + (x.unsqueeze(-2) * second).sum(-1)
+
+
+@pytest.mark.parametrize("view", [False, True])
+def test_an_output_that_is_a_weight_keeps_its_values(moved: Moved, view: bool) -> None:
+    torch.manual_seed(3)
+    model, x = Asked(view), torch.randn(3, 8)
+    x = x if not view else torch.randn(4, 3, 8)
+    assert torch.allclose(probed(model, x), really(moved, model, x), atol=1e-6)
+
+
+def test_weights_that_were_replaced_are_refused_and_stay(moved: Moved) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8))
+    leaves = tree.find(model)
+    model.load_state_dict({name: torch.zeros_like(v) for name, v in model.state_dict().items()}, assign=True)
+    with pytest.raises(BadInput, match=r"0\.weight.* was replaced by another parameter"):
+        Scratch(model, leaves)(outputs(model, torch.randn(2, 8)), [Point(leaves.direction("gaussian", KEY), EPS)])
+    assert not any(p.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_weights_given_for_one_call_are_not_moved(stack: bool) -> None:
+    """A teacher by functional_call inside the objective has its own weights at every point."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 8), nn.LayerNorm(8)), torch.arange(6).view(2, 3)
+    teacher = {name: torch.randn_like(v) for name, v in model.state_dict().items()}
+    leaves = tree.find(model)
+
+    def run() -> Tensor:
+        return torch.stack([torch.func.functional_call(model, teacher, x), model(x)]).reshape(2, -1).sum(1)
+
+    z = leaves.direction("gaussian", KEY)
+    found = Scratch(model, leaves, stack=stack)(run, [Point(z, 0.1), Point(z, -0.1), Point()])
+    assert torch.equal(found[0, 0], found[2, 0]) and torch.equal(found[1, 0], found[2, 0])
+    assert found[0, 1] != found[2, 1] != found[1, 1]
+    assert torch.equal(run().double(), found[2])

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from zofo.core.noise import Direction
 from zofo.core.probe import Point
 from zofo.core.probe.scratch import Scratch
+from zofo.core.sketch import Projection
+from zofo.core.sketch.capture import capturing
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 
@@ -36,6 +38,8 @@ BY_HAND: dict[str, Callable[[Reader, Tensor], Tensor]] = {
     "named argument": lambda m, x: F.linear(x[..., :8], weight=m.mid.weight),
     "norm": lambda m, x: x / m.mid.weight.norm(),
     "cut": lambda m, x: x + m.head.bias[:1],
+    "in a list": lambda m, x: F.linear(x[..., :8], torch.cat([m.mid.weight, m.mid.weight])),
+    "in parts": lambda m, x: F.linear(x[..., :8], m.mid.weight.chunk(2)[0]),
 }
 DESCRIBED: dict[str, Callable[[Reader, Tensor], Tensor]] = {
     "type": lambda m, x: x.to(m.mid.weight.dtype),
@@ -76,3 +80,24 @@ def test_what_only_describes_a_weight_is_allowed(read: str) -> None:
     at_theta, moved = probed(model, [Point(), Point(Z, 0.1)])
     assert torch.equal(at_theta, model(IDS).detach().reshape(-1).double())
     assert not torch.equal(at_theta, moved)
+
+
+@pytest.mark.parametrize("read", BY_HAND)
+def test_the_sketch_refuses_it_too(read: str) -> None:
+    model = Reader(BY_HAND[read])
+    leaves = tree.find(model)
+    with (
+        pytest.raises(BadInput, match=r"^sketching the gradient: .*outside the module that owns it"),
+        capturing(leaves, Projection("rademacher", 7, 4, "input")),
+    ):
+        model(IDS)
+    assert "forward" not in vars(model.mid)
+
+
+@pytest.mark.parametrize("read", DESCRIBED)
+def test_the_sketch_allows_what_only_describes(read: str) -> None:
+    model = Reader(DESCRIBED[read])
+    with capturing(tree.find(model), Projection("rademacher", 7, 4, "input")) as held:
+        torch.autograd.grad(model(IDS).square().mean(), [held.anchor])
+        held.close(1.0)
+    assert set(held.grad().matrices) | set(held.grad().rows) == {"embed.weight", "mid.weight", "head.weight"}

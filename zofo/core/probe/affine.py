@@ -62,6 +62,8 @@ class Affine:
     def __call__(self, x: Tensor) -> Tensor:
         """y at each point, on its share of the rows of x."""
         stands.refuse_gradients()
+        if not stands.moved_by(self.module, self.own):
+            return product(x, self.module.weight, self.module.bias, self.flip)
         if self.stand.at_theta:
             return self.at_theta(x)
         low = any(point.z is not None and rank_of(point.z.law) for point in self.stand.points)

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from zofo.core.probe import Point, affine
 from zofo.core.probe.pool import Pool
-from zofo.core.probe.stand import CannotStack, Owned, Stand, owned, refuse_gradients
+from zofo.core.probe.stand import CannotStack, Owned, Stand, check_own, moved_by, owned, refuse_gradients
 from zofo.core.weights.fetch import Fetcher
 from zofo.core.weights.leaves import Leaf, Leaves
 from zofo.core.weights.stored import StoredLeaf
@@ -41,7 +42,7 @@ def held(module: nn.Module, own: Owned) -> bool:
 def enter(stand: Stand, own: Owned, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """Pre-hook: put perturbed parameters in place (an embedding gets its rows, and ids that count them)."""
     refuse_gradients()
-    if stand.at_theta and held(module, own):
+    if not moved_by(module, own) or (stand.at_theta and held(module, own)):
         return None
     buffers = stand.live.setdefault(module, [])
     if by_rows(module, own) and len(args) == 1:
@@ -55,18 +56,21 @@ def enter(stand: Stand, own: Owned, module: nn.Module, args: tuple[Any, ...]) ->
 
 
 def leave(stand: Stand, own: Owned, module: nn.Module, args: Any = None, out: Any = None) -> None:
-    """Post-hook, also run by the `finally`: put the originals back and free the scratch."""
+    """Post-hook, also run by the `finally`: put the originals back and free the scratch, but for what an output still holds."""
+    if module not in stand.live:  # nothing was put in place
+        return
     for attr, leaf in own.items():
         module._parameters[attr] = leaf.param
     if isinstance(module, nn.Embedding):
         module.padding_idx = stand.padding[module]  # type: ignore[assignment]
-    stand.pool.give(stand.live.pop(module, []))
+    kept = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves(out) if isinstance(tensor, Tensor)}
+    stand.pool.give([b for b in stand.live.pop(module) if b.untyped_storage().data_ptr() not in kept])
 
 
 def together(stand: Stand, own: Owned, module: nn.Module, run: Any, *args: Any, **options: Any) -> Any:
     """A module's forward at several points: once for each, on its share of the rows, with its parameters."""
     refuse_gradients()
-    if stand.at_theta and held(module, own):
+    if not moved_by(module, own) or (stand.at_theta and held(module, own)):
         return run(*args, **options)
     if by_rows(module, own) and len(args) == 1 and not options:
         return looked_up(stand, own["weight"], *args)
@@ -79,7 +83,7 @@ def together(stand: Stand, own: Owned, module: nn.Module, run: Any, *args: Any, 
         for attr, values in placed.items():
             module._parameters[attr] = values[i]  # type: ignore[assignment]
         outs.append(run(*(part[i] for part in shared), **{key: part[i] for key, part in named.items()}))
-    leave(stand, own, module)
+    leave(stand, own, module, out=outs)
     return outs[0] if len(outs) == 1 else joined(outs)
 
 
@@ -127,7 +131,8 @@ class Hooks:
     forwards: list[nn.Module] = field(default_factory=list)
 
     def install(self, several: bool = False) -> None:
-        """Hook every owner of a leaf. `several`: for points that are stood at together. Raises: CannotStack."""
+        """Hook every owner of a leaf. `several`: for points that are stood at together. Raises: CannotStack; BadInput where weights were replaced."""
+        check_own(self.places, "probing")
         if several:
             before = functools.partial(counted, self.stand)
             self.handles.append(self.stand.model.register_forward_pre_hook(before, with_kwargs=True))

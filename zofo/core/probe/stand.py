@@ -179,6 +179,20 @@ def owned(leaves: Leaves) -> dict[nn.Module, Owned]:
     return found
 
 
+def moved_by(module: nn.Module, own: Owned) -> bool:
+    """Whether a module has the leaves' own parameters: not those that somebody put there for a call (`functional_call`)."""
+    return all(module._parameters.get(attr) is leaf.param for attr, leaf in own.items())
+
+
+def check_own(places: dict[nn.Module, Owned], asked: str) -> None:
+    """Raise where weights are not those that were found when the optimizer was made."""
+    for module, own in places.items():
+        if not moved_by(module, own):
+            names = ", ".join(leaf.name for leaf in own.values())
+            found = f"{names} of the model was replaced by another parameter since (load_state_dict(assign=True)?)"
+            raise BadInput(asked, found, "copy values into the parameters that are there, or make the optimizer anew")
+
+
 def check_reached(stand: Stand) -> None:
     """Raise when a leaf was never asked for: its noise would be in theta's step and not in the losses."""
     missing = [leaf.name for leaf in stand.leaves if leaf.tid not in stand.reached]

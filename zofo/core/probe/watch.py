@@ -1,12 +1,13 @@
-"""Watching one probe for weights that are read outside the module that owns them: there they still stand at theta.
+"""Watching a pass for weights that are read outside the module that owns them.
 
-A head that takes the embedding's weight by hand, or a layer that takes the norm of another's, would be probed half:
-the loss would not be that of theta + a z, and nothing would show it.
+Where weights stand in for one another while their module runs (probing), or leave their gradient there (the sketch), a head
+that takes the embedding's weight by hand, or a layer that takes the norm of another's, would be half of it: the loss
+would not be that of theta + a z, or the gradient not theirs, and nothing would show it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,34 +15,44 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from zofo.core.probe.stand import Stand
+from zofo.core.weights.leaves import Leaves
 from zofo.errors import BadInput
 
 OURS = ("data", "grad")  # attributes that hold a tensor and are not the model's to compute with
 
 
 class Watch(TorchFunctionMode):
-    """Refuse every operation on a leaf's own parameter that gives a tensor, while the stand is not at theta."""
+    """Refuse every operation on a leaf's own parameter that gives tensors, but while `allowed`."""
 
-    def __init__(self, stand: Stand) -> None:
+    def __init__(self, leaves: Leaves, allowed: Callable[[], bool], asked: str, do: str) -> None:
         super().__init__()
-        self.stand = stand
-        self.names = {id(leaf.param): leaf.name for leaf in stand.leaves}
+        self.allowed, self.asked, self.do = allowed, asked, do
+        self.names = {id(leaf.param): leaf.name for leaf in leaves}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run it, and look at what it was given. Raises: BadInput."""
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor) and not self.stand.at_theta and named(func) not in OURS:
-            self.refuse(named(func), (*args, *(kwargs or {}).values()))
+        if not self.allowed() and named(func) not in OURS and next(tensors((out,)), None) is not None:
+            self.refuse(named(func), tensors((*args, *(kwargs or {}).values())))
         return out
 
-    def refuse(self, what: str, given: Iterable[Any]) -> None:
-        """Raise where one of the arguments is a leaf."""
-        name = next((self.names[id(x)] for x in given if isinstance(x, Tensor) and id(x) in self.names), None)
+    def refuse(self, what: str, given: Iterable[Tensor]) -> None:
+        """Raise where one of the tensors is a leaf."""
+        name = next((self.names[id(x)] for x in given if id(x) in self.names), None)
         if name is not None:
-            found = f"the forward pass reads {name} outside the module that owns it ({what}), where it is not moved"
-            raise BadInput("probing by scratch", found, "freeze this weight, or use the inplace policy")
+            found = f"the forward pass reads {name} outside the module that owns it ({what}), where it is not seen"
+            raise BadInput(self.asked, found, self.do)
+
+
+def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among some values, and in lists and tuples of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors(value)
 
 
 def named(func: Callable[..., Any]) -> str:
@@ -51,5 +62,8 @@ def named(func: Callable[..., Any]) -> str:
 
 
 def watching(stand: Stand, wanted: bool) -> AbstractContextManager[Any]:
-    """A block that is watched, where that is wanted. Cost: some microseconds an operation."""
-    return Watch(stand) if wanted else nullcontext()
+    """A block of probing that is watched, where that is wanted: not at theta. Cost: some microseconds an operation."""
+    if not wanted:
+        return nullcontext()
+    do = "freeze this weight, or use the inplace policy"
+    return Watch(stand.leaves, lambda: stand.at_theta, "probing by scratch", do)

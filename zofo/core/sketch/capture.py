@@ -20,7 +20,8 @@ from torch.autograd.function import once_differentiable
 
 from zofo.core.probe import affine
 from zofo.core.probe.hooks import by_rows
-from zofo.core.probe.stand import Owned, owned
+from zofo.core.probe.stand import Owned, check_own, owned
+from zofo.core.probe.watch import Watch
 from zofo.core.sketch import Projection
 from zofo.core.sketch.grad import Rows, SketchGrad
 from zofo.core.weights.leaves import Leaf, Leaves
@@ -64,6 +65,16 @@ class Capture:
         self.anchor = torch.zeros((), requires_grad=True)
         self.now, self.total = Sums(), Sums()
         self.reached: set[str] = set()
+        self.inside = 0  # operations of ours on weights themselves
+
+    @contextmanager
+    def ours(self) -> Iterator[None]:
+        """A block in which weights may be read."""
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
 
     def close(self, factor: float) -> None:
         """Add factor times what has come since the last time to the total: a term's weight over its rows."""
@@ -140,7 +151,8 @@ class SketchedProduct(torch.autograd.Function):
         (kept, weight), (own, bias, flip), capture = ctx.saved_tensors, ctx.leaves, ctx.capture
         dx = None
         if ctx.needs_input_grad[0]:
-            w = weight.to(dy.dtype)
+            with capture.ours():
+                w = weight.to(dy.dtype)
             dx = dy @ (w.t() if flip else w)
         rows = flat(dy)
         if bias is not None:
@@ -174,7 +186,8 @@ def linear(capture: Capture, own: Owned, module: nn.Module, x: Tensor) -> Tensor
     capture.reached.update(leaf.name for leaf in own.values())
     leaves = own["weight"], own.get("bias"), transposed(module)
     bias = module._parameters.get("bias")
-    out: Tensor = SketchedProduct.apply(x, capture.anchor, module._parameters["weight"], bias, leaves, capture)  # type: ignore[no-untyped-call]
+    with capture.ours():
+        out: Tensor = SketchedProduct.apply(x, capture.anchor, module._parameters["weight"], bias, leaves, capture)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -189,7 +202,8 @@ def taken(capture: Capture, own: Owned, module: nn.Module, run: Any, *args: Any,
         else:
             for attr, leaf in own.items():
                 give = functools.partial(capture.take, leaf)
-                module._parameters[attr] = Taken.apply(before[attr], capture.anchor, give)  # type: ignore[assignment, no-untyped-call]
+                with capture.ours():
+                    module._parameters[attr] = Taken.apply(before[attr], capture.anchor, give)  # type: ignore[assignment, no-untyped-call]
         return run(*args, **options)
     finally:
         module._parameters.update(before)
@@ -216,17 +230,19 @@ def looked_up(capture: Capture, leaf: Leaf, module: Any, ids: Tensor) -> Tensor:
 def capturing(leaves: Leaves, projection: Projection) -> Iterator[Capture]:
     """Let backward passes of a block leave their sketches: `torch.autograd.grad(loss, [..., capture.anchor])`.
 
-    Everything is put back after it, on an exception too. Cost: r numbers kept a token and linear layer, 2 r (inputs + outputs)
+    Everything is put back after it, on an exception too. Raises: BadInput where the model reads a weight outside its module. Cost: r numbers kept a token and linear layer, 2 r (inputs + outputs)
     operations a token; no gradient of a weight matrix is formed.
     """
     capture, before = Capture(leaves, projection), dict[nn.Module, Any]()
     try:
+        check_own(owned(leaves), "sketching the gradient")
         for module, own in owned(leaves).items():
             plain = affine.suits(module, own)
             before[module] = vars(module).get("forward")
             run = functools.partial(linear, capture, own, module) if plain else functools.partial(taken, capture, own, module, module.forward)  # fmt: skip
             module.forward = run
-        yield capture
+        with Watch(leaves, lambda: capture.inside > 0, "sketching the gradient", "freeze this weight"):
+            yield capture
     finally:
         for module, forward in before.items():
             vars(module).pop("forward", None)
