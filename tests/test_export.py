@@ -15,10 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from zofo import begin
 from zofo.config import resolve
+from zofo.core.weights.leaves import find
 from zofo.errors import BadInput
 from zofo.evaluate import evaluate
 from zofo.export import export
 from zofo.job import prepare
+from zofo.models import fingerprint
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
 from zofo.saved import open_run
@@ -37,6 +39,8 @@ CASES: dict[str, dict[str, Any]] = {
     "mezo": {"method.name": "mezo", "method.lr_theta": 1e-4},
     "tied head": {"method.name": "first-order", "method.lr_p": 3e-2, "adapter.targets": ["q_proj", "lm_head"]},
     "first-order": {"method.name": "first-order", "method.lr_p": 3e-2},
+    "half mezo": {"method.name": "mezo", "method.lr_theta": 1e-2, "model.weights": "bf16"},
+    "half bilevel": LARGE | {"method.lr_theta": 1e-2, "model.weights": "bf16"},
 }
 
 
@@ -129,3 +133,23 @@ def test_an_existing_folder_is_refused_and_a_slot_can_be_chosen(trained: Any, tm
     assert json.loads((out / "zofo.json").read_text()) | {"theta_sha256": ""} == {
         "name": "lora", "step": 2, "which": "last", "used": "p", "theta_sha256": "",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "merge"), [("mezo", None), ("bilevel", False), ("bilevel", True)])
+def test_half_weights_are_exported_to_the_bit_for_whoever_loads_them(
+    trained: Any, tmp_path: Path, method: str, merge: bool | None
+) -> None:
+    """Vectors are kept in fp32 beside bf16 matrices, which `from_pretrained` by itself would round."""
+    run = trained(f"half {method}")
+    out = export(run, tmp_path / "out", merge=merge)
+    saved = open_run(run, say=print)
+    plain = AutoModelForCausalLM.from_pretrained(out if merge is not False else out / "base")
+    assert {p.dtype for p in plain.parameters()} == {torch.float32}
+    if merge:
+        assert saved.slots is not None
+        rows = prepare(saved.config).encoded["test"]
+        torch.testing.assert_close(scores(plain, rows), scores(saved.model.float(), rows), atol=2e-5, rtol=0)
+        return
+    there = dict(plain.named_parameters())
+    assert all(torch.equal(there[leaf.name], leaf.data.float()) for leaf in saved.held.leaves)
+    assert fingerprint(find(plain)) == json.loads((out / "zofo.json").read_text())["theta_sha256"]

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from zofo import config, models, streamed
@@ -26,7 +27,7 @@ Exported by zofo from run `{name}` (step {step}, the {which} checkpoint, adapter
 
 {what}
 
-theta's SHA-256 (over names, shapes and bytes): `{theta}`
+theta's SHA-256 (over names, shapes and bytes, as zofo reads it): `{theta}`
 """
 MERGED = "Plain transformers weights, the LoRA adapter merged in: `AutoModelForCausalLM.from_pretrained(folder)`."
 PLAIN = "Plain transformers weights, no adapter goes with them: `AutoModelForCausalLM.from_pretrained(folder)`."
@@ -61,7 +62,7 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
     try:
         with seam.told(out), models.quiet():
             text = write(saved, work, merge if merge is not None else kind == "lora" and not tied(saved))
-        theta = fingerprint(saved.held.leaves)
+        theta = fingerprint(saved.held.leaves, torch.float32 if mixed(saved) else None)
         used = f"{saved.task}/{saved.used}" if saved.task else saved.used
         values = {"name": run.name, "step": saved.step, "which": saved.which, "used": used}
         (work / "README.md").write_text(README.format(what=text, theta=theta, **values), encoding="utf-8")
@@ -89,6 +90,7 @@ def write(saved: Saved, out: Path, merge: bool) -> str:
         return PLAIN
     peft = cast(Any, saved.slots.model)
     if merge:
+        peft = peft.float() if mixed(saved) else peft  # in a half type most of a small change would round away
         plain(saved, peft.merge_and_unload(adapter_names=[saved.used]), out)
         return MERGED
     theta = {leaf.name: leaf.data for leaf in saved.held.leaves}
@@ -112,4 +114,13 @@ def plain(saved: Saved, model: nn.Module, out: Path) -> None:
         streamed.save(model, saved.held.leaves, out)
     else:
         cast(Any, model).save_pretrained(out)
+    if mixed(saved):  # else transformers would round the vectors to the matrices' type
+        path = out / "config.json"
+        held = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**held, "dtype": "float32"}, indent=2), encoding="utf-8")
     saved.tokenizer.save_pretrained(out)
+
+
+def mixed(saved: Saved) -> bool:
+    """Whether matrices are of a half type, beside vectors that are not."""
+    return len({leaf.dtype for leaf in saved.held.leaves}) > 1

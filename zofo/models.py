@@ -201,13 +201,13 @@ def recompute(model: Any) -> None:
         raise BadInput("--model.activation_checkpointing", str(error), "leave it out") from None
 
 
-def fingerprint(leaves: Leaves) -> str:
-    """SHA-256 over the names, shapes and bytes of all leaves: which base this is. Cost: one read of the weights."""
+def fingerprint(leaves: Leaves, dtype: torch.dtype | None = None) -> str:
+    """SHA-256 over the names, shapes and bytes of all leaves: which base this is. `dtype`: as it were, read in that type. Cost: one read of the weights."""
     digest = hashlib.sha256()
     for leaf, start, part in reading(leaves):
         if start == 0:
-            digest.update(f"{leaf.name}{tuple(leaf.shape)}{leaf.dtype}".encode())
-        digest.update(raw(part.cpu()))
+            digest.update(f"{leaf.name}{tuple(leaf.shape)}{dtype or leaf.dtype}".encode())
+        digest.update(raw(part.cpu().to(dtype or leaf.dtype)))
     return digest.hexdigest()
 
 
