@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from zofo.adapting import apart, draws
-from zofo.config import build
+from zofo.adapting.folder import Saved
+from zofo.config import AdapterConfig, build
 from zofo.errors import BadInput
 from zofo.job import Prepared, prepare, recorded, texts
 from zofo.run.folder import RunFolder
@@ -133,3 +134,40 @@ def test_test_rows_whose_text_another_task_was_trained_on_are_told(rows: Rows, p
         "test: 1 of the 6 rows of own/three chose the run's checkpoint: it was validated on them",
     ]
     assert apart.noted(run, rows("one")).notes == rows("one").notes, "a task's own rows are apart as they are"
+
+
+def leaking(place: Path, seen: list[dict[str, Any]]) -> str:
+    """A test file of these rows and two others."""
+    fresh = [{"input": f"fresh {k}", "output": "x", "options": ["x", "y"]} for k in range(2)]
+    (place / "leak.jsonl").write_text("".join(json.dumps(row) + "\n" for row in seen + fresh), encoding="utf-8")
+    return str(place / "leak.jsonl")
+
+
+def test_rows_of_another_test_file_that_the_run_was_trained_on_are_told(rows: Rows, place: Path) -> None:
+    """Beside the run's own training file too, and nothing of the run's own test rows."""
+    ready = rows("one/train.jsonl", wanted=EVERY)
+    run = run_on(place, ready)
+    write_json(run.texts, texts(ready))
+    leak = leaking(place, [*ready.splits.D_f[:3], *ready.splits.D_p[:5]])
+    other = rows("one/train.jsonl", **{"data.test": leak})
+    told = "test: 8 of the 10 rows of own/one have a text that the run was trained on"
+    assert apart.noted(run, other).notes == [*other.notes, told]
+    own = rows("one/train.jsonl")
+    assert apart.noted(run, own).notes == own.notes
+    (place / "copy.jsonl").write_bytes((place / "one" / "train.jsonl").read_bytes())
+    copied = rows("copy.jsonl", **{"data.test": leak})
+    assert apart.noted(run, copied).notes[-1] == told.replace("own/one", "own/copy") + ", under another task's name"
+
+
+def test_test_rows_that_an_adapters_examples_are_of_are_told(rows: Rows, place: Path) -> None:
+    own = rows("one/train.jsonl")
+    record, named = own.splits.record, [*own.splits.D_f[:2], own.splits.D_p[0]]
+    numbers = record["parts"]["D_f"]["indices"][:2] + record["parts"]["D_p"]["indices"][:1]
+    test = {"source": record["source"], "of": "train", "sha256": record["parts"]["test"]["sha256"], "seed": 0}
+    saved = Saved(place, AdapterConfig(), "", "", test, {"rows": numbers})
+    assert apart.with_examples(saved, own) is own
+    other = rows("one/train.jsonl", **{"data.test": leaking(place, named)})
+    told = "test: 3 of the 5 rows have the text of an example that the adapter was made from"
+    assert apart.with_examples(saved, other).notes == [*other.notes, told]
+    fresh = rows("one/train.jsonl", **{"data.test": leaking(place, [])})
+    assert apart.with_examples(saved, fresh) is fresh

@@ -155,6 +155,29 @@ def test_a_run_on_own_files_is_scored_on_another_test_file_where_one_is_given(cl
     assert json.loads((home / "new.json").read_text(encoding="utf-8"))["results"]["theta"]["n"] == 4
 
 
+@pytest.mark.parametrize(
+    "words", ["eval own --data.test {}", "adapt own --data.train mine.jsonl --data.test {} --shots 1"]
+)
+def test_test_rows_that_the_run_was_trained_on_are_told(cli, model: str, home: Path, words: str) -> None:
+    begun(cli, model, home, "own", "--data.train", mine(home))
+    parts = json.loads((home / "more" / "own" / "splits.json").read_text(encoding="utf-8"))["parts"]
+    held = (home / "mine.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    seen = [held[k] for k in parts["D_f"]["indices"][:1] + parts["D_p"]["indices"][:2]]
+    (home / "leak.jsonl").write_text("".join(seen) + '{"prompt": "Say it:", "completion": " it"}\n', encoding="utf-8")
+    status, out, err = cli(*words.format("leak.jsonl").split(), "--dir", "more")
+    assert status == 0, err
+    assert "note: test: 3 of the 4 rows of own/mine have a text that the run was trained on\n" in out
+
+
+def test_a_test_file_that_is_the_training_file_is_told(cli, model: str, home: Path) -> None:
+    begun(cli, model, home, "own", "--data.train", mine(home))
+    status, out, err = cli("eval", "own", "--dir", "more", "--data.test", "mine.jsonl")
+    told = (
+        "--data.test mine.jsonl: 30 of the 30 training rows are test rows too (it is the training file), which leaves 0"
+    )
+    assert (status, out) == (2, "") and err.count("\n") == 1 and told in err
+
+
 @pytest.mark.parametrize("words", ["eval beside", "adapt beside --shots 1", "eval beside --shots 1 --draws 2"])
 def test_rows_that_a_run_trained_on_are_not_carved_to_be_tested(cli, model: str, home: Path, words: str) -> None:
     own = mine(home)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from zofo.errors import BadInput
-from zofo.tasks.answers import Answers, answers, reach
+from zofo.tasks.answers import Answers, answers, fault, label_text, reach
 from zofo.tasks.definition import Task
 
 WHERE = "mine.jsonl, row 7"
@@ -21,7 +21,7 @@ def right(task: Task, label: Any, **row: Any) -> tuple[int, ...]:
     return answers(task, {task.label: label, **row}, WHERE).right
 
 
-@pytest.mark.parametrize("label", [1, "1", "Yes", ["Yes"], [1], ["1"]])
+@pytest.mark.parametrize("label", [1, "1", 1.0, "Yes", ["Yes"], [1], ["1"], [1.0]])
 def test_a_label_is_a_number_or_the_text_of_a_choice(label: Any) -> None:
     assert answers(FIXED, {"label": label}, WHERE) == Answers(("No", "Yes", "Maybe"), (1,))
 
@@ -45,7 +45,7 @@ def test_a_text_that_is_a_choice_is_that_choice_though_it_looks_like_a_number() 
     assert right(LISTED, 2, options=["a", "b", "c"]) == (2,), "where no choice is a number it counts from 0"
 
 
-@pytest.mark.parametrize("value", [1, "1", 2, "2 "])
+@pytest.mark.parametrize("value", [1, "1", 1.0, 2, "2 "])
 def test_a_label_that_is_one_choices_text_and_anothers_number_is_refused(value: Any) -> None:
     task = Task(name="t", choices=("1", "2", "3"))
     with pytest.raises(BadInput, match=r"the text of choice \d and the number of choice \d; say which with `labels:`"):
@@ -91,7 +91,9 @@ BAD_LABELS = [
     "yes",
     "",
     " ",
-    1.0,
+    1.5,
+    3.0,
+    float("inf"),
     None,
     True,
     False,
@@ -150,3 +152,36 @@ def test_an_empty_free_answer_is_bad_input(label: Any) -> None:
 
 def test_a_conversation_has_one_answer_whatever_its_row_holds() -> None:
     assert answers(Task(name="t", chat="messages", metrics=("f1",)), {}, WHERE).right == (0,)
+
+
+@pytest.mark.parametrize("task", [FIXED, LISTED, Task(name="t", choices=("nan", "inf"))])
+@pytest.mark.parametrize("label", [float("nan"), ["No", float("nan")]])
+def test_a_label_that_is_no_number_is_refused_though_a_choice_may_be_called_so(task: Task, label: Any) -> None:
+    with pytest.raises(BadInput, match=r"mine.jsonl, row 7: field 'label' is NaN; mend or drop the row"):
+        right(task, label, options=["nan", "b"])
+
+
+@pytest.mark.parametrize("label", [float("nan"), ["Paris", float("nan")]])
+def test_a_free_answer_that_is_no_number_is_refused(label: Any) -> None:
+    with pytest.raises(BadInput, match=r"mine.jsonl, row 7: field 'label' is .*nan"):
+        right(TEXT, label)
+
+
+def test_a_float_without_a_fraction_is_a_whole_number_and_keeps_a_name_of_its_own() -> None:
+    assert [label_text(value) for value in (1.0, 1, " 1 ", 1.5, "1.0")] == ["1", "1", "1", "1.5", "1.0"]
+    task = Task(name="t", choices=("a", "b"), labels=(1, 2))
+    assert [right(task, value) for value in (1.0, 2.0, 2)] == [(0,), (1,), (1,)]
+    old = Task(name="t", choices=("1", "1.0"), labels=("1", "1.0"))
+    assert (right(old, 1), right(old, 1.0)) == ((0,), (1,)), "a run made before keeps its classes"
+
+
+def test_a_truth_value_of_json_is_the_label_that_its_word_names() -> None:
+    for labels in (("false", "true"), ("False", "True")):
+        task = Task(name="t", choices=("no", "yes"), labels=labels)
+        assert (right(task, False), right(task, True)) == ((0,), (1,))
+
+
+def test_what_is_wrong_with_a_value_where_text_is_wanted() -> None:
+    wrong = {"null": None, "NaN": float("nan"), "a list": ["x"], "an object": {"text": "x"}}
+    assert [fault(value) for value in wrong.values()] == list(wrong)
+    assert {fault(value) for value in ("", "nan", 0, 1.5, float("inf"), True)} == {""}

@@ -20,6 +20,7 @@ from zofo.tasks.definition import (
     metrics,
     names,
     read,
+    validated,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +119,8 @@ def test_a_family_gives_its_members_what_all_share_and_what_their_kind_has() -> 
         ({"choices": ["one"]}, "key choices: .*two texts or more"),
         ({"choices": ["same", "same"]}, "all different"),
         ({"choices": ["", "x"]}, "all different"),
+        ({"labels": [False, True]}, "key labels: yes, no, .* are truth values in yaml: put quotes around them"),
+        ({"choices": [False, True]}, "key choices: .* put quotes around them"),
         ({"options": "options"}, "choices and options cannot both be given"),
         ({"labels": ["0", "1", "2"]}, "labels must be as many as choices"),
         (
@@ -198,3 +201,13 @@ def test_a_definition_with_everything_given_reads_back(tmp_path: Path) -> None:
     )  # fmt: skip
     (tmp_path / "task.yaml").write_text(dump(task), encoding="utf-8")
     assert read(tmp_path / "task.yaml", "x") == task
+
+
+def test_words_that_yaml_takes_for_truth_values_are_labels_in_quotes_alone(tmp_path: Path) -> None:
+    text = "name: t\nchoices: [bad, good]\nlabels: [{}]\n"
+    (tmp_path / "t.yaml").write_text(text.format("no, yes"), encoding="utf-8")
+    with pytest.raises(BadInput, match=r"key labels: .* put quotes around them"):
+        find(tmp_path / "t.yaml")
+    (tmp_path / "t.yaml").write_text(text.format("'no', 'yes'"), encoding="utf-8")
+    assert find(tmp_path / "t.yaml").labels == ("no", "yes")
+    assert validated({"name": "t", "choices": ["a", "b"], "labels": [0, "1"]}, "x").labels == (0, "1")

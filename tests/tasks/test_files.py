@@ -57,7 +57,7 @@ def test_packaged_rows_need_no_variable(tmp_path: Path, monkeypatch: pytest.Monk
 # What is wrong with a row
 
 
-@pytest.mark.parametrize("label", [2, -1, "c", None, True, 0.0])
+@pytest.mark.parametrize("label", [2, -1, "c", None, True, 0.5])
 def test_a_label_that_is_no_choice_is_named_with_file_row_and_field(data: Path, label: object) -> None:
     write(data / "train.jsonl.gz", [*ROWS, {"text": "x", "label": label}])
     with pytest.raises(BadInput, match=TRAIN + r" 5: field 'label' is .*; it must be one of 0, 1, a, b$"):
@@ -76,6 +76,10 @@ def test_a_label_in_the_test_file_is_checked_too(data: Path) -> None:
         ({"text": "x"}, "no field 'label'; fields of this row: text"),
         ({"text": None, "label": 0}, "field 'text' is null"),
         ({"text": " \n", "label": 0}, "no text: field 'text' is empty"),
+        ({"text": float("nan"), "label": 0}, "field 'text' is NaN where a text is wanted; write a text there"),
+        ({"text": ["x"], "label": 0}, "field 'text' is a list where a text is wanted; write a text there"),
+        ({"text": {"a": "x"}, "label": 0}, "field 'text' is an object where a text is wanted; write a text there"),
+        ({"text": "x", "label": float("nan")}, "field 'label' is NaN; mend or drop the row"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named_with_file_row_and_field(data: Path, row: Any, said: str) -> None:
@@ -88,6 +92,13 @@ def test_one_empty_field_among_several_is_let_pass(data: Path) -> None:
     rows = [{"text": "", "more": "x", "label": 0}]
     write(data / "train.jsonl.gz", rows)
     assert load(TASK.model_copy(update={"template": "{{ text }} {{ more }}"})).train == rows
+
+
+def test_a_list_that_the_template_reads_into_is_let_pass(data: Path) -> None:
+    rows = [{"text": ["x", "y"], "more": {"at": "z"}, "label": 0}]
+    write(data / "train.jsonl.gz", rows)
+    template = "{{ text | join(' ') }} {{ more.at }}"
+    assert load(TASK.model_copy(update={"template": template})).train == rows
 
 
 def test_a_file_without_rows_is_bad_input(data: Path) -> None:

@@ -22,6 +22,7 @@ from zofo.tasks.render import encode
 from zofo.tasks.template import fill
 
 ROWS = [{"text": f"row {k}", "label": "bad" if k % 2 else "good"} for k in range(6)]
+NAN = float("nan")
 TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 
 
@@ -172,6 +173,11 @@ def test_white_space_around_a_label_makes_no_other_label(tmp_path: Path) -> None
     assert task.choices == ("neg", "pos") and right(task) == [1, 0, 1, 0]
 
 
+def test_one_as_a_float_is_one_as_a_whole_number(tmp_path: Path) -> None:
+    task = own(tmp_path, labelled(1, 1.0, 2, "1", 2.0, 2.5))
+    assert task.choices == ("1", "2", "2.5") and right(task) == [0, 0, 1, 0, 1, 2]
+
+
 def test_truth_values_are_labels(tmp_path: Path) -> None:
     task = own(tmp_path, labelled(True, False))
     assert task.choices == ("False", "True") and right(task) == [1, 0]
@@ -263,6 +269,27 @@ def test_a_text_column_makes_a_label_task_of_rows_with_a_prompt_too(tmp_path: Pa
     assert own(tmp_path, rows, text_column="text").kind == "fixed"
     assert own(tmp_path, rows, prompt_column="prompt").kind == "text"
     assert own(tmp_path, rows).chat == "messages"
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"prompt": "x", "completion": NAN}, "completion' is 'nan'"),
+        ({"prompt": NAN, "completion": "x"}, "prompt' is NaN"),
+        ({"prompt": ["x", "y"], "completion": "x"}, "prompt' is a list"),
+        ({"prompt": TALK[:1], "completion": "x"}, "prompt' is a list"),
+        ({"prompt": {"a": "x"}, "completion": "x"}, "prompt' is an object"),
+    ],
+)
+def test_a_prompt_or_completion_that_is_no_text_is_named(tmp_path: Path, row: Any, field: str) -> None:
+    with pytest.raises(BadInput, match=rf"--data.train .*mine.jsonl, row 2: field '{field}"):
+        load(own(tmp_path, [{"prompt": "x", "completion": "y"}, row]))
+
+
+@pytest.mark.parametrize(("text", "found"), [(NAN, "NaN"), (["a", "b"], "a list"), ({"a": "b"}, "an object")])
+def test_a_text_that_is_none_is_named(tmp_path: Path, text: Any, found: str) -> None:
+    with pytest.raises(BadInput, match=rf"mine.jsonl, row 7: field 'text' is {found} where a text is wanted"):
+        load(own(tmp_path, [*ROWS, {"text": text, "label": "good"}]))
 
 
 @pytest.mark.parametrize("row", [{"prompt": "x", "completion": ""}, {"prompt": "", "completion": "x"}])
@@ -386,6 +413,12 @@ def test_one_label_or_far_too_many_are_refused(tmp_path: Path, count: int) -> No
 @pytest.mark.parametrize("label", ["", "  ", None])
 def test_an_empty_label_is_named_with_its_row(tmp_path: Path, label: Any) -> None:
     with pytest.raises(BadInput, match=r"^--data.train .*mine.jsonl, row 7: field 'label' is empty"):
+        own(tmp_path, [*ROWS, {"text": "x", "label": label}])
+
+
+@pytest.mark.parametrize(("label", "found"), [(NAN, "NaN"), (["good"], "a list"), ({"a": "good"}, "an object")])
+def test_a_label_that_is_none_is_named_with_its_row(tmp_path: Path, label: Any, found: str) -> None:
+    with pytest.raises(BadInput, match=rf"^--data.train .*mine.jsonl, row 7: field 'label' is {found}, no label; mend"):
         own(tmp_path, [*ROWS, {"text": "x", "label": label}])
 
 

@@ -375,6 +375,36 @@ def test_a_conversation_that_does_not_end_with_the_assistant_is_refused(chatty: 
         talk(messages, chatty)
 
 
+def parts(*texts: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text} for text in texts]
+
+
+def test_a_content_in_text_parts_is_their_texts_joined(chatty: Any) -> None:
+    listed = [
+        {"role": "user", "content": parts("how was ", "it?")},
+        {"role": "assistant", "content": parts("great fun")},
+    ]
+    assert talk(listed, chatty) == talk(TALK, chatty)
+    assert listed[0]["content"] == parts("how was ", "it?"), "the row stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ([{"type": "image", "url": "x"}], "has a part that is no text; write a text, or a list of"),
+        (["great"], "has a part that is no text"),
+        ([{"type": "text", "text": 3}], "has a part that is no text"),
+        ({"type": "text", "text": "x"}, "is an object; write a text there"),
+        (float("nan"), "is NaN; write a text there"),
+    ],
+)
+def test_a_content_that_is_no_text_is_refused(chatty: Any, content: Any, found: str) -> None:
+    for k, role in enumerate(("user", "assistant")):
+        messages = [*TALK[:k], {"role": role, "content": content}, *TALK[k + 1 :]]
+        with pytest.raises(BadInput, match=f"^mine.jsonl, row 7: a message's content {found}"):
+            talk(messages, chatty)
+
+
 def test_a_tokenizer_without_a_chat_template_is_refused() -> None:
     with pytest.raises(BadInput, match=r"mine.jsonl, row 7: this model's tokenizer has no chat template"):
         talk(TALK, spelled())

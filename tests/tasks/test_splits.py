@@ -14,7 +14,7 @@ import pytest
 from zofo.config import DataConfig
 from zofo.errors import BadInput
 from zofo.tasks import splits
-from zofo.tasks.definition import Task, find
+from zofo.tasks.definition import Files, Task, find
 from zofo.tasks.files import Source
 from zofo.tasks.splits import Splits, normalised, split
 
@@ -72,9 +72,42 @@ def test_no_text_stands_in_two_parts_whatever_its_case_and_spaces(lay: Lay) -> N
     seen = [normalised(TASK, row) for part in parts(found).values() for row in part]
     assert len(set(seen)) == len(seen)
     assert not {normalised(TASK, row) for row in found.D_f + found.D_p} & {f"row {k}" for k in range(100, 160)}
-    assert "train: 40 rows left out (repeated in the training file)" in found.notes
+    assert "train: 20 rows left out (repeated in the training file)" in found.notes
+    assert (
+        "train: 20 rows left out (repeated in the training file with another label; the first is kept)" in found.notes
+    )
     assert "train: 30 rows left out (the same text stands in the validation or test file)" in found.notes
     assert len(found.D_f) + len(found.D_p) == 90 - 20
+
+
+def test_a_repetition_whose_label_says_the_same_is_no_contradiction(lay: Lay) -> None:
+    again = [{"text": "ROW 1", "label": "b"}, {"text": "row 1", "label": "1"}, {"text": "row 2", "label": ["a"]}]
+    lay([*rows(0, 90), *again, {"text": "Row 3", "label": "a"}], rows(100, 160))
+    told = [note for note in split(TASK, config(), 0).notes if "repeated" in note]
+    other = "train: 1 rows left out (repeated in the training file with another label; the first is kept)"
+    assert told == ["train: 3 rows left out (repeated in the training file)", other]
+
+
+@pytest.mark.parametrize(("part", "left"), [("test", 0), ("test", 2), ("validation", 4)])
+def test_training_rows_that_are_test_or_validation_rows_too_are_told_where_too_few_are_left(
+    lay: Lay, part: str, left: int
+) -> None:
+    files = {"test": None, "validation": None} | {part: rows(left, 20)}
+    lay(rows(0, 20), files["test"], files["validation"])
+    told = f"^{part}.csv: {20 - left} of the 20 training rows are {part} rows too, which leaves {left}; give a file of"
+    with pytest.raises(BadInput, match=told):
+        split(TASK, config(), 0)
+
+
+def test_a_test_file_that_is_the_training_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(0, 20)), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    given = Files(train=str(tmp_path / "own.jsonl"), test="own.jsonl")
+    told = (
+        "^--data.test own.jsonl: 20 of the 20 training rows are test rows too .it is the training file., which leaves 0"
+    )
+    with pytest.raises(BadInput, match=told):
+        split(TASK.model_copy(update={"files": given}), config(), 0)
 
 
 def test_a_validation_file_of_its_own_is_used_and_cleared_of_test_rows(lay: Lay) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from zofo.errors import BadInput
 from zofo.tasks.definition import Task, find
-from zofo.tasks.template import MAX_TEXT, fields, fill
+from zofo.tasks.template import MAX_TEXT, fields, fill, plain_fields
 
 
 def task(template: str, free: str | None = "{{ text }}", **more: Any) -> Task:
@@ -122,3 +122,19 @@ def test_a_broken_template_is_bad_input_wherever_it_stands(part: str) -> None:
 def test_a_template_without_a_field_is_bad_input() -> None:
     with pytest.raises(BadInput, match="reads no field"):
         fields(task("x", "plain", answer="{{ choice }} {{ rest }}"))
+
+
+@pytest.mark.parametrize(
+    ("template", "plain"),
+    [
+        ("{{ b }} {{ a | trim | lower }}: {{ choice }}", ("a", "b", "text")),
+        ("{{ a | join(' ') }} {{ b.c }} {{ d[0] }} {{ e | first }}", ("text",)),
+        ("{% for a in b %}{{ a }}{% endfor %}{% if c %}{{ d }}{% endif %}", ("d", "text")),
+        ("{% set text = text.body %}{{ text }}", ("text",)),
+        ("{{ a | default('none') }}", ("a", "text")),
+    ],
+)
+def test_the_fields_that_a_template_writes_as_they_are_must_be_texts(template: str, plain: tuple[str, ...]) -> None:
+    assert plain_fields(task(template)) == plain
+    assert plain_fields(task(template, free="{{ text[0] }}")) == tuple(name for name in plain if name != "text")
+    assert plain_fields(Task(name="t", template="{{ messages }}", chat="messages", metrics=())) == ()

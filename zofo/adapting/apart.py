@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from zofo.errors import BadInput
 from zofo.job import Prepared
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json
-from zofo.tasks import origin
+from zofo.tasks import files, origin
 from zofo.tasks.mixture import Mixture
 
 
@@ -48,7 +48,7 @@ def trained_records(run: RunFolder) -> list[Mapping[str, Any]]:
 
 
 def noted(run: RunFolder | None, ready: Prepared) -> Prepared:
-    """The same with a note of each task, some of whose test rows a run was validated on (of a mixture's training task, rows of its test file), or trained on as another task's."""
+    """The same with a note of each task, some of whose test rows a run was validated on (of a mixture's training task, rows of its test file), or trained on."""
     if run is None or not run.splits.exists():
         return ready
     own, notes = trained_records(run), []
@@ -57,16 +57,36 @@ def noted(run: RunFolder | None, ready: Prepared) -> Prepared:
     for member in ready.members or (ready,):
         asked = member.splits.record
         names = [origin.hashed(origin.text(member.task, row)) for row in member.splits.test]
-        rows = {k for held in own if held["source"] == asked["source"] for k in validated_on(held)}
+        held = [one for one in own if one["source"] == asked["source"]]
+        rows = {k for one in held for k in validated_on(one)}
         test = asked["parts"].get("test", {"of": ""})
         numbers = test["indices"] if test["of"] == "test" else [None] * len(names)
         of = f"of the {len(names)} rows of {asked['task']}"
-        same = any(held["source"] == asked["source"] for held in own)  # whose rows are apart as they are
-        if not same and (n := sum(name in trained for name in names)):
-            notes.append(f"test: {n} {of} have a text that the run was trained on, under another task's name")
+        if not own_rows(held, member) and (n := sum(name in trained for name in names)):
+            other = "" if asked["task"] in {one["task"] for one in own} else ", under another task's name"
+            notes.append(f"test: {n} {of} have a text that the run was trained on{other}")
         if n := sum(k in rows or name in validated for k, name in zip(numbers, names, strict=True)):
             notes.append(f"test: {n} {of} chose the run's checkpoint: it was validated on them")
     return replace(ready, notes=[*ready.notes, *notes])
+
+
+def own_rows(held: Sequence[Mapping[str, Any]], ready: Prepared) -> bool:
+    """Whether test rows are apart from training rows of the same source as they are: those that a run recorded as its own, or of a data set that is published with both."""
+    tested = ready.splits.record["parts"].get("test", {}).get("sha256")
+    return any(ready.task.files is None or one["parts"].get("test", {}).get("sha256") == tested for one in held)
+
+
+def with_examples(saved: Saved, ready: Prepared) -> Prepared:
+    """The same with a note of test rows, other than those an adapter was scored on, that have the text of its examples. Cost: reads the data once."""
+    record, rows = ready.splits.record, saved.about.get("rows", ())
+    if record["source"] != saved.test["source"] or record["parts"]["test"]["sha256"] == saved.test["sha256"]:
+        return ready
+    train = files.load(ready.task).train
+    shown = {origin.text(ready.task, train[k]) for k in rows if k < len(train)}
+    if not (n := sum(origin.text(ready.task, row) in shown for row in ready.splits.test)):
+        return ready
+    note = f"test: {n} of the {len(ready.splits.test)} rows have the text of an example that the adapter was made from"
+    return replace(ready, notes=[*ready.notes, note])
 
 
 def validated_on(held: Mapping[str, Any]) -> list[int]:

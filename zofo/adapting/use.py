@@ -80,4 +80,4 @@ def prepared(found: Found, saved: Saved, flags: Mapping[str, Any]) -> tuple[Conf
     ready = draws.prepare(config, (), task)
     apart.refuse_carved(found.run, ready)
     apart.refuse_other(saved, ready, flags)
-    return config, apart.noted(found.run, ready)
+    return config, apart.with_examples(saved, apart.noted(found.run, ready))

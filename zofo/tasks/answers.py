@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,8 @@ def answers(task: Task, row: Mapping[str, Any], asked: str) -> Answers:
         return _free(label, f"field '{task.label}'", asked)
     choices = task.choices or _options(task, row, asked)
     given = label if isinstance(label, list | tuple) else [label]
+    if any(map(is_nan, given)):
+        raise BadInput(asked, f"field '{task.label}' is NaN", "mend or drop the row")
     refuse_two_meanings(task, given, choices, asked)
     found = [_index(value, task.labels, choices) for value in given]
     if not given or None in found:
@@ -57,7 +60,26 @@ def answers(task: Task, row: Mapping[str, Any], asked: str) -> Answers:
 
 def is_text(value: Any) -> bool:
     """Whether a value can stand as a text: letters or a number, and not blank."""
-    return isinstance(value, str | int | float) and not isinstance(value, bool) and bool(str(value).strip())
+    kind = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return kind and not is_nan(value) and bool(str(value).strip())
+
+
+def is_nan(value: Any) -> bool:
+    """Whether a value is the float that is no number: what tables write where nothing is."""
+    return isinstance(value, float) and math.isnan(value)
+
+
+def fault(value: Any) -> str:
+    """What is wrong with a value where text is wanted: null, NaN, a list or an object; nothing ("") of any other."""
+    if isinstance(value, list | tuple | Mapping):
+        return "an object" if isinstance(value, Mapping) else "a list"
+    return "null" if value is None else "NaN" if is_nan(value) else ""
+
+
+def label_text(value: Any) -> str:
+    """A label as text; of a float without a fraction the whole number, for 1 and 1.0 are one label."""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else str(value).strip()
 
 
 def refuse_two_meanings(task: Task, values: Sequence[Any], choices: Sequence[str], asked: str) -> None:
@@ -68,10 +90,10 @@ def refuse_two_meanings(task: Task, values: Sequence[Any], choices: Sequence[str
     if task.labels or task.options:
         return
     for value in values:
-        text, number = str(value).strip(), _number(value, choices)
-        if text not in choices or number in (None, list(choices).index(text)):
+        named, number = _named(value, choices), _number(value, choices)
+        if named is None or number in (None, named):
             continue
-        found = f"field '{task.label}' is {value!r}, the text of choice {list(choices).index(text)} and the number of choice {number}"
+        found = f"field '{task.label}' is {value!r}, the text of choice {named} and the number of choice {number}"
         raise BadInput(
             asked, found, "say which with `labels:` in the task's file, the labels of the choices in their order"
         )
@@ -79,18 +101,21 @@ def refuse_two_meanings(task: Task, values: Sequence[Any], choices: Sequence[str
 
 def _index(value: Any, labels: Sequence[str | int], choices: Sequence[str]) -> int | None:
     """Which choice a label means, or None."""
-    text = str(value).strip()
     if labels:
-        named = [str(label) for label in labels]
-        return named.index(text) if text in named else None
-    if not isinstance(value, bool) and text in choices:
-        return list(choices).index(text)
-    return _number(value, choices)
+        return _named(value, [str(label) for label in labels])
+    named = None if isinstance(value, bool) else _named(value, choices)
+    return _number(value, choices) if named is None else named
+
+
+def _named(value: Any, names: Sequence[str]) -> int | None:
+    """Which of the names a label is, or None: as it stands, as a whole number (1.0), or as JSON writes it (true)."""
+    texts = [str(value).strip(), label_text(value), *([str(value).lower()] if isinstance(value, bool) else [])]
+    return next((list(names).index(text) for text in texts if text in names), None)
 
 
 def _number(value: Any, choices: Sequence[str]) -> int | None:
     """The choice that a label counts to, from 0, or None."""
-    text = str(value).strip()
+    text = label_text(value)
     number = int(text) if len(text) < 10 and text.isascii() and text.isdigit() and not isinstance(value, bool) else -1
     return number if 0 <= number < len(choices) else None
 

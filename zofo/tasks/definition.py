@@ -113,6 +113,13 @@ class Task(_Frozen):
         """The template without the hard prompt (the only one, where there is none)."""
         return self.template_free or self.template
 
+    @field_validator("choices", "labels", mode="before")
+    @classmethod
+    def _no_truth_values(cls, held: Any) -> Any:
+        if isinstance(held, list | tuple) and any(isinstance(value, bool) for value in held):
+            raise ValueError("yes, no, on, off, true and false are truth values in YAML: put quotes around them")
+        return held
+
     @field_validator("choices")
     @classmethod
     def _told_apart(cls, choices: tuple[str, ...]) -> tuple[str, ...]:

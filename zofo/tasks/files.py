@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from zofo.errors import BadInput
-from zofo.tasks.answers import answers
+from zofo.tasks.answers import answers, fault
 from zofo.tasks.definition import Files, Hub, Task
 from zofo.tasks.read import READERS, Row, is_saved, kind, read_rows, saved
-from zofo.tasks.template import fields, own_text
+from zofo.tasks.template import fields, own_text, plain_fields
 
 PACKAGED = Path(__file__).parent / "data"
 VARIABLE = "ZOFO_DATA"
@@ -82,16 +82,19 @@ def _parts(
 
 
 def _checked(task: Task, rows: list[Row], where: str) -> list[Row]:
-    """The rows as they are. Raises: BadInput when there are none, or one has a null field, no text, or no right answer."""
+    """The rows as they are. Raises: BadInput when there are none, or one has a null field, what is no text where its text is written, or no right answer."""
     if not rows:
         raise BadInput(where, "no rows", "give data with at least one row")
-    names, texts = fields(task), own_text(task)
+    names, texts, plain = fields(task), own_text(task), plain_fields(task)
     for number, row in enumerate(rows, 1):
         asked = f"{where}, row {number}"
         answers(task, row, asked)
         there = [name for name in names if name in row]
         if null := [name for name in there if row[name] is None]:
             raise BadInput(asked, f"field '{null[0]}' is null", "mend or drop the row")
+        if wrong := [name for name in plain if name in row and fault(row[name])]:
+            found = f"field '{wrong[0]}' is {fault(row[wrong[0]])} where a text is wanted"
+            raise BadInput(asked, found, "write a text there, or drop the row")
         held = [name for name in texts if name in row]
         if held and not any(str(row[name]).strip() for name in held):
             raise BadInput(asked, f"no text: field '{held[0]}' is empty", "mend or drop the row")

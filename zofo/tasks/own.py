@@ -10,6 +10,7 @@ from pathlib import Path
 from zofo.config import COLUMNS, DataConfig
 from zofo.errors import BadInput
 from zofo.tasks import definition
+from zofo.tasks.answers import fault, label_text
 from zofo.tasks.definition import Files, Metric, Task
 from zofo.tasks.files import class_names, part_rows, renamed
 from zofo.tasks.read import READERS, Row
@@ -219,11 +220,13 @@ def literal(text: str) -> str:
 
 
 def labels_of(values: Sequence[object], column: str, asked: str) -> tuple[str, ...]:
-    """The different labels as texts, numbers in their order. Raises: BadInput for a null, one label, or far too many."""
+    """The different labels as texts, numbers in their order. Raises: BadInput for a value that is no label, one label, or far too many."""
     for number, value in enumerate(values, 1):
         if value is None or not str(value).strip():
             raise BadInput(f"{asked}, row {number}", f"field '{column}' is empty", "mend or drop the row")
-    found = sorted({str(value).strip() for value in values}, key=order)
+        if wrong := fault(value):
+            raise BadInput(f"{asked}, row {number}", f"field '{column}' is {wrong}, no label", "mend or drop the row")
+    found = sorted(set(map(label_text, values)), key=order)
     if len(found) < 2:
         raise BadInput(asked, f"column '{column}' holds '{found[0]}' in every row", "give rows of two labels or more")
     if len(found) > MOST:

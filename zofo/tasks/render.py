@@ -18,7 +18,7 @@ from typing import Any
 from zofo.errors import BadInput
 from zofo.scoring.batch import Encoded
 from zofo.scoring.tokens import bare_ids, common, leading_ids, parted, starting_ids
-from zofo.tasks.answers import Answers, answers
+from zofo.tasks.answers import Answers, answers, fault
 from zofo.tasks.cutting import cut_behind, cut_on_the_left, shorter
 from zofo.tasks.definition import Task
 from zofo.tasks.scored import refuse_empty, refuse_equal
@@ -94,7 +94,7 @@ def ending(task: Task, tokenizer: Any) -> str:
 
 def chat(task: Task, row: Row, tokenizer: Any, asked: str) -> Written:
     """A conversation by the tokenizer's chat template: its last message, the assistant's, is the answer."""
-    messages = row.get(task.chat or "")
+    messages = spoken(row.get(task.chat or ""), asked)
     well = isinstance(messages, list) and len(messages) > 1 and all(isinstance(m, dict) for m in messages)
     if not well or messages[-1].get("role") != "assistant" or not str(messages[-1].get("content") or "").strip():  # type: ignore[index]
         found = f"field '{task.chat}' is no list of messages that ends with the assistant's"
@@ -110,6 +110,27 @@ def chat(task: Task, row: Row, tokenizer: Any, asked: str) -> Written:
         found = "the chat template changes earlier messages when the answer is added"
         raise BadInput(asked, found, "use prompt and completion columns")
     return Written(prompt, (whole[len(prompt) :],), Answers((str(messages[-1]["content"]),), (0,)))  # type: ignore[index]
+
+
+def spoken(messages: Any, asked: str) -> Any:
+    """Messages whose contents are texts: one that is a list of text parts becomes their texts, joined. Raises: BadInput for other contents."""
+    if not isinstance(messages, list):
+        return messages
+    return [
+        {**m, "content": said(m["content"], asked)} if isinstance(m, dict) and "content" in m else m for m in messages
+    ]
+
+
+def said(content: Any, asked: str) -> Any:
+    """A message's content as text (none, of a message without one, stays)."""
+    if isinstance(content, list):
+        if not all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in content):
+            found = "a message's content has a part that is no text"
+            raise BadInput(asked, found, 'write a text, or a list of {"type": "text", "text": ...}')
+        return "".join(part["text"] for part in content)
+    if content is not None and (wrong := fault(content)):
+        raise BadInput(asked, f"a message's content is {wrong}", "write a text there, or drop the row")
+    return content
 
 
 def demonstration(task: Task, row: Row, tokenizer: Any, style: Style, asked: str) -> str:

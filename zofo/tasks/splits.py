@@ -14,12 +14,13 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from zofo.config import DataConfig
 from zofo.core.streams import generator
 from zofo.errors import BadInput
-from zofo.tasks.answers import reach
+from zofo.tasks.answers import answers, reach
 from zofo.tasks.definition import Task
 from zofo.tasks.files import Source, load
 from zofo.tasks.read import Row
@@ -65,6 +66,21 @@ def _fresh(texts: Sequence[str]) -> list[int]:
     for k, text in enumerate(texts):
         first.setdefault(text, k)
     return list(first.values())
+
+
+def _contradicting(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> int:
+    """How many rows repeat an earlier row's text with another label than its (free answers are part of the text)."""
+    if task.kind == "text":
+        return 0
+    first = dict[str, int]()
+    again = [(row, rows[j]) for k, (row, text) in enumerate(zip(rows, texts, strict=True)) if (j := first.setdefault(text, k)) < k]  # fmt: skip
+    return sum(_meant(task, row) != _meant(task, earlier) for row, earlier in again)
+
+
+def _meant(task: Task, row: Row) -> set[str]:
+    """A row's right answers, white space collapsed, in lower case."""
+    held = answers(task, row, f"task {task.name}")
+    return {" ".join(held.choices[k].split()).lower() for k in held.right}
 
 
 def _sample(indices: Sequence[int], size: int, seed: int, stream: str) -> list[int]:
@@ -139,10 +155,14 @@ def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _N
     if source.validation is not None:
         validation = _own_validation(task, source.validation, config, seed, taken, notes)
         taken |= {normalised(task, row) for row in source.validation}
-    pool = _fresh([whole(task, row) for row in source.train])
-    notes.dropped("train", len(train) - len(pool), "repeated in the training file")
+    rows = [whole(task, row) for row in source.train]
+    pool, other = _fresh(rows), _contradicting(task, source.train, rows)
+    notes.dropped("train", len(train) - len(pool) - other, "repeated in the training file")
+    notes.dropped("train", other, "repeated in the training file with another label; the first is kept")
     clean = [k for k in pool if train[k] not in taken]
     notes.dropped("train", len(pool) - len(clean), "the same text stands in the validation or test file")
+    part = "test" if {train[k] for k in pool} & set(tests) else "validation"
+    _refuse_shared(task, source, part, len(pool), len(clean))
     order = [clean[k] for k in generator(seed, f"{stream}:train").permutation(len(clean)).tolist()]
     if source.test is None:
         test, order = _carve_test(task, source.train, order, config, notes)
@@ -153,6 +173,24 @@ def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _N
     if validation is None:
         validation, order = _carve(task, source.train, order, config, notes)
     return {**_levels(task, order, config, notes), "validation": validation, "test": test}
+
+
+def _refuse_shared(task: Task, source: Source, part: str, rows: int, left: int) -> None:
+    """Raise BadInput where so many training rows stand in a part's file too that too few are left."""
+    least = 5 if source.test is None else 3 if source.validation is None else 2
+    if left == rows or left >= least:
+        return
+    same = " (it is the training file)" if _one_file(task, part) else ""
+    found = f"{rows - left} of the {rows} training rows are {part} rows too{same}, which leaves {left}"
+    raise BadInput(source.files[part], found, "give a file of other rows, or leave it out")
+
+
+def _one_file(task: Task, part: str) -> bool:
+    """Whether a part's file is the training file."""
+    where = getattr(task.files, part, None)
+    if task.files is None or where is None or not Path(where).is_file():
+        return False
+    return Path(where).resolve() == Path(task.files.train).resolve()
 
 
 def _own_validation(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError, meta
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -18,6 +18,8 @@ MAX_TEXT = 1 << 18  # characters of a rendered text
 
 
 FILTERS = ("capitalize", "default", "first", "join", "last", "length", "lower", "replace", "title", "trim", "upper")
+TEXTUAL = {"after", "before", "capitalize", "default", "lower", "replace", "title", "trim", "upper"}
+"""Filters that write a list or an object as Python would."""
 CHOICE = "choice"
 """What the answer template calls the choice that it renders."""
 
@@ -65,6 +67,22 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(meta.find_undeclared_variables(_environment().parse(text)))
 
 
+@cache
+def _plain(text: str) -> frozenset[str]:
+    """The fields that a template writes as they are, or through filters of texts; none that it sets itself."""
+    tree = _environment().parse(text)
+    written = {_bare(node) for output in tree.find_all(nodes.Output) for node in output.nodes}
+    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
+    return frozenset(written & _names(text) - own)
+
+
+def _bare(node: nodes.Expr) -> str:
+    """The name that an expression is but for filters of texts, or nothing."""
+    while isinstance(node, nodes.Filter) and node.name in TEXTUAL and node.node is not None:
+        node = node.node
+    return node.name if isinstance(node, nodes.Name) else ""
+
+
 def fields(task: Task) -> tuple[str, ...]:
     """The fields of a row that the task's templates and options read, sorted: they say which row it is.
 
@@ -86,6 +104,14 @@ def fields(task: Task) -> tuple[str, ...]:
 def own_text(task: Task) -> tuple[str, ...]:
     """The fields that hold a row's own text: those of the prompt-free template, sorted."""
     return (task.chat,) if task.chat is not None else tuple(sorted(_names(task.free)))
+
+
+def plain_fields(task: Task) -> tuple[str, ...]:
+    """The fields that must hold text, for the templates write them as they are, sorted; none of chat messages."""
+    if task.chat is not None:
+        return ()
+    templates = (task.template, task.free, task.template_task, task.answer)
+    return tuple(sorted(frozenset[str]().union(*map(_plain, templates)) - {CHOICE}))
 
 
 def _broken(task: Task, error: TemplateSyntaxError) -> BadInput:
