@@ -32,8 +32,9 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "objectives": {"config", "scoring", "tasks"},
     "spread": set(),
     "named": {"run", "sources"},
+    "guest": {"run"},
     "adapting": {
-        "adapters", "config", "core", "evaluate", "job", "methods", "models", "named", "problem", "run", "saved", "scoring",
+        "adapters", "config", "core", "evaluate", "guest", "job", "methods", "models", "named", "problem", "run", "saved", "scoring",
         "settled", "sources", "spread", "tasks",
     },
     "memory": {
