@@ -95,6 +95,21 @@ def test_an_exception_in_an_estimate_leaves_the_adapter_to_the_bit(problem: Prob
     assert all(torch.equal(param, before[name]) for name, param in problem.slots.params["p"].items())
 
 
+def test_an_estimate_is_without_dropout_whatever_mode_the_model_is_in(tiny: Tiny, rows: torch.Tensor) -> None:
+    def slope(train: bool, seed: int) -> losses.Slope:
+        model = tiny("gpt2", **DROPOUT["gpt2"]).requires_grad_(False)
+        slots = attach(model, AdapterConfig(r=2, dropout=0.5), ("p",), 3)
+        slots.model.train(train)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return losses.estimated_gradient(Problem(slots.model, loss, MethodConfig(), 0, 1, slots=slots), [rows], "p")
+
+    still, one, two = slope(False, 1), slope(True, 1), slope(True, 2)
+    assert still.loss == one.loss == two.loss
+    for grads in zip(still.grads, one.grads, two.grads, strict=True):
+        assert torch.equal(grads[0], grads[1]) and torch.equal(grads[0], grads[2])
+
+
 def test_weighted_is_the_weighted_sum_and_changes_no_part() -> None:
     one, two = losses.Slope(1.0, [torch.tensor([1.0, 2.0])]), losses.Slope(2.0, [torch.tensor([10.0, 0.0])])
     (found,) = losses.weighted([(0.5, one), (0.25, two)])

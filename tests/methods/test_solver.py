@@ -148,3 +148,98 @@ def test_coupling_follow_takes_no_lambda_of_its_own(tiny: Tiny, rows: torch.Tens
     solver.step([(rows, None)], (rows, rows))
     p, s = solver.slots.tensors("p"), solver.slots.tensors("s")
     assert all(torch.equal(p[name], s[name]) for name in p)
+
+
+NOISY = {"resid_pdrop": 0.3, "embd_pdrop": 0.3, "attn_pdrop": 0.3}
+
+
+@pytest.mark.parametrize("lower", ["first-order", "zeroth-order"])
+@pytest.mark.parametrize("coupling", ["both", "outer"])
+def test_the_models_mode_changes_no_number_and_is_left_as_it_was_found(
+    tiny: Tiny, rows: torch.Tensor, lower: str, coupling: str
+) -> None:
+    found = []
+    for train in (False, True):
+        model = tiny("gpt2", **NOISY).train(train)
+        model.transformer.h[0].train(not train)  # type: ignore[union-attr,operator,index]
+        adapter = LoraConfig(task_type="CAUSAL_LM", r=2, lora_dropout=0.3, fan_in_fan_out=True)
+        solver = zofo.Bilevel(model, adapter, loss=loss, T=2, lower=lower, coupling=coupling, lr_s=1e-2, lr_p=1e-2)
+        modes = [module.training for module in solver.model.modules()]
+        assert solver.model.training == train
+        assert {m.training for n, m in solver.model.named_modules() if "lora_" in n} == {train}
+        found.append(solver.step([(rows, rows)] * 2, (rows, rows)).numbers)
+        assert modes == [module.training for module in solver.model.modules()]
+    assert found[0] == found[1]
+
+
+def test_an_error_in_a_step_leaves_the_mode_too(tiny: Tiny, rows: torch.Tensor) -> None:
+    def failing(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    solver = zofo.Bilevel(tiny("llama").train(), AdapterConfig(r=2), loss=failing, T=1)
+    with pytest.raises(KeyboardInterrupt):
+        solver.step([(rows, rows)], (rows, rows))
+    assert all(module.training for module in solver.model.modules())
+
+
+def test_weights_that_are_frozen_stay_and_are_not_asked_for(tiny: Tiny, rows: torch.Tensor) -> None:
+    """What an error says of a weight that no forward pass reaches, "freeze these weights", is true advice."""
+
+    def made(frozen: bool) -> nn.Module:
+        model = tiny("llama")
+        model.model.embed_tokens.requires_grad_(False)  # type: ignore[union-attr,operator]
+        model.unused = nn.Linear(4, 4).requires_grad_(not frozen)
+        return model
+
+    options: dict[str, Any] = {"loss": loss, "T": 1, "lr_theta": 1e-2}
+    with pytest.raises(BadInput, match=r"never ran the module that owns unused.*freeze these weights"):
+        zofo.Bilevel(made(False), AdapterConfig(r=2), **options).step([(rows, rows)], (rows, rows))
+    model = made(True)
+    before = {name: param.detach().clone() for name, param in model.named_parameters()}
+    held = dict(model.named_parameters())
+    zofo.Bilevel(model, AdapterConfig(r=2), **options).step([(rows, rows)], (rows, rows))
+    still = {name for name, param in held.items() if torch.equal(param, before[name])}
+    assert still == {"model.embed_tokens.weight", "unused.weight", "unused.bias"}
+
+
+def test_a_model_that_is_frozen_altogether_is_refused_before_it_is_changed(tiny: Tiny) -> None:
+    model = tiny("llama").requires_grad_(False)
+    modules = list(model.modules())
+    with pytest.raises(BadInput, match=r"every weight is frozen .*call model\.requires_grad_\(True\)"):
+        zofo.Bilevel(model, AdapterConfig(r=2), loss=loss)
+    assert modules == list(model.modules())
+
+
+def test_a_refused_adapter_freezes_nothing(tiny: Tiny) -> None:
+    model = tiny("llama")
+    model.lm_head.requires_grad_(False)  # type: ignore[union-attr]
+    wanted = [param.requires_grad for param in model.parameters()]
+    with pytest.raises(BadInput, match="use plain LoRA"):
+        zofo.Bilevel(model, LoraConfig(task_type="CAUSAL_LM", modules_to_save=["lm_head"]), loss=loss)
+    assert wanted == [param.requires_grad for param in model.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda model, ids: {"loss": loss(model, ids)}, "dict"),
+        (lambda model, ids: model(input_ids=ids, labels=ids), "CausalLMOutputWithPast"),
+        (lambda model, ids: float(loss(model, ids).detach().mean()), "float"),
+        (lambda model, ids: None, "NoneType"),
+    ],
+)
+@pytest.mark.parametrize("lower", ["first-order", "zeroth-order"])
+def test_a_loss_that_is_no_tensor_is_named(tiny: Tiny, rows: torch.Tensor, wrong: Any, said: str, lower: str) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=wrong, T=1, lower=lower)
+    with pytest.raises(BadInput, match=rf"it returned a value of type {said}, not a tensor; .*return out\.loss"):
+        solver.step([(rows, rows)], (rows, rows))
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_model_that_was_converted_since_is_refused(tiny: Tiny, rows: torch.Tensor, steps: int) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1)
+    for _ in range(steps):
+        solver.step([(rows, rows)], (rows, rows))
+    solver.model.bfloat16()
+    with pytest.raises(BadInput, match=r"was torch\.float32 when the solver was made, and is torch\.bfloat16 now"):
+        solver.step([(rows, rows)], (rows, rows))

@@ -158,7 +158,7 @@ def wanting(params: Sequence[nn.Parameter], wanted: bool) -> Iterator[None]:
 
 
 def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int, dropout: bool = False) -> Slope:
-    """The gradient of F for a slot by a central difference along the z of `step` (`lower="zeroth-order"`), without dropout.
+    """The gradient of F for a slot by a central difference along the z of `step` (`lower="zeroth-order"`), in eval mode: without dropout.
 
     Cost: two forward passes a micro-batch. The adapter is walked in place and put back from a copy, exactly.
     """
@@ -167,6 +167,7 @@ def estimated_gradient(problem: Problem, batch: Micro, slot: str, *step: int, dr
     leaves = tree.collect((name, param, ()) for name, param in own.items())
     z = leaves.direction(law_of(problem.config), streams.key(problem.seed, problem.stream(f"noise-{slot}"), *step))
     before = problem.slots.tensors(slot)
+    problem.model.eval()
     try:
         estimate = central(
             Inplace(leaves), lambda: mean_loss(problem, batch, slot, False), [z], problem.config.lower_eps

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 
-from zofo.adapters.slots import Slots, attach
+from zofo.adapters.slots import Slots, attach, refuse_adapted
 from zofo.config import MethodConfig, build
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
@@ -27,13 +30,15 @@ class Bilevel:
         solver.step(lower=[(batch_s, mixed), ...], upper=(batch_f, batch_p))
 
     Args:
-        model: a causal model (changed in place: peft puts the adapters into it, the base is frozen).
+        model: a causal model (changed in place: peft puts the adapters into it, the base is frozen). theta: its weights that
+            require a gradient when it is given; those that do not stay as they are.
         adapter: a peft configuration, or a `zofo.config.AdapterConfig`.
         loss: fn(model, batch) -> a loss a row, shape (rows,), in fp32 at least.
         steps: planned outer iterations, which a schedule needs. seed: of noise, adapters and dropout.
         options: the method's, by the names that `zofo train --help` lists (lam, T, coupling, eps, ...).
-    The adapter's own dropout is on in lower-level steps; everything else runs in eval mode.
-    Raises: BadInput for an unknown option, a value out of range, or an option without effect.
+    The adapter's own dropout is on in first-order lower-level steps; everything else runs in eval mode. After a step every module is in
+    the mode that it was found in (the adapters begin in the model's).
+    Raises: BadInput for an unknown option, a value out of range, an option without effect, or a model that is frozen altogether.
     Cost and reference: see `zofo.methods.bilevel.iterate`.
     """
 
@@ -48,12 +53,16 @@ class Bilevel:
         **options: Any,
     ) -> None:
         config = checked(options, steps)
-        leaves = tree.find(model)
+        leaves = free(model)
         tree.warn_half_vectors(leaves)
-        self.slots: Slots = attach(model, adapter, plans.slots(config), seed, config.init == "shared")
+        with as_free_on_error(model):
+            self.slots: Slots = attached(model, adapter, plans.slots(config), seed, config.init == "shared")
         probe = Scratch(self.slots.model, leaves) if config.probe == "scratch" else Inplace(leaves)
-        self.problem = Problem(self.slots.model, loss, config, seed, steps or 1, leaves, probe, self.slots)
+        self.problem = Problem(
+            self.slots.model, partial(loss_of, loss), config, seed, steps or 1, leaves, probe, self.slots
+        )
         self.state: State = bilevel.init(self.problem)
+        self.dtypes = dtypes(self.slots, leaves)
 
     @property
     def model(self) -> nn.Module:
@@ -69,9 +78,11 @@ class Bilevel:
         batch_s and batch_p are of D_p, batch_f of D_f. mixed is p's own batch with coupling `both`: of D_f with probability
         1 / (1 + lambda), else of D_p; with others it may be None. Where nothing learns below (lambda 0 with `outer`; `lam_every`,
         between two looks at the penalty) the pairs are not used. A batch is whatever `loss` takes; a list of them is accumulated.
-        Raises: BadInput when the pairs are not those that the options ask for, or for a list of tensors of several kinds.
+        Raises: BadInput when the pairs are not those that the options ask for, for a list of tensors of several kinds, for a loss that is no tensor,
+        or for a model that was converted to another type since.
         On an exception at any forward or backward pass nothing has changed.
         """
+        self.refuse_converted()
         config = self.problem.config
         todo = plans.plan(config, plans.lam_at(config, self.state.k, self.problem.steps))
         used = lower if todo.below else ()
@@ -83,9 +94,18 @@ class Bilevel:
                 f"give {config.T} of them, T",
             )
         pairs = [(micro(s), None if p is None else micro(p)) for s, p in used]
-        self.state, report = bilevel.iterate(self.problem, self.state, pairs, (micro(upper[0]), micro(upper[1])))
+        with as_found(self.model):
+            self.state, report = bilevel.iterate(self.problem, self.state, pairs, (micro(upper[0]), micro(upper[1])))
         self.slots.use("p")
         return report
+
+    def refuse_converted(self) -> None:
+        """Raise BadInput where the model was converted to another type: what is kept beside its weights is of the old one."""
+        assert self.problem.leaves is not None
+        for name, dtype in dtypes(self.slots, self.problem.leaves).items():
+            if dtype != self.dtypes[name]:
+                found = f"{name} was {self.dtypes[name]} when the solver was made, and is {dtype} now"
+                raise BadInput("Bilevel.step", found, "convert the model before a Bilevel is made of it")
 
     def state_dict(self) -> dict[str, Any]:
         """Step counts, the rule's state, the learners' moments, and both adapters (theta is the model's own)."""
@@ -111,6 +131,64 @@ OTHERWISE = {
     "accumulate_upper": "a list of batches says how many there are",
 }
 """Options of a run that are said in another way here."""
+
+
+def free(model: nn.Module) -> tree.Leaves:
+    """theta: the weights of a model that its user left free. Raises: BadInput where none is, or the model has adapters."""
+    refuse_adapted(model)
+    params = [param for param in model.parameters() if param.is_floating_point()]
+    if params and not any(param.requires_grad for param in params):
+        do = "call model.requires_grad_(True), or thaw what is to move (peft freezes a base, and taking it off thaws nothing)"
+        raise BadInput("Bilevel(model)", "every weight is frozen (requires_grad is False), so theta is empty", do)
+    return tree.find(model, keep=lambda param: param.requires_grad)
+
+
+@contextmanager
+def as_free_on_error(model: nn.Module) -> Iterator[None]:
+    """Run a block; where it fails, weights are as free or frozen as before: peft freezes a base before an adapter is refused."""
+    found = {name: param.requires_grad for name, param in model.named_parameters()}
+    try:
+        yield
+    except BaseException:
+        for name, param in model.named_parameters():  # by name: peft may have put a copy in a weight's place
+            param.requires_grad_(found.get(tree.canonical(name), param.requires_grad))
+        raise
+
+
+def attached(model: nn.Module, *how: Any) -> Slots:
+    """Attach adapters (see `attach`), in the mode that the model is in: peft's own begin in train mode."""
+    before = set(model.modules())
+    slots = attach(model, *how)
+    for module in slots.model.modules():
+        if module not in before:
+            module.training = model.training
+    return slots
+
+
+@contextmanager
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Run a block after which every module is in the mode, train or eval, that it was found in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def dtypes(slots: Slots, leaves: tree.Leaves) -> dict[str, torch.dtype]:
+    """The type of every parameter that a solver moves, by name."""
+    own = {f"{name} of adapter {s}": p.dtype for s, params in slots.params.items() for name, p in params.items()}
+    return own | {leaf.name: leaf.dtype for leaf in leaves}
+
+
+def loss_of(loss: Callable[[nn.Module, Any], Any], model: nn.Module, batch: Any) -> Tensor:
+    """The user's loss of a batch. Raises: BadInput where it is no tensor."""
+    value = loss(model, batch)
+    if not isinstance(value, Tensor):
+        found = f"it returned a value of type {type(value).__name__}, not a tensor"
+        raise BadInput("Bilevel(loss=...)", found, "return the losses, a row each, or their mean (return out.loss)")
+    return value
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
