@@ -625,3 +625,20 @@ def test_weights_given_for_one_call_are_not_moved(stack: bool) -> None:
     assert torch.equal(found[0, 0], found[2, 0]) and torch.equal(found[1, 0], found[2, 0])
     assert found[0, 1] != found[2, 1] != found[1, 1]
     assert torch.equal(run().double(), found[2])
+
+
+@pytest.mark.filterwarnings("ignore")  # of dynamo's own
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_compiled_model_is_probed_as_it_is_written(moved: Moved, whole: bool) -> None:
+    """Compiled code that ran before does not see the weights that stand in for a probe."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.LayerNorm(8)), torch.randn(4, 8)
+    compiled = torch.compile(model, backend="eager")
+    compiled(x)
+    expected, leaves = really(moved, model, x), tree.find(compiled if whole else model)
+    z = leaves.direction("gaussian", KEY)
+    found = Scratch(compiled if whole else model, leaves)(
+        outputs(compiled, x), [Point(z, EPS), Point(z, -EPS), Point()]
+    )
+    assert torch.allclose(found, expected, atol=1e-6)
+    torch.testing.assert_close(compiled(x), model(x))

@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from zofo.core.probe import Point, affine
 from zofo.core.probe.pool import Pool
-from zofo.core.probe.stand import CannotStack, Owned, Stand, check_own, moved_by, owned, refuse_gradients
+from zofo.core.probe.stand import CannotStack, Owned, Stand, check_own, moved_by, owned, refuse_gradients, uncompiled
 from zofo.core.weights.fetch import Fetcher
 from zofo.core.weights.leaves import Leaf, Leaves
 from zofo.core.weights.stored import StoredLeaf
@@ -188,7 +188,8 @@ def standing(model: nn.Module, leaves: Leaves, pool: Pool, several: bool = False
     made, before = hooks(model, leaves, pool), buffers_of(model)
     try:
         made.install(several)
-        yield made.stand
+        with uncompiled():
+            yield made.stand
     finally:
         made.remove()
         restore(before)

@@ -8,9 +8,11 @@ theirs in equal shares, in order. Leaves outside memory come from their store by
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -162,6 +164,13 @@ class Stand:
         if x.dim() == 0 or x.shape[0] % len(self.points):
             raise CannotStack(f"{tuple(x.shape)} does not fall into {len(self.points)} shares")
         return list(x.chunk(len(self.points)))
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """A block in which `torch.compile`d models run as they are written: compiled code would not see other weights."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return, no-untyped-call]
 
 
 def refuse_gradients() -> None:

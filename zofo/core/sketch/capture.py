@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from zofo.core.probe import affine
 from zofo.core.probe.hooks import by_rows
-from zofo.core.probe.stand import Owned, check_own, owned
+from zofo.core.probe.stand import Owned, check_own, owned, uncompiled
 from zofo.core.probe.watch import Watch
 from zofo.core.sketch import Projection
 from zofo.core.sketch.grad import Rows, SketchGrad
@@ -241,7 +241,7 @@ def capturing(leaves: Leaves, projection: Projection) -> Iterator[Capture]:
             before[module] = vars(module).get("forward")
             run = functools.partial(linear, capture, own, module) if plain else functools.partial(taken, capture, own, module, module.forward)  # fmt: skip
             module.forward = run
-        with Watch(leaves, lambda: capture.inside > 0, "sketching the gradient", "freeze this weight"):
+        with uncompiled(), Watch(leaves, lambda: capture.inside > 0, "sketching the gradient", "freeze this weight"):
             yield capture
     finally:
         for module, forward in before.items():
