@@ -243,3 +243,14 @@ def test_a_model_that_was_converted_since_is_refused(tiny: Tiny, rows: torch.Ten
     solver.model.bfloat16()
     with pytest.raises(BadInput, match=r"was torch\.float32 when the solver was made, and is torch\.bfloat16 now"):
         solver.step([(rows, rows)], (rows, rows))
+
+
+@pytest.mark.parametrize("upper", ["zeroth-order", "sketch"])
+def test_weights_that_were_replaced_since_are_refused(tiny: Tiny, rows: torch.Tensor, upper: str) -> None:
+    model = tiny("llama")
+    rule = {"rule": "adam"} if upper == "sketch" else {}
+    solver = zofo.Bilevel(model, AdapterConfig(r=2), loss=loss, T=1, upper=upper, **rule)
+    norm = model.model.norm  # type: ignore[union-attr]
+    norm.weight = nn.Parameter(torch.ones_like(norm.weight), requires_grad=False)  # type: ignore[union-attr,arg-type]
+    with pytest.raises(BadInput, match=r"^Bilevel\.step: model\.norm\.weight of the model was replaced"):
+        solver.step([(rows, rows)], (rows, rows))

@@ -15,6 +15,7 @@ from zofo.adapters.slots import Slots, attach, refuse_adapted
 from zofo.config import MethodConfig, build
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
+from zofo.core.probe.stand import check_own, owned
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.methods import bilevel
@@ -100,8 +101,9 @@ class Bilevel:
         return report
 
     def refuse_converted(self) -> None:
-        """Raise BadInput where the model was converted to another type: what is kept beside its weights is of the old one."""
+        """Raise BadInput where weights were replaced, or the model converted to another type: what is kept beside them is of the old ones."""
         assert self.problem.leaves is not None
+        check_own(owned(self.problem.leaves), "Bilevel.step")
         for name, dtype in dtypes(self.slots, self.problem.leaves).items():
             if dtype != self.dtypes[name]:
                 found = f"{name} was {self.dtypes[name]} when the solver was made, and is {dtype} now"

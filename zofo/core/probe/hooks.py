@@ -63,8 +63,8 @@ def leave(stand: Stand, own: Owned, module: nn.Module, args: Any = None, out: An
         module._parameters[attr] = leaf.param
     if isinstance(module, nn.Embedding):
         module.padding_idx = stand.padding[module]  # type: ignore[assignment]
-    kept = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves(out) if isinstance(tensor, Tensor)}
-    stand.pool.give([b for b in stand.live.pop(module) if b.untyped_storage().data_ptr() not in kept])
+    kept = {tensor.untyped_storage()._cdata for tensor in tree_leaves(out) if isinstance(tensor, Tensor)}
+    stand.pool.give([b for b in stand.live.pop(module) if b.untyped_storage()._cdata not in kept])
 
 
 def together(stand: Stand, own: Owned, module: nn.Module, run: Any, *args: Any, **options: Any) -> Any:

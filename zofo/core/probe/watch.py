@@ -27,7 +27,8 @@ class Watch(TorchFunctionMode):
     def __init__(self, leaves: Leaves, allowed: Callable[[], bool], asked: str, do: str) -> None:
         super().__init__()
         self.allowed, self.asked, self.do = allowed, asked, do
-        self.names = {id(leaf.param): leaf.name for leaf in leaves}
+        places = [(leaf, module._parameters.get(attr)) for leaf in leaves for module, attr in leaf.owners]
+        self.names = {id(param): leaf.name for leaf, param in places}  # a shadow of it, where one stands there
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

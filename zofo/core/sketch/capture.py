@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from zofo.core.probe import affine
 from zofo.core.probe.hooks import by_rows
-from zofo.core.probe.stand import Owned, check_own, owned, uncompiled
+from zofo.core.probe.stand import Owned, owned, uncompiled
 from zofo.core.probe.watch import Watch
 from zofo.core.sketch import Projection
 from zofo.core.sketch.grad import Rows, SketchGrad
@@ -235,7 +235,6 @@ def capturing(leaves: Leaves, projection: Projection) -> Iterator[Capture]:
     """
     capture, before = Capture(leaves, projection), dict[nn.Module, Any]()
     try:
-        check_own(owned(leaves), "sketching the gradient")
         for module, own in owned(leaves).items():
             plain = affine.suits(module, own)
             before[module] = vars(module).get("forward")
