@@ -22,6 +22,7 @@ from zofo.methods import bilevel
 from zofo.methods import plan as plans
 from zofo.methods.check import check
 from zofo.methods.state import Problem, Report, State, from_checkpoint, to_checkpoint
+from zofo.scoring.objective import as_found
 
 
 class Bilevel:
@@ -165,17 +166,6 @@ def attached(model: nn.Module, *how: Any) -> Slots:
         if module not in before:
             module.training = model.training
     return slots
-
-
-@contextmanager
-def as_found(model: nn.Module) -> Iterator[None]:
-    """Run a block after which every module is in the mode, train or eval, that it was found in."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def dtypes(slots: Slots, leaves: tree.Leaves) -> dict[str, torch.dtype]:

@@ -31,15 +31,22 @@ def output_head(model: nn.Module) -> nn.Module | None:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run a block with the model in eval mode (no dropout); every module's mode is restored after, whatever happens."""
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Run a block after which every module is in the mode, train or eval, that it was found in, whatever happens."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a block with the model in eval mode (no dropout), and `as_found` after it."""
+    with as_found(model):
+        model.eval()
+        yield
 
 
 def objective_note(model: nn.Module) -> str | None:
