@@ -235,6 +235,31 @@ def test_a_loss_that_is_no_tensor_is_named(tiny: Tiny, rows: torch.Tensor, wrong
         solver.step([(rows, rows)], (rows, rows))
 
 
+def aside(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    with model.disable_adapter():  # type: ignore[operator]
+        return loss(model, ids)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [torch.no_grad()(loss), lambda model, ids: loss(model, ids).detach(), aside],
+    ids=["no_grad", "detach", "off"],
+)
+def test_a_loss_cut_from_its_gradient_is_named_and_nothing_moves(
+    tiny: Tiny, rows: torch.Tensor, cut: Callable[..., torch.Tensor]
+) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=cut, T=1)
+    before = {name: param.detach().clone() for name, param in solver.model.named_parameters()}
+    with pytest.raises(BadInput, match=r"without a gradient.*no_grad, detach, item or disable_adapter"):
+        solver.step([(rows, rows)], (rows, rows))
+    assert all(torch.equal(before[name], param) for name, param in solver.model.named_parameters())
+
+
+def test_a_loss_without_a_gradient_serves_where_none_is_wanted(tiny: Tiny, rows: torch.Tensor) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=torch.no_grad()(loss), T=1, lower="zeroth-order")
+    solver.step([(rows, rows)], (rows, rows))
+
+
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_model_that_was_converted_since_is_refused(tiny: Tiny, rows: torch.Tensor, steps: int) -> None:
     solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1)

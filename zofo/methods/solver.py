@@ -175,11 +175,15 @@ def dtypes(slots: Slots, leaves: tree.Leaves) -> dict[str, torch.dtype]:
 
 
 def loss_of(loss: Callable[[nn.Module, Any], Any], model: nn.Module, batch: Any) -> Tensor:
-    """The user's loss of a batch. Raises: BadInput where it is no tensor."""
+    """The user's loss of a batch. Raises: BadInput where it is no tensor, or one that no gradient can come from where one is wanted."""
     value = loss(model, batch)
     if not isinstance(value, Tensor):
         found = f"it returned a value of type {type(value).__name__}, not a tensor"
         raise BadInput("Bilevel(loss=...)", found, "return the losses, a row each, or their mean (return out.loss)")
+    if torch.is_grad_enabled() and not value.requires_grad:
+        found = "it returned a tensor without a gradient, and the adapter learns by backpropagation"
+        do = "compute it of the model that is given, without torch.no_grad, detach, item or disable_adapter"
+        raise BadInput("Bilevel(loss=...)", found, do)
     return value
 
 
