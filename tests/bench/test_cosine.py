@@ -59,6 +59,7 @@ def test_objectives_are_a_and_g_and_move_theta_only(held: Job) -> None:
     assert list(cosine.objectives(bilevel.plan(held.config.method, 0.0))) == ["A"]
 
 
+@pytest.mark.slow
 def test_every_kind_is_measured_against_a_and_g(held: Job) -> None:
     """A sketch is near and as far as its formula says; zeroth order is nearly orthogonal, on the gradient's side."""
     found = measured(held, asked("all", keys=6))

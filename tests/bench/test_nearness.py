@@ -96,7 +96,7 @@ def places_of(leaves: Leaves, bits: dict[str, int]) -> tuple[dict[int, int], int
     return places, total
 
 
-@pytest.mark.parametrize("law", ["rademacher", "low-rank-1", "low-rank-2"])
+@pytest.mark.parametrize("law", ["rademacher", "low-rank-1", pytest.param("low-rank-2", marks=pytest.mark.slow)])
 def test_the_variance_over_every_pattern_of_signs_is_the_formulas(law: str, counting: dict[int, int]) -> None:
     """Of a 2 x 3 matrix and a vector of two: exactly, for a gradient of any shape."""
     _, leaves = made(nn.Linear(3, 2))
@@ -112,6 +112,7 @@ def test_the_variance_over_every_pattern_of_signs_is_the_formulas(law: str, coun
     assert statistics.fmean(one.inner for one in found) == pytest.approx(sum(squares.values()))  # unbiased
 
 
+@pytest.mark.slow
 def test_low_rank_by_its_own_key_stream() -> None:
     """The formula of low-rank-8 over 4,000 keys: |z|^2 varies with <G, z>^2 where that of Rademacher does not."""
     _, leaves = made(nn.Linear(4, 3, bias=False))

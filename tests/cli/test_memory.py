@@ -38,6 +38,7 @@ def test_sizes_in_bytes_add_up(cli, model: str) -> None:
     assert "scoring" not in {size["when"] for size in found["sizes"]}  # no task, so no rows to score
 
 
+@pytest.mark.slow
 def test_all_methods(cli, model: str) -> None:
     status, out, err = cli("memory", "--all", "--model", model, "--data.max_length", "16", "--batch", "2")
     assert status == 0, err

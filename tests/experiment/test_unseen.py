@@ -46,6 +46,7 @@ def make(folder: str, tmp_path: Path, mixed: Path):
     return made
 
 
+@pytest.mark.slow
 def test_each_base_meets_the_unseen_tasks_as_adapt_and_eval_do(
     lab, make, mixed: Path, folder: str, tmp_path: Path
 ) -> None:

@@ -116,7 +116,10 @@ WAYS = {
 
 
 @pytest.mark.filterwarnings("ignore:Adapter name")
-@pytest.mark.parametrize("way", sorted(WAYS))
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=SLOW if way in ("bilevel", "bilevel, prefix, stacked") else ()) for way in sorted(WAYS)],
+)
 def test_ways_to_estimate(tiny, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     monkeypatch.setattr(affine, "TILE", 1024)
     made, problem, work = both(
