@@ -14,8 +14,8 @@ from zofo import begin
 from zofo.cli import main
 from zofo.errors import BadInput, ZofoError
 from zofo.experiment import cells, grid, report, runner, table, text, unseen
-from zofo.experiment.progress import Pace
-from zofo.run.jsonfile import read_json
+from zofo.experiment.progress import Board, Pace, Place, reached, where
+from zofo.run.jsonfile import read_json, write_json
 
 QUICK: dict[str, Any] = {"shots": 2, "steps": 3, "draws": 2, "demonstrations": 3, "lr": 0.5}
 SMALL: dict[str, Any] = {
@@ -281,6 +281,25 @@ def test_a_lean_run_waits_for_all_that_meet_it_and_is_trained_anew_for_those_tha
     assert begun == [begun[0]] * 2 and lab.store.finished(more)
     before, after = by_draw(lab, one, more)
     assert after[:2] == before, "the same bits"
+
+
+def test_time_left_and_where_a_run_is_count_the_unseen_tasks(lab, make) -> None:
+    """What one row took after its training tells of all that meet them so; not of demonstrations."""
+    lab.store.make()
+    made = {(cell.row, cell.seed): cell for cell in cells.finals(make(costs={"bilevel": {"seconds": 3}}), {})}
+    base, bilevel, shown = made["base", 0], made["bilevel", 0], made["shown", 0]
+    pace = Pace()
+    pace.learn(base, 0.0, 60.0)
+    steps = bilevel.steps
+    assert pace.seconds(bilevel) == 3 * steps + 60.0 and pace.seconds(shown) is None
+    assert pace.seconds(bilevel, Place(steps, 1)) == 30.0 and where(bilevel, Place(steps, 1)).endswith(
+        "1 of 2 unseen tasks"
+    )
+    assert reached(lab.store, base) == Place() and where(base, Place()).endswith(": 0 of 2 unseen tasks")
+    write_json(lab.store.tasks(base), {"tasks": {"own/c": {}}})
+    assert reached(lab.store, base) == Place(0, 1) and pace.seconds(base, Place(0, 1)) == 30.0
+    state = runner.State({}, {base.digest: base}, pace, {base.digest: (base, None)})
+    assert "30.0 s left" in state.told(runner.Work(make(), lab.store, Board()))[2]
 
 
 def test_cells_of_one_run_take_turns(lab, make) -> None:

@@ -7,12 +7,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from statistics import fmean as mean
 from typing import TextIO
 
 from zofo.experiment.cells import Cell
 from zofo.experiment.store import DONE, Record, Store
 from zofo.report.terminal import Bar
 from zofo.report.words import duration
+from zofo.tasks import mixture as mixtures
 
 EVERY = 60.0
 """Seconds between plain lines while nothing ends."""
@@ -20,31 +24,69 @@ TAIL = 16384
 """Bytes that a run's last metrics are looked for in."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """How far a run in progress is: its last step, and how many of a mixture's unseen tasks it has met."""
+
+    step: int = 0
+    met: int = 0
+
+    def done(self, cell: Cell) -> tuple[float, float]:
+        """The shares of its training and of what comes after it that are done."""
+        return self.step / max(cell.steps, 1), self.met / unseen(cell) if self.met else 0.0
+
+
 class Pace:
-    """How long runs take: by what a step was said to cost, and by what runs of the same row took."""
+    """How long runs take: by what a step was said to cost, and by what runs of the same row took.
+
+    What comes after the last step (testing, adapting to unseen tasks) is as long for every row that is tested in one way.
+    """
 
     def __init__(self) -> None:
-        self.took: dict[tuple[str, str], list[float]] = {}  # seconds a step (an evaluation: in all), by row and task
+        self.took: dict[tuple[str, str], list[float]] = {}  # seconds a step, by row and task
         self.slow: list[float] = []  # measured over said
+        self.after: dict[tuple[str, ...], list[float]] = {}  # seconds after the last step, by row and by way of testing
 
-    def learn(self, cell: Cell, wall: float) -> None:
-        """Take in that a run took so long."""
-        self.took.setdefault((cell.row, cell.task), []).append(wall / max(cell.steps, 1))
-        if cell.cost is not None and cell.steps:
-            self.slow.append(wall / (cell.cost * cell.steps))
+    def learn(self, cell: Cell, training: float, after: float | None) -> None:
+        """Take in that a run trained for so many seconds, and took so many after that (None: not known)."""
+        if cell.steps:
+            self.took.setdefault((cell.row, cell.task), []).append(training / cell.steps)
+            if cell.cost is not None:
+                self.slow.append(training / (cell.cost * cell.steps))
+        if after is not None:
+            for way in ways(cell):
+                self.after.setdefault(way, []).append(after)
 
-    def seconds(self, cell: Cell) -> float | None:
-        """Seconds that a run will take; None where nothing is known of its like."""
+    def training(self, cell: Cell) -> float | None:
+        """Seconds that a run will train; None where nothing is known of its like."""
+        if not cell.steps:
+            return 0.0
         if held := self.took.get((cell.row, cell.task)):
-            return sum(held) / len(held) * max(cell.steps, 1)
-        if cell.cost is not None and cell.steps:
-            return cell.cost * cell.steps * (sum(self.slow) / len(self.slow) if self.slow else 1.0)
-        return None
+            return mean(held) * cell.steps
+        return None if cell.cost is None else cell.cost * cell.steps * (mean(self.slow) if self.slow else 1.0)
 
-    def left(self, cells: Iterable[Cell], jobs: int, done: Mapping[str, float] | None = None) -> tuple[float, int]:
-        """Seconds left for some runs, so many at once, and of how many of them nothing is known. `done`: shares, by digest."""
-        held = [(self.seconds(cell), 1 - (done or {}).get(cell.digest, 0.0)) for cell in cells]
-        return sum(v * share for v, share in held if v is not None) / jobs, sum(v is None for v, _ in held)
+    def rest(self, cell: Cell) -> float | None:
+        """Seconds that a run will take after its last step (an evaluation: in all); None where nothing is known of its like."""
+        return next((mean(self.after[way]) for way in ways(cell) if way in self.after), None)
+
+    def seconds(self, cell: Cell, place: Place = Place()) -> float | None:
+        """Seconds that a run has still to take from a place on; None where nothing is known of its like."""
+        training, rest = self.training(cell), self.rest(cell)
+        if training is None or (rest is None and not cell.steps):
+            return None
+        trained, tested = place.done(cell)
+        return training * (1 - trained) + (rest or 0.0) * (1 - tested)
+
+    def left(self, cells: Iterable[Cell], jobs: int, at: Mapping[str, Place] | None = None) -> tuple[float, int]:
+        """Seconds left for some runs, so many at once, and of how many of them nothing is known. `at`: where those that go on are, by digest."""
+        held = [self.seconds(cell, (at or {}).get(cell.digest, Place())) for cell in cells]
+        return sum(v for v in held if v is not None) / jobs, sum(v is None for v in held)
+
+
+def ways(cell: Cell) -> list[tuple[str, ...]]:
+    """What a run's testing takes as long as: that of its row; then, where a base meets unseen tasks, of any that meets them so."""
+    own = ("sweep" if cell.sweep else "table", cell.task)
+    return [(*own, cell.row)] + ([(*own, "", str(cell.unseen["how"]))] if cell.unseen else [])
 
 
 def learned(store: Store, cells: Iterable[Cell]) -> Pace:
@@ -53,13 +95,25 @@ def learned(store: Store, cells: Iterable[Cell]) -> Pace:
     for cell in cells:
         record = store.record(cell)
         if record is not None and record["status"] == DONE:
-            pace.learn(cell, took(record))
+            pace.learn(cell, *took(record))
     return pace
 
 
-def took(record: Record) -> float:
-    """Seconds that a run took: those of its last process, or, where it was interrupted before, its training alone if that is more."""
-    return max(float(record["wall"]), float(record.get("seconds") or 0.0))
+def took(record: Record) -> tuple[float, float | None]:
+    """Seconds that a run trained, and those after it; None where it was interrupted, for its last process has seen the end alone."""
+    wall, training = float(record["wall"]), float(record.get("seconds") or 0.0)
+    return training, wall - training if wall >= training else None
+
+
+@cache
+def unseen_of(mixture: str) -> int:
+    """How many unseen tasks a mixture has."""
+    return len(mixtures.find(mixture).test)
+
+
+def unseen(cell: Cell) -> int:
+    """How many unseen tasks a run meets."""
+    return unseen_of(cell.task) if cell.unseen else 0
 
 
 class Board:
@@ -107,9 +161,19 @@ def ends(seconds: float, unknown: int, now: Callable[[], float] = time.time) -> 
     return f"{duration(seconds)} left{more}, ends {at}"
 
 
-def where(cell: Cell, step: int) -> str:
-    """How far a run in progress is."""
-    return f"{cell.told}: step {step} of {cell.steps}" if step else f"{cell.told}: begins" if cell.steps else cell.told
+def where(cell: Cell, place: Place) -> str:
+    """How far a run in progress is, in words."""
+    met = f"{place.met} of {unseen(cell)} unseen tasks" if cell.unseen and place.step >= cell.steps else ""
+    if not cell.steps:
+        return f"{cell.told}: {met}" if met else cell.told
+    if not place.step:
+        return f"{cell.told}: begins"
+    return f"{cell.told}: step {place.step} of {cell.steps}" + (f", {met}" if met else "")
+
+
+def reached(store: Store, cell: Cell) -> Place:
+    """Where a run in progress is, by what it has written."""
+    return Place(0 if cell.evaluate else last_step(store, cell), len(store.met(cell)))
 
 
 def last_step(store: Store, cell: Cell) -> int:

@@ -198,9 +198,8 @@ class State:
     def told(self, work: Work) -> tuple[int, int, str]:
         """How many runs are done, of how many, and where it stands in words."""
         done, of = len(self.every) - len(self.left), len(self.every)
-        at = {cell.digest: progress.last_step(work.store, cell) for cell, _ in self.going.values()}
-        shares = {digest: at[digest] / max(cell.steps, 1) for digest, (cell, _) in self.going.items()}
-        ahead = progress.ends(*self.pace.left(self.left.values(), work.jobs, shares))
+        at = {cell.digest: progress.reached(work.store, cell) for cell, _ in self.going.values()}
+        ahead = progress.ends(*self.pace.left(self.left.values(), work.jobs, at))
         now = "; ".join(progress.where(cell, at[digest]) for digest, (cell, _) in self.going.items())
         return done, of, f"{done} of {of} runs done, {ahead}" + (f"; {now}" if now else "")
 
@@ -239,7 +238,7 @@ def ended(work: Work, state: State, cell: Cell, status: int) -> None:
         write_json(work.store.cells / f"{record['name']}.json", record)
     state.left.pop(cell.digest, None)
     if record["status"] == DONE:
-        state.pace.learn(cell, progress.took(record))
+        state.pace.learn(cell, *progress.took(record))
         lighten(work, [cell], state.every.values())
         return work.board.line(f"done: {cell.told}; {state.told(work)[2]}")
     log = work.store.logs / f"{record['name']}.txt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,17 @@ class Store:
         """What a run's process knew when it began on what the run can do without (cosines)."""
         return self.jobs / f"{self.name(cell)}.draft.json"
 
+    def tasks(self, cell: Cell) -> Path:
+        """Unseen tasks that a run has met, until it has met all."""
+        return self.jobs / f"{self.name(cell)}.tasks.json"
+
+    def met(self, cell: Cell) -> list[str]:
+        """The names of those, while the run is not finished."""
+        if cell.unseen:
+            with suppress(OSError):  # the run's process takes it away when it ends
+                return list(json.loads(self.tasks(cell).read_text(encoding="utf-8"))["tasks"])
+        return []
+
     def finished(self, cell: Cell) -> bool:
         """Whether nothing is left to do: done, and tested where the cell is one of the table."""
         record = self.record(cell)
@@ -94,7 +106,7 @@ class Store:
             "name": name, "digest": cell.digest, "evaluate": cell.evaluate, "test": not cell.sweep,
             "cosines": 0 if cell.sweep else cosines, "config": {**cell.config.model_dump(mode="json"), "run": run},
             "unseen": cell.unseen, "run": str(trained.path), "result": str(self.cells / f"{name}.json"), "draft": str(self.draft(cell)),
-            "tasks": str(self.jobs / f"{name}.tasks.json"),
+            "tasks": str(self.tasks(cell)),
         }  # fmt: skip
         write_json(path, held)
         return path
