@@ -173,6 +173,11 @@ def test_sizes(text: str, size: int) -> None:
     assert resolve({"run.memory_cap": text})[0].run.memory_cap == text
 
 
+def test_more_than_any_machine_has_is_bad_input() -> None:
+    with pytest.raises(BadInput, match=r"run\.memory_cap .*more bytes than any machine has"):
+        resolve({"run.memory_cap": "9" * 400 + "GB"})
+
+
 @pytest.mark.parametrize("text", ["two", "-1GB", "GB", "1 PB", "1e9"])
 def test_what_is_no_size_is_bad_input(text: str) -> None:
     with pytest.raises(BadInput, match=r"run\.memory_cap .*not a size such as 2gb"):

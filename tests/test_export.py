@@ -126,6 +126,9 @@ def test_an_existing_folder_is_refused_and_a_slot_can_be_chosen(trained: Any, tm
     (tmp_path / "there").mkdir()
     with pytest.raises(BadInput, match="it exists"):
         export(run, tmp_path / "there")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(BadInput, match="it exists"):
+        export(run, tmp_path / "dangling")
     (tmp_path / "file").write_text("x")
     with pytest.raises(BadInput, match="is no folder"):
         export(run, tmp_path / "file" / "out")

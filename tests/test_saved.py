@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,22 @@ def test_best_and_last_open_with_their_own_theta(folder: str, tmp_path: Path) ->
     assert best.used == "theta"
     with pytest.raises(BadInput, match="--slot p: this run has no adapter; leave it out"):
         open_run(run, slot="p")
+
+
+def test_a_finished_run_whose_checkpoints_are_gone_is_not_the_base(folder: str, tmp_path: Path) -> None:
+    """What an experiment's --lean leaves is neither used nor begun again; without the best alone, the last is to be asked for."""
+    run = trained(folder, tmp_path, method__name="mezo")
+    shutil.rmtree(run.checkpoints / "best")
+    with pytest.raises(BadInput, match=r"run run: its best checkpoint, of step \d, is gone; give --which last"):
+        open_run(run)
+    assert open_run(run, "last").step == 2
+    held = run.eval.read_bytes()
+    for path in list(run.checkpoints.iterdir()):
+        shutil.rmtree(path)
+    for use in (open_run, partial(open_run, which="last"), begin.resume, lambda run: export(run, tmp_path / "out")):
+        with pytest.raises(BadInput, match=r"run run: it ended, .* its checkpoints are gone \(an experiment's --lean"):
+            use(run)
+    assert run.eval.read_bytes() == held and not (tmp_path / "out").exists()
 
 
 def test_the_adapter_chosen_on_validation_is_in_use_unless_another_is_asked_for(folder: str, tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ def resume(run: RunFolder, show: Show | None = None) -> dict[str, Any]:
         job = assembled(settings, prepared, show)
         differences(read_json(run.environment), environment(job), show)
         found = checkpoints.newest(run, show.note)
+        if found is None:
+            checkpoints.refuse_emptied(run)
         step = found.step if found else 0
         state, progress = checkpoints.restore(job, run, found) if found else (job.begin(), Progress())
         checkpoints.cut_back(run, found, show.note)

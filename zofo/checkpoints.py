@@ -33,6 +33,7 @@ from zofo.run.checkpoint import Checkpoint
 from zofo.run.errors import Corrupt
 from zofo.run.folder import RunFolder
 from zofo.run.journal import Journal
+from zofo.run.jsonfile import read_json
 from zofo.run.metrics import Metrics, cut_metrics
 
 PIECE = 1 << 20  # bytes of a file read at a time
@@ -200,6 +201,27 @@ def copy_theta(leaves: Leaves, found: Checkpoint) -> None:
     models.take(leaves, there)
 
 
+def refuse_emptied(run: RunFolder) -> None:
+    """Raise BadInput for a finished run whose checkpoints were taken away: it is not what it was before its first step."""
+    held = read_json(run.eval) if run.eval.exists() else {}
+    if held.get("step"):
+        found = f"it ended, with its best checkpoint at step {held['step']}, and its checkpoints are gone (an experiment's --lean takes them away)"
+        raise BadInput(
+            f"run {run.name}", found, "train it anew under another name, or run the experiment without --lean"
+        )
+
+
+def refuse_without_best(run: RunFolder) -> None:
+    """Raise BadInput where the run's best checkpoint was there when it ended, and is not now."""
+    held = read_json(run.eval) if run.eval.exists() else {}
+    if held.get("checkpoint") == "best":
+        raise BadInput(
+            f"run {run.name}",
+            f"its best checkpoint, of step {held['step']}, is gone",
+            "give --which last, or train it anew",
+        )
+
+
 class Use(NamedTuple):
     """What a model was brought to: the checkpoint (None: the base, no step was saved), which it was, the adapter chosen."""
 
@@ -217,13 +239,18 @@ def load_for_use(held: Loaded, run: RunFolder, which: str, say: Callable[[str], 
     """Bring a model to a run's best (or last) checkpoint.
 
     The choice is that of the best validation; before any, s where it is trained, for it has had more steps.
-    Where there is no best checkpoint, the last is taken, and it is said. Where tasks have their own, the model has none: "theta".
+    Where there is no best checkpoint, the last is taken, and it is said. Raises: BadInput where a finished run had the
+    checkpoint, and it is gone. Where tasks have their own, the model has none: "theta".
     """
     found = the_best(held, run) if which == "best" else None
     if found is None:
+        last = newest(run, say)
+        if last is None:
+            refuse_emptied(run)
         if which == "best":
+            refuse_without_best(run)
             say("no best checkpoint is there (no finite validation loss yet): the last one is used")
-        found, which = newest(run, say), "last"
+        found, which = last, "last"
         if found is not None:
             weights(held, run, found)
     chosen = found.state["progress"]["best"] if found is not None else None

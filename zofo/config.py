@@ -36,7 +36,10 @@ def size_of(text: str) -> int:
     found = SIZE.fullmatch(text.strip() or "0")
     if found is None:
         raise ValueError("not a size such as 2GB or 1.5GiB")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2].lower() or " "))
+    size = float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2].lower() or " ")
+    if size >= 1 << 63:
+        raise ValueError("more bytes than any machine has")
+    return int(size)
 
 
 class Section(BaseModel):
@@ -260,7 +263,7 @@ class RunConfig(Section):
     snapshot_every: int = Field(
         500, ge=1, description="steps between full copies of theta in checkpoints (bounds replay)"
     )
-    threads: int = Field(0, ge=0, description="CPU threads (0: torch's choice)")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads (0: torch's choice)")
     test: bool = Field(True, description="score the test rows before and after training (false: leave them unread)")
     memory_cap: str = Field(
         "", description="peak memory, such as 2GB: weights that do not fit stay on disk (mezo alone; none: no cap)"

@@ -45,7 +45,7 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
     Raises: BadInput when merging was asked of a prefix, a prompt or LoRA on a tied weight, or the folder exists.
     Cost: the weights in memory and on disk.
     """
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise BadInput(f"--out {out}", "it exists", "name a new folder")
     folder.refuse_no_place(f"--out {out}", out)
     settings = config.load(run.config)

@@ -74,9 +74,12 @@ def room(config: Config, task: Task, source: Source) -> int | None:
     positions = models.positions(source)
     if positions is None:
         return None
-    left = positions - (task.max_new_tokens if task.kind == "text" and task.metrics else 0) - virtual(config)
+    front = virtual(config)
+    left = positions - (task.max_new_tokens if task.kind == "text" and task.metrics else 0) - front
     if left < 8:
-        raise BadInput(f"--model {source.name}", f"it reads {positions} tokens, {left} of a row", "take another model")
+        found = f"it reads {positions} tokens, {left} of a row" + (f" behind {front} of the adapter" if front else "")
+        do = "take another model" + (", or fewer --adapter.tokens" if front else "")
+        raise BadInput(f"--model {source.name}", found, do)
     return left
 
 

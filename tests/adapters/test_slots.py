@@ -130,6 +130,15 @@ def test_only_lora_goes_by_row(tiny: Tiny, kind: str) -> None:
     assert made(tiny, "llama", kind).by_row == (kind == "lora")
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.parametrize("tied", [False, True])
+def test_lora_on_the_output_head_does_not(tiny: Tiny, tied: bool) -> None:
+    """The head sees the wanted positions of all rows, not a row each."""
+    model = tiny("llama-tied" if tied else "llama")
+    slots = attach(model, AdapterConfig(r=2, targets=("lm_head", "q_proj")), ("p", "s"), 0, True)
+    assert not slots.by_row
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_row_goes_through_the_slot_that_is_named_for_it(tiny: Tiny, rows: torch.Tensor, arch: str) -> None:
     slots = made(tiny, arch, "lora", shared=False)

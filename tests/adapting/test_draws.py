@@ -108,6 +108,17 @@ def test_the_record_says_what_was_drawn_and_its_spread(opened) -> None:
     assert not any(note.startswith(("train", "validation")) for note in record["notes"])
 
 
+def test_examples_that_were_cut_are_counted_and_told(opened) -> None:
+    plan = Plan(shots=2, steps=1, draws=2)
+    for length, cut in ((128, 0), (16, 4)):
+        base, ready = opened(plan, data__max_length=length)
+        record = draws.on_task(base, plan, ready, base.config).record
+        assert [draw["cut"] for draw in record["draws"]] == [cut] * 2
+        told = [remark for remark in drawn.remarks(record) if "examples of a draw cut to fit" in remark]
+        assert told == ([f"up to {cut} examples of a draw cut to fit"] if cut else [])
+        assert ("4 of its 4 rows cut to fit" in drawn.learned(record["draws"][0])) == bool(cut)
+
+
 def test_a_draw_whose_loss_is_not_finite_leaves_a_record(
     opened, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -23,6 +23,15 @@ ENDINGS = [
 ]
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["show LONG", "eval LONG --task reviews", "eval MODEL --task LONG", "eval MODEL --mixture LONG", "experiment LONG"],
+)
+def test_a_name_that_is_too_long_for_a_file_is_one_line(cli, model: str, words: str) -> None:
+    status, _, err = cli(*words.replace("LONG", "x" * 300).replace("MODEL", model).split())
+    assert status == 2 and len(err.splitlines()) == 1 and err.startswith("zofo: ")
+
+
 @pytest.mark.parametrize(("error", "status", "told"), ENDINGS)
 def test_status_and_line(capsys, error: BaseException, status: int, told: str) -> None:
     def fail() -> None:

@@ -264,7 +264,7 @@ def test_a_step_needs_a_closure_of_one_number(watch: type) -> None:
             opt.step(closure)
         seen.check()
     assert math.isfinite(float(opt.step(lambda: model(torch.ones(1, 2)).sum().item())))
-    assert math.isfinite(float(opt.step(lambda: np.float32(1.0))))
+    assert math.isfinite(float(opt.step(lambda: np.float32(model(torch.ones(1, 2)).sum().item()))))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -405,6 +405,57 @@ def test_a_state_of_another_rule_is_refused_and_nothing_is_taken_up(theirs: str,
     opt.step(loss(model))
 
 
+@pytest.mark.parametrize(
+    ("name", "theirs", "ours"), [("noise", "low-rank-8", "gaussian"), ("estimator", "central", "forward")]
+)
+def test_a_state_of_another_law_or_estimator_is_refused(name: str, theirs: str, ours: str) -> None:
+    model = cnn()
+    held = ZO(model, **{name: theirs}).state_dict()
+    with pytest.raises(BadInput, match=f"the state is of {name} '{theirs}', and this optimizer's is '{ours}'"):
+        ZO(model, **{name: ours}).load_state_dict(held)
+    del held["ways"]  # an older state does not say
+    ZO(model, **{name: ours}).load_state_dict(held)
+
+
+def test_a_step_that_would_turn_theta_over_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"ZO\(lr=0.1, decay=11.0\): a step would turn theta over"):
+        ZO(cnn(), lr=0.1, decay=11.0)
+
+
+class Drifting(nn.Module):
+    """A buffer follows the outputs and is taken from them; `keeps`: what it becomes is kept."""
+
+    def __init__(self, keeps: bool) -> None:
+        super().__init__()
+        self.linear, self.keeps = nn.Linear(4, 4), keeps
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x)
+        mean = 0.9 * self.mean + 0.1 * out.detach().mean(0)
+        if self.keeps:
+            self.mean.copy_(mean)
+        return out - mean
+
+
+@pytest.mark.parametrize("estimator", ["central", "forward"])
+def test_every_point_begins_with_the_same_buffers(estimator: str) -> None:
+    """c is the difference of two losses of one model: what one point's pass wrote is not there at the next."""
+    x, y = torch.randn(2, 16, 4, generator=torch.Generator().manual_seed(1))
+    found = []
+    for keeps in (False, True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = Drifting(keeps)
+        opt = ZO(model, lr=1e-2, eps=1e-3, q=2, estimator=estimator)
+        for _ in range(3):
+            opt.step(lambda model=model: (model(x) - y).square().mean())
+            assert opt.last is not None
+            found.append(opt.last.grad.coefficients)
+        assert not model.mean.any()
+    assert found[:3] == found[3:]
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_state_of_another_model_is_refused_by_name(rule: str) -> None:
     small, large = nn.Linear(8, 4), nn.Linear(8, 5)
@@ -423,7 +474,7 @@ def test_an_older_state_which_says_neither_rule_nor_shapes_is_judged_by_its_mome
     model = cnn()
     held, plain = ZO(model, rule="adam").state_dict(), ZO(model).state_dict()
     for state in (held, plain):
-        del state["shapes"], state["rule"]["name"]
+        del state["shapes"], state["ways"], state["rule"]["name"]
     ZO(model, rule="adam").load_state_dict(held)
     with pytest.raises(BadInput, match=r"m\.0\.weight is missing in the state"):
         ZO(model, rule="adam").load_state_dict(plain)

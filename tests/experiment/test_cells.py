@@ -189,6 +189,18 @@ def test_a_task_file_that_has_changed_and_its_data_make_other_runs(make, tmp_pat
     (tmp_path / "rows.jsonl").write_text('{"text": "bad", "label": 0}\n{"text": "b", "label": 0}\n', encoding="utf-8")
     found.append(digests())
     assert len({digest for both in found for digest in both}) == 6
+
+
+def test_a_file_that_plays_another_part_makes_other_runs(make, tmp_path: Path) -> None:
+    """The same bytes as validation rows, then as test rows."""
+    rows = [{"input": f"row {k}", "output": ("no", "yes")[k % 2], "options": ["no", "yes"]} for k in range(40)]
+    place = tmp_path / "mine"
+    place.mkdir()
+    for part, some in (("train", rows[:30]), ("validation", rows[30:])):
+        (place / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
+    before = cells.contents(DataConfig(task=str(place)))
+    (place / "validation.jsonl").rename(place / "test.jsonl")
+    assert cells.contents(DataConfig(task=str(place))) != before
     for name in ("reviews", "crossfit/ag_news"):
         assert cells.contents(DataConfig(task=name)) == {}
     assert cells.contents(DataConfig(mixture="class-to-class")) == {}
@@ -300,3 +312,7 @@ def test_a_local_model_is_known_by_its_files_and_one_by_name_by_its_name(make, f
     grid = make(model=str(place))
     assert not {cell.digest for cell in cells.finals(grid, cells.rehearsed(grid))} & set(digests[0])
     assert cells.base("smollm2-135m") == {} and cells.base(str(place)) != cells.base(folder)
+    for name in ("merges.txt", "tokenizer.model", "chat_template.jinja"):
+        before = cells.base(str(place))
+        (place / name).write_text("other", encoding="utf-8")
+        assert cells.base(str(place)) != before, name

@@ -59,6 +59,15 @@ def test_a_lean_experiment_keeps_records_and_no_checkpoints_of_what_is_tested(la
     assert not any(any(lab.store.run(cell).checkpoints.iterdir()) for cell in more)
 
 
+def test_the_best_checkpoint_is_taken_away_last(lab, make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in between, a run still has what others are to meet it at."""
+    taken: list[str] = []
+    retire = runner.seam.retire
+    monkeypatch.setattr(runner.seam, "retire", lambda path: (taken.append(path.name), retire(path)))
+    lab.run(make(rows=[PLAIN], against="", seeds=[0]), lean=True)
+    assert len(taken) > 1 and taken.index("best") == len(taken) - 1
+
+
 def test_nothing_reads_the_test_rows_before_everything_is_chosen(lab, make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training scores validation rows alone, and the first test row is scored when choices.json is written; each run once."""
     parts, tested, prepared = set[str](), list[str](), list[tuple[str, ...]]()

@@ -64,3 +64,12 @@ def test_demonstrations_come_from_the_levels_of_every_method() -> None:
 def test_prefix_with_activation_checkpointing_is_refused_early() -> None:
     with pytest.raises(BadInput, match="prefix"):
         check(Config(**{"adapter": {"kind": "prefix"}, "model": {"activation_checkpointing": True}}), ())
+
+
+def test_a_decay_that_would_turn_theta_over_is_refused() -> None:
+    flags = {"method.name": "mezo", "method.lr_theta": 1e-3, "method.decay": 1000.0}
+    check(build(flags), flags)
+    with pytest.raises(
+        BadInput, match=r"^--method\.decay 2000: a step would turn theta over: lr_theta 0\.001 times it is above 1"
+    ):
+        check(build(flags | {"method.decay": 2000.0}), flags)

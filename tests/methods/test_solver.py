@@ -235,6 +235,46 @@ def test_a_loss_that_is_no_tensor_is_named(tiny: Tiny, rows: torch.Tensor, wrong
         solver.step([(rows, rows)], (rows, rows))
 
 
+@pytest.mark.parametrize("options", [{}, {"coupling": "outer"}, {"upper": "sketch"}, {"s_start": "from-p"}], ids=str)
+def test_autocast_around_a_step_gives_the_bits_of_autocast_inside_the_loss(
+    tiny: Tiny, rows: torch.Tensor, options: dict[str, Any]
+) -> None:
+    """Its cache of half copies is not what later steps of a solver learn from."""
+
+    def half(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            return loss(model, ids).float()
+
+    ends = []
+    for around in (False, True):
+        fn = (lambda model, ids: loss(model, ids).float()) if around else half
+        how: dict[str, Any] = {"T": 3, "lr_s": 1e-1, "lr_p": 1e-1, "lr_theta": 1e-3} | options
+        solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=fn, **how)
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16, enabled=around):
+                report = solver.step([(rows, rows)] * 3, (rows, rows))
+        ends.append((report.numbers["A"], solver.slots.tensors("p"), solver.slots.tensors("s")))
+    (a, *before), (b, *after) = ends
+    assert a == b
+    assert all(torch.equal(x[name], y[name]) for x, y in zip(before, after, strict=True) for name in x)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "ours"), [("optimizer", "adam", "sgd"), ("rule", "sgd", "adam"), ("noise", "sphere", "gaussian")]
+)
+def test_a_state_of_a_solver_with_other_rules_is_refused(
+    tiny: Tiny, rows: torch.Tensor, name: str, theirs: str, ours: str
+) -> None:
+    other = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1, **{name: theirs})
+    other.step([(rows, rows)], (rows, rows))
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1, **{name: ours})
+    before = solver.slots.tensors("p")
+    with pytest.raises(BadInput, match=f"the state is of {name} '{theirs}', and this solver's is '{ours}'"):
+        solver.load_state_dict(other.state_dict())
+    assert all(torch.equal(before[n], w) for n, w in solver.slots.tensors("p").items())
+    solver.step([(rows, rows)], (rows, rows))
+
+
 def aside(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
     with model.disable_adapter():  # type: ignore[operator]
         return loss(model, ids)

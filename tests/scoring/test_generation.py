@@ -242,6 +242,18 @@ def test_an_answer_ends_at_the_end_of_text() -> None:
     assert found == spelled(ids[: ids.index(ids[2]) + 1])
 
 
+@pytest.mark.parametrize("named", [None, 2, [2]])
+def test_an_answer_ends_at_the_token_that_the_tokenizer_ends_texts_with(named: Any) -> None:
+    """What training closes answers with, whatever the model's own file names."""
+    model = build("llama", "plain")
+    ids = greedy_ids(model, CONTEXTS[0], 8)
+    model.generation_config.eos_token_id = named
+    tokenizer = Spelling()
+    tokenizer.eos_token_id = ids[2]
+    (found,) = said(model, EXAMPLES[:1], tokenizer=tokenizer)
+    assert found == spelled(ids[: ids.index(ids[2]) + 1])
+
+
 def test_answers_change_no_mode_and_no_setting() -> None:
     model = build("gpt2", "lora")
     before = model.base_model.model.generation_config

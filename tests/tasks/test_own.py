@@ -10,6 +10,8 @@ import types
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from zofo.config import DataConfig
@@ -292,6 +294,16 @@ def test_a_text_that_is_none_is_named(tmp_path: Path, text: Any, found: str) -> 
         load(own(tmp_path, [*ROWS, {"text": text, "label": "good"}]))
 
 
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_bytes_are_no_text_and_no_label(tmp_path: Path, column: str) -> None:
+    """A parquet column may hold them; they would stand in prompts as Python writes them."""
+    rows = [{"text": f"film {k}", "label": "ab"[k % 2]} for k in range(8)]
+    rows = [row | {column: row[column].encode()} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "mine.parquet")
+    with pytest.raises(BadInput, match=rf"mine.parquet, row 1: field '{column}' is bytes"):
+        load(resolve(DataConfig(train=str(tmp_path / "mine.parquet"))))
+
+
 @pytest.mark.parametrize("row", [{"prompt": "x", "completion": ""}, {"prompt": "", "completion": "x"}])
 def test_an_empty_prompt_or_completion_is_named(tmp_path: Path, row: Any) -> None:
     with pytest.raises(BadInput, match=r"--data.train .*mine.jsonl, row 2: .*field '\w+' is"):
@@ -324,6 +336,11 @@ def test_the_same_options_in_every_row_are_classes(tmp_path: Path) -> None:
     task = own(tmp_path, meta(["a", "b"], ["a", "b"]))
     assert (task.kind, task.metrics, right(task)) == ("options", ("macro_f1", "accuracy"), [1, 1])
     assert fill(task, task.template, {"input": "x"}, "x") == "x\n"
+
+
+def test_the_same_options_in_another_order_are_classes_too(tmp_path: Path) -> None:
+    task = own(tmp_path, meta(["a", "b"], ["b", "a"]))
+    assert (task.metrics, right(task)) == (("macro_f1", "accuracy"), [1, 0])
 
 
 def test_options_of_each_row_are_its_choices(tmp_path: Path) -> None:

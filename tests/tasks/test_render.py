@@ -375,6 +375,26 @@ def test_a_conversation_that_does_not_end_with_the_assistant_is_refused(chatty: 
         talk(messages, chatty)
 
 
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        ({"content": "x"}, "message 1 has no role; write"),
+        ({"role": " ", "content": "x"}, "message 1 has no role"),
+        ({"role": None, "content": "x"}, "message 1 has no role"),
+        ({"role": "user"}, "message 1 has no content; write a text there"),
+        ({"role": "user", "content": None}, "message 1 has no content"),
+    ],
+)
+def test_a_message_that_nobody_says_or_that_says_nothing_is_named(chatty: Any, message: Any, found: str) -> None:
+    with pytest.raises(BadInput, match=f"^mine.jsonl, row 7: {found}"):
+        talk([message, *TALK], chatty)
+
+
+def test_a_tools_call_needs_no_content(chatty: Any) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}
+    assert talk([call, *TALK], chatty).context != talk(TALK, chatty).context
+
+
 def parts(*texts: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text} for text in texts]
 
@@ -396,6 +416,7 @@ def test_a_content_in_text_parts_is_their_texts_joined(chatty: Any) -> None:
         ([{"type": "text", "text": 3}], "has a part that is no text"),
         ({"type": "text", "text": "x"}, "is an object; write a text there"),
         (float("nan"), "is NaN; write a text there"),
+        (True, "is a truth value; write a text there"),
     ],
 )
 def test_a_content_that_is_no_text_is_refused(chatty: Any, content: Any, found: str) -> None:

@@ -39,9 +39,13 @@ class Slots:
 
     @property
     def by_row(self) -> bool:
-        """Whether rows of one batch can go through different slots (peft: LoRA alone; it ignores the wish for others)."""
+        """Whether rows of one batch can go through different slots: LoRA (peft ignores the wish for others), and not on the output head.
+
+        To the head go the wanted positions of all rows, which peft would take for rows.
+        """
         kinds = {str(getattr(c.peft_type, "value", c.peft_type)) for c in self.model.peft_config.values()}
-        return kinds == {"LORA"}
+        head = getattr(self.model.get_base_model(), "get_output_embeddings", lambda: None)()
+        return kinds == {"LORA"} and not hasattr(head, "lora_A")
 
     @contextmanager
     def rows(self, names: Sequence[str]) -> Iterator[None]:
@@ -81,6 +85,7 @@ class Slots:
             )
         for name, param in own.items():
             param.copy_(tensors[name])
+        torch.clear_autocast_cache()  # an autocast block around the caller holds half copies of the old values
 
     def copy(self, source: str, target: str) -> None:
         """target <- source."""

@@ -106,7 +106,8 @@ def one(
         result = measured(slots.model, ready, config)
         tensors = slots.tensors("p")
     where = [found.index[k] for k in index]
-    return {"draw": draw + 1, "seed": seed, "rows": where, **steps, "result": result}, tensors
+    cut = sum(row.cut for row in rows)
+    return {"draw": draw + 1, "seed": seed, "rows": where, "cut": cut, **steps, "result": result}, tensors
 
 
 def encoded(ready: Prepared, config: Config, found: Pool, index: Sequence[int]) -> tuple[Encoded, ...]:

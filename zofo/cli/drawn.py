@@ -74,15 +74,18 @@ def learned(record: Mapping[str, Any]) -> str:
             f" ({record['fewer']} rows with fewer demonstrations: the model reads no more)" if record["fewer"] else ""
         )
     bad = f", {record['skipped']} steps skipped (not finite)" if record["skipped"] else ""
+    bad += f", {record['cut']} of its {len(record['rows'])} rows cut to fit" if record["cut"] else ""
     first, last = (figure(record["losses"][k]) for k in (0, -1))
     return f"; loss of the drawn rows {first} -> {last}{bad}"
 
 
 def remarks(record: Mapping[str, Any]) -> list[str]:
-    """What a task's line leaves out: its notes, a line each; steps that could not be taken; rows that lost demonstrations."""
+    """What a task's line leaves out: its notes, a line each; steps that could not be taken; examples that were cut; rows that lost demonstrations."""
     told = [shorten(plain(note), NOTE, placeholder=" ...") for note in record["notes"]]
     if bad := sum(draw.get("skipped", 0) for draw in record["draws"]):
         told.append(f"{bad} steps skipped (not finite)")
+    if cut := max(draw.get("cut", 0) for draw in record["draws"]):
+        told.append(f"up to {cut} examples of a draw cut to fit")
     if fewer := max(draw.get("fewer", 0) for draw in record["draws"]):
         told.append(f"up to {fewer} rows with fewer demonstrations: the model reads no more")
     return told

@@ -32,8 +32,10 @@ def generate(
     """Continue a text; the text itself is not printed again."""
     if max_new_tokens < 1:
         raise BadInput(f"--max-new-tokens {max_new_tokens}", "not 1 or more", "give a number of tokens")
-    if not 0 <= temperature < float("inf"):
-        raise BadInput(f"--temperature {temperature}", "not 0 or more", "give 0, or 0.7, say")
+    if not (temperature == 0 or 1e-3 <= temperature < float("inf")):
+        raise BadInput(
+            f"--temperature {temperature}", "neither 0 (the likeliest token) nor 0.001 or more", "give 0, or 0.7, say"
+        )
     found = find(target, dir)
     if adapter is not None:
         adapted.refuse(slot)

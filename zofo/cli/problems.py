@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 import traceback
@@ -44,6 +45,15 @@ def guarded(work: Callable[[], object]) -> int:
         return 130
     except BrokenPipeError:
         hush()
+        return 1
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return told(
+                BadInput(
+                    f"{str(error.filename)[:60]}...", "it is longer than a file's name may be", "give a shorter one"
+                )
+            )
+        traceback.print_exc()
         return 1
     except Exception:
         traceback.print_exc()

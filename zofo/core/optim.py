@@ -60,6 +60,10 @@ class ZO(torch.optim.Optimizer):
         for name, value, low in (("lr", lr, 0.0), ("eps", eps, 1e-30), ("decay", decay, 0.0), ("q", q, 1)):
             if not value >= low:
                 raise BadInput(f"ZO({name}={value})", "out of range", f"{name} is at least {low}")
+        if lr * decay > 1:
+            raise BadInput(
+                f"ZO(lr={lr}, decay={decay})", "a step would turn theta over: lr decay is above 1", "take less"
+            )
         for name, word, known in (("estimator", estimator, ESTIMATORS), ("rule", rule, rules.RULES)):
             if word not in known:
                 raise BadInput(f"ZO({name}={word!r})", "unknown", nearest(word, known))
@@ -67,7 +71,7 @@ class ZO(torch.optim.Optimizer):
             raise BadInput(f"ZO(noise={noise!r})", "unknown law", nearest(noise, LAWS))
         self.leaves, self.probe = policy(params, probe)
         self.rule, self.estimator, self.noise = rules.RULES[rule], ESTIMATORS[estimator], noise
-        self.rule_name = rule
+        self.rule_name, self.estimator_name = rule, estimator
         self.rule_state = self.rule.init(self.leaves)
         self.last: Estimate[SeedGrad] | None = None
         self.applied: Moved | None = None
@@ -110,14 +114,20 @@ class ZO(torch.optim.Optimizer):
             "rule": {"name": self.rule_name} | numbers,
             "moments": {name: moment.clone() for name, moment in moments.items()},
             "shapes": {leaf.name: list(leaf.shape) for leaf in self.leaves},
+            "ways": self.ways,
         }
         return super().state_dict() | own
+
+    @property
+    def ways(self) -> dict[str, str]:
+        """What is fixed when the optimizer is made, and makes another estimate or step: its rule, law and estimator."""
+        return {"rule": self.rule_name, "noise": str(self.noise), "estimator": self.estimator_name}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a copy of a state that `state_dict` gave. Raises: BadInput for another rule's state, or another model's."""
         here = self.rule_state.moments
-        refuse_foreign(state_dict, self.rule_name, self.leaves, here)
-        super().load_state_dict({k: v for k, v in state_dict.items() if k not in ("rule", "moments", "shapes")})
+        refuse_foreign(state_dict, self.ways, self.leaves, here)
+        super().load_state_dict({k: v for k, v in state_dict.items() if k not in ("rule", "moments", "shapes", "ways")})
         moments = {name: torch.empty_like(own).copy_(state_dict["moments"][name]) for name, own in here.items()}
         self.rule_state = rules.from_dict(state_dict["rule"], moments)
 
@@ -127,15 +137,18 @@ class ZO(torch.optim.Optimizer):
         raise BadInput("zofo.ZO", found, "keep its state_dict(), and load it into a new zofo.ZO on the other model")
 
 
-def refuse_foreign(state: Mapping[str, Any], rule: str, leaves: tree.Leaves, moments: Mapping[str, Tensor]) -> None:
-    """Raise BadInput for a state that is not of this rule, or not of these weights."""
+def refuse_foreign(
+    state: Mapping[str, Any], ways: Mapping[str, str], leaves: tree.Leaves, moments: Mapping[str, Tensor]
+) -> None:
+    """Raise BadInput for a state that is not of this rule, law and estimator, or not of these weights."""
     asked = "ZO.load_state_dict"
     if "rule" not in state or "moments" not in state:
         raise BadInput(asked, "this is no state of zofo.ZO's", "give what ZO.state_dict() returned")
-    other = state["rule"].get("name", rule)  # older states do not say
-    if other != rule:
-        found = f"the state is of rule {other!r}, and this optimizer's is {rule!r}"
-        raise BadInput(asked, found, f"make the optimizer with rule={other!r}")
+    said = {"rule": state["rule"].get("name", ways["rule"])} | state.get("ways", {})  # older states do not say
+    for name, own_way in ways.items():
+        if (other := said.get(name, own_way)) != own_way:
+            found = f"the state is of {name} {other!r}, and this optimizer's is {own_way!r}"
+            raise BadInput(asked, found, f"make the optimizer with {name}={other!r}")
     own = shapes({leaf.name: leaf for leaf in leaves})
     found = differing(state.get("shapes", own), own) or differing(shapes(state["moments"]), shapes(moments))
     if found:
@@ -205,7 +218,7 @@ def policy(params: nn.Module | Iterable[nn.Parameter], probe: str) -> tuple[tree
         refuse_outside(params)
         leaves = tree.find(params, keep=lambda p: p.requires_grad)
         tree.warn_half_vectors(leaves)
-        return leaves, (Inplace(leaves) if probe == "inplace" else Scratch(params, leaves))
+        return leaves, (Inplace(leaves) if probe == "inplace" else Scratch(params, leaves, several=True))
     if probe == "scratch":
         raise BadInput('ZO(params, probe="scratch")', "bare parameters have no module to hook", "pass the module")
     params = list(params)

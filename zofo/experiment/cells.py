@@ -40,6 +40,8 @@ BASE = "model.name (SHA-256)"
 """Of a model in a folder of one's own: its configuration and its weights."""
 UNSEEN = "unseen."
 """Of how a base meets unseen tasks, after its training."""
+OF_A_MODEL = (".json", ".safetensors", ".bin", ".gguf", ".txt", ".model", ".jinja", ".tiktoken")
+"""Endings of the files that a model in a folder, its tokenizer too, is read from."""
 Values = dict[str, Any]
 Chosen = Mapping[tuple[str, str], Values | None]
 """Values chosen by (row, task); None where every candidate failed."""
@@ -121,12 +123,14 @@ def contents(data: DataConfig) -> dict[str, str]:
     name = data.task or data.mixture
     several = mixture.find(name) if name and local(name) and (data.mixture or mixture.is_one(Path(name))) else None
     of = [own.files_of(data)] if several is None else [one.files for _, one in several.sides()]
-    named = [name for held in of if held is not None for name in (held.train, held.validation, held.test)]
-    paths = [Path(name) for name in named if name]
-    files = [
-        file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()
+    parts = ("train", "validation", "test")
+    named = [(part, Path(file)) for held in of if held for part in parts if (file := getattr(held, part))]
+    found = [
+        f"{part}:{sha256(file)}"
+        for part, path in named
+        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+        if file.is_file()
     ]
-    found = [sha256(file) for file in files]
     if several is not None:
         found.insert(0, hashlib.sha256(mixture.dump(several).encode()).hexdigest())
     elif name.endswith(definition.YAML):
@@ -138,7 +142,7 @@ def base(name: str) -> dict[str, str]:
     """The SHA-256 of a local model's files; nothing of one by name. Cost: reads them, once while they stay as they are."""
     place = Path(name).expanduser()
     held = sorted(place.iterdir()) if place.is_dir() else [place]
-    files = [file for file in held if file.is_file() and file.suffix in (".json", ".safetensors", ".bin", ".gguf")]
+    files = [file for file in held if file.is_file() and file.suffix in OF_A_MODEL]
     return {BASE: hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()} if files else {}
 
 

@@ -24,6 +24,7 @@ from zofo.experiment.progress import Board, Pace
 from zofo.experiment.select import Choice, choose, remarks
 from zofo.experiment.store import DONE, Store, changes, write_plan
 from zofo.run import seam
+from zofo.run.checkpoint import BEST
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json, write_json
 from zofo.run.lock import lock
@@ -254,8 +255,8 @@ def lighten(work: Work, cells: Sequence[Cell], planned: Iterable[Cell]) -> None:
         record, run = work.store.record(cell), work.store.run(cell)
         tested = record is not None and record["status"] == DONE and "test" in record
         if tested and cell.training not in wanted and run.checkpoints.is_dir():
-            for path in sorted(run.checkpoints.iterdir()):
-                seam.retire(path)
+            for path in sorted(run.checkpoints.iterdir(), key=lambda path: path.name == BEST):
+                seam.retire(path)  # the best last: a run that has it is whole for whoever meets the unseen tasks next
 
 
 def left_by(work: Work, cell: Cell, status: int) -> dict[str, Any]:

@@ -101,10 +101,12 @@ def told(tasks: Mapping[str, Record], order: Mapping[str, Any]) -> Record:
 
 
 def lost(name: str, record: Record) -> list[str]:
-    """What draws of a task went without: demonstrations that the model has no room for, steps that were not finite."""
+    """What draws of a task went without: demonstrations that the model has no room for, steps that were not finite; examples that were cut."""
     fewer = max(draw.get("fewer", 0) for draw in record["draws"])
     skipped = sum(draw.get("skipped", 0) for draw in record["draws"])
-    found = [f"{name}: up to {fewer} rows with fewer demonstrations: the model reads no more"] if fewer else []
+    cut = max(draw.get("cut", 0) for draw in record["draws"])
+    found = [f"{name}: up to {cut} examples of a draw cut to fit"] if cut else []
+    found += [f"{name}: up to {fewer} rows with fewer demonstrations: the model reads no more"] if fewer else []
     return found + ([f"{name}: {skipped} adapter steps skipped (not finite)"] if skipped else [])
 
 

@@ -24,6 +24,9 @@ def check(config: Config, given: Collection[str]) -> None:
         raise BadInput(f"--objective {config.method.objective}", found, "take lm or classification, or another method")
     refuse_types(config)
     refuse_sketches(config)
+    if "method.decay" in used and config.method.lr_theta * config.method.decay > 1:
+        found = f"a step would turn theta over: lr_theta {config.method.lr_theta:g} times it is above 1"
+        raise BadInput(f"--method.decay {config.method.decay:g}", found, "take less")
     if "method.stage_one" in used and config.method.stage_one >= config.run.steps:
         found = f"the run has {config.run.steps} steps, none would be left for zeroth order"
         raise BadInput(f"--method.stage_one {config.method.stage_one}", found, "ask for fewer, or for more --steps")

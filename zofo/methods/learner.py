@@ -77,6 +77,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.optimizer.step()
+        torch.clear_autocast_cache()  # an autocast block around the caller holds half copies of the old values
         for param in self.params:
             param.grad = None
         self.t += 1

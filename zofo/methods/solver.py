@@ -59,7 +59,7 @@ class Bilevel:
         tree.warn_half_vectors(leaves)
         with as_free_on_error(model):
             self.slots: Slots = attached(model, adapter, plans.slots(config), seed, config.init == "shared")
-        probe = Scratch(self.slots.model, leaves) if config.probe == "scratch" else Inplace(leaves)
+        probe = Scratch(self.slots.model, leaves, several=True) if config.probe == "scratch" else Inplace(leaves)
         self.problem = Problem(
             self.slots.model, partial(loss_of, loss), config, seed, steps or 1, leaves, probe, self.slots
         )
@@ -117,13 +117,22 @@ class Bilevel:
             "numbers": numbers,
             "tensors": copies(tensors),
             "slots": {s: self.slots.tensors(s) for s in self.slots.params},
+            "options": {name: getattr(self.problem.config, name) for name in KIND},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Take up what `state_dict` gave. Raises: BadInput for a state of a solver with other rules, or of another adapter."""
+        for name, other in state.get("options", {}).items():  # older states do not say
+            if (own := getattr(self.problem.config, name)) != other:
+                found = f"the state is of {name} {other!r}, and this solver's is {own!r}"
+                raise BadInput("Bilevel.load_state_dict", found, f"make the solver with {name}={other!r}")
         self.state = from_checkpoint(bilevel.init(self.problem), state["numbers"], copies(state["tensors"]))
         for slot, tensors in state["slots"].items():
             self.slots.load(slot, tensors)
+
+
+KIND = ("rule", "optimizer", "upper", "lower", "noise", "rank", "estimator", "s")
+"""Options that a solver's state hangs on."""
 
 
 OTHERWISE = {
@@ -179,7 +188,11 @@ def loss_of(loss: Callable[[nn.Module, Any], Any], model: nn.Module, batch: Any)
     value = loss(model, batch)
     if not isinstance(value, Tensor):
         found = f"it returned a value of type {type(value).__name__}, not a tensor"
-        raise BadInput("Bilevel(loss=...)", found, "return the losses, a row each, or their mean (return out.loss)")
+        raise BadInput(
+            "Bilevel(loss=...)",
+            found,
+            "return the losses, a row each, or their mean (return out.loss; micro-batches then of one size)",
+        )
     if torch.is_grad_enabled() and not value.requires_grad:
         found = "it returned a tensor without a gradient, and the adapter learns by backpropagation"
         do = "compute it of the model that is given, without torch.no_grad, detach, item or disable_adapter"

@@ -39,13 +39,23 @@ def _only(settings: GenerationConfig, model: Any) -> Iterator[None]:
                 vars(module).pop("generation_config", None)  # peft leaves one behind
 
 
-def _settings(model: Any, max_new_tokens: int, temperature: float, pad: int) -> GenerationConfig:
+def ends(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end a text: those that the model names, and the tokenizer's, which training closes answers with."""
+    named = model.generation_config.eos_token_id
+    own = named if isinstance(named, list) else [named]
+    return sorted({k for k in (*own, tokenizer.eos_token_id) if k is not None})
+
+
+def _settings(model: Any, tokenizer: Any, max_new_tokens: int, temperature: float) -> GenerationConfig:
     """Greedy search, or plain sampling from the whole vocabulary."""
     warm: dict[str, Any] = {"temperature": temperature, "top_k": 0} if temperature > 0 else {}
-    ends = model.generation_config.eos_token_id
     made: Any = GenerationConfig
     settings: GenerationConfig = made(
-        max_new_tokens=max_new_tokens, do_sample=temperature > 0, pad_token_id=pad, eos_token_id=ends, **warm
+        max_new_tokens=max_new_tokens,
+        do_sample=temperature > 0,
+        pad_token_id=pad_id(tokenizer),
+        eos_token_id=ends(model, tokenizer) or None,
+        **warm,
     )
     return settings
 
@@ -75,7 +85,7 @@ def generate(
     if not ids.numel():
         raise BadInput("generate", "the text has no tokens", "give some text to continue")
     _refuse_too_long(model, ids.shape[1] + max_new_tokens)
-    settings = _settings(model, max_new_tokens, temperature, pad_id(tokenizer))
+    settings = _settings(model, tokenizer, max_new_tokens, temperature)
     with evaluating(model), torch.no_grad(), seeded(seed, "generation"), _only(settings, model):
         found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
     return str(tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))
@@ -151,7 +161,7 @@ def answers(
     more: dict[str, Any] = {"past_key_values": spread(past, len(contexts))} if past is not None else {}
     if line:
         more["stopping_criteria"] = [Ended(newlines(tokenizer, model.get_input_embeddings().num_embeddings))]
-    settings = _settings(model, max_new_tokens, 0.0, pad)
+    settings = _settings(model, tokenizer, max_new_tokens, 0.0)
     with torch.no_grad(), computing(device, dtype), _only(settings, model):
         found = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, **more)
     texts = tokenizer.batch_decode(found[:, ids.shape[1] :], skip_special_tokens=True)

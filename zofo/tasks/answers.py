@@ -70,7 +70,9 @@ def is_nan(value: Any) -> bool:
 
 
 def fault(value: Any) -> str:
-    """What is wrong with a value where text is wanted: null, NaN, a list or an object; nothing ("") of any other."""
+    """What is wrong with a value where text is wanted: null, NaN, a list, an object, or bytes; nothing ("") of any other."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "bytes"
     if isinstance(value, list | tuple | Mapping):
         return "an object" if isinstance(value, Mapping) else "a list"
     return "null" if value is None else "NaN" if is_nan(value) else ""

@@ -169,7 +169,8 @@ def instruction(data: DataConfig, files: Files) -> Task:
 def metaicl(files: Files, rows: Sequence[Row]) -> Task:
     """MetaICL's form: the options of every row, of each row, or none."""
     held = [row.get("options") or [] for row in rows]
-    kinds = {json.dumps(options, default=str) for options in held}
+    plain = [sorted(map(str, options)) if isinstance(options, list) else options for options in held]  # in any order
+    kinds = {json.dumps(options, default=str) for options in plain}
     if not any(held):
         return Task(name=title(files), template="{{ input }}\n", label="output", metrics=("f1", "em"), files=files)
     metrics: tuple[Metric, ...] = ("macro_f1", "accuracy") if len(kinds) == 1 else ("accuracy",)

@@ -99,6 +99,8 @@ def chat(task: Task, row: Row, tokenizer: Any, asked: str) -> Written:
     if not well or messages[-1].get("role") != "assistant" or not str(messages[-1].get("content") or "").strip():  # type: ignore[index]
         found = f"field '{task.chat}' is no list of messages that ends with the assistant's"
         raise BadInput(asked, found, 'write [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]')
+    for k, message in enumerate(messages):  # type: ignore[arg-type]
+        refuse_silent(message, f"message {k + 1}", asked)
     if not getattr(tokenizer, "chat_template", None):
         raise BadInput(asked, "this model's tokenizer has no chat template", "use prompt and completion columns")
     try:
@@ -117,20 +119,30 @@ def spoken(messages: Any, asked: str) -> Any:
     if not isinstance(messages, list):
         return messages
     return [
-        {**m, "content": said(m["content"], asked)} if isinstance(m, dict) and "content" in m else m for m in messages
+        {**m, "content": said(m["content"], asked)} if isinstance(m, dict) and m.get("content") is not None else m
+        for m in messages
     ]
 
 
-def said(content: Any, asked: str) -> Any:
-    """A message's content as text (none, of a message without one, stays)."""
+def refuse_silent(message: Mapping[str, Any], name: str, asked: str) -> None:
+    """Raise BadInput for a message that nobody says, or that says nothing: no content, and nothing else such as a tool's call."""
+    role = message.get("role")
+    if not (isinstance(role, str) and role.strip()):
+        raise BadInput(asked, f"{name} has no role", 'write "role": "user", "assistant" or "system"')
+    if message.get("content") is None and not any(v for k, v in message.items() if k not in ("role", "content")):
+        raise BadInput(asked, f"{name} has no content", "write a text there, or drop the row")
+
+
+def said(content: Any, asked: str) -> str:
+    """A message's content as text."""
     if isinstance(content, list):
         if not all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in content):
             found = "a message's content has a part that is no text"
             raise BadInput(asked, found, 'write a text, or a list of {"type": "text", "text": ...}')
         return "".join(part["text"] for part in content)
-    if content is not None and (wrong := fault(content)):
+    if wrong := fault(content) or ("a truth value" if isinstance(content, bool) else ""):
         raise BadInput(asked, f"a message's content is {wrong}", "write a text there, or drop the row")
-    return content
+    return str(content)
 
 
 def demonstration(task: Task, row: Row, tokenizer: Any, style: Style, asked: str) -> str:

@@ -37,10 +37,10 @@ def after(text: str, mark: str) -> str:
 class _Environment(ImmutableSandboxedEnvironment):
     """The sandbox less all calls, all names of its own (`range` ...), and the operators that repeat text."""
 
-    intercepted_binops = frozenset(["**", "*"])
+    intercepted_binops = frozenset(["**", "*", "%"])
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Refuse products and powers, which can grow without bound."""
+        """Refuse products, powers and padding (`'%9d' % x`), which can grow without bound."""
         raise SecurityError(f"the operator {operator} is not allowed here")
 
     def is_safe_callable(self, obj: Any) -> bool:

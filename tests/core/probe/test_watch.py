@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from zofo.core.noise import Direction
 from zofo.core.probe import Point
-from zofo.core.probe.scratch import Scratch
+from zofo.core.probe.scratch import AGAIN, Scratch
 from zofo.core.sketch import Projection
 from zofo.core.sketch.capture import capturing
 from zofo.core.weights import leaves as tree
@@ -67,6 +68,18 @@ def test_a_weight_read_by_hand_is_refused_and_nothing_is_changed(read: str) -> N
 def test_it_is_refused_where_the_first_point_is_theta_too(read: str) -> None:
     with pytest.raises(BadInput, match=r"outside the module that owns it"):
         probed(Reader(BY_HAND[read]), [Point(), Point(Z, 0.1)])
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_of_an_objective_that_may_be_another_one_later_passes_are_watched_too(several: bool) -> None:
+    """A penalty that begins later: found within `AGAIN` calls."""
+    model, read = Reader(DESCRIBED["nothing"]), BY_HAND["norm"]
+    probe, points = Scratch(model, tree.find(model), several=several), [Point(Z, 0.1), Point(Z, -0.1)]
+    probe(lambda: model(IDS).reshape(-1), points)
+    model.read = read
+    with pytest.raises(BadInput, match=r"outside the module") if several else nullcontext():
+        for _ in range(AGAIN):
+            probe(lambda: model(IDS).reshape(-1), points)
 
 
 def test_the_message_names_the_weight_and_the_operation() -> None:

@@ -182,10 +182,11 @@ def hooks(model: nn.Module, leaves: Leaves, pool: Pool, fetcher: Fetcher | None 
 def standing(model: nn.Module, leaves: Leaves, pool: Pool, several: bool = False) -> Iterator[Stand]:
     """Hook every owner of a leaf for as long as the block runs, and put everything back after it.
 
-    Buffers that a forward pass writes (running means) get their old values back too. `several`: for points that are
-    stood at together. Raises: CannotStack where a module has hooks of somebody else's.
+    Buffers that a forward pass writes (running means) get their old values back too, before every point (`begin`) and after the
+    last. `several`: for points that are stood at together. Raises: CannotStack where a module has hooks of somebody else's.
     """
     made, before = hooks(model, leaves, pool), buffers_of(model)
+    made.stand.rewind = functools.partial(restore, before)
     try:
         made.install(several)
         with uncompiled():
@@ -206,10 +207,11 @@ def for_life(model: nn.Module, leaves: Leaves, fetcher: Fetcher) -> Hooks:
 def borrowed(made: Hooks) -> Iterator[Stand]:
     """Probe with hooks that stay: as `standing`, but afterwards the model stands at theta."""
     before = buffers_of(made.stand.model)
+    made.stand.rewind = functools.partial(restore, before)
     try:
         yield made.stand
     finally:
-        made.stand.points = (Point(),)
+        made.stand.rewind, made.stand.points = None, (Point(),)
         made.put_back()
         restore(before)
 

@@ -19,6 +19,8 @@ from zofo.core.probe.stand import CannotStack, Stand, check_reached
 from zofo.core.probe.watch import watching
 from zofo.core.weights.leaves import Leaves
 
+AGAIN = 16
+
 
 class Scratch:
     """The exact policy as a `Probe`. Memory: the largest module's weights, or one tile; kept between calls.
@@ -28,17 +30,27 @@ class Scratch:
     do not allow it, that call's points go one by one, and `unstacked` says why; the next call tries again, so that what a
     call gives does not hang on those before it (a resumed run has seen none of them).
     hooks: those that a model with weights outside memory has anyway (`for_life`).
+    several: the objective may be another one each time (a user's closure), so that the passes of every `AGAIN`th call are watched for
+    weights that are read outside their module, and not the first alone (a watched pass takes up to a quarter longer).
     """
 
-    def __init__(self, model: nn.Module, leaves: Leaves, stack: bool = False, hooks: Hooks | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, leaves: Leaves, stack: bool = False, hooks: Hooks | None = None, several: bool = False
+    ) -> None:
         self.model, self.leaves, self.stack, self.hooks = model, leaves, stack, hooks
         self.pool = Pool() if hooks is None else hooks.stand.pool
-        self.checked = False
+        self.several, self.watched, self.calls = several, False, 0
         self.unstacked: str | None = None
+
+    @property
+    def wary(self) -> bool:
+        """Whether a pass is watched."""
+        return not self.watched or (self.several and self.calls % AGAIN == 0)
 
     @torch.no_grad()
     def __call__(self, objective: Objective, points: Sequence[Point]) -> Tensor:
         """Return the terms at every point, (points, terms) in fp64. Cost: one call of the objective a point."""
+        self.calls += 1
         if self.stack and isinstance(objective, Stackable) and len(points) > 1:
             try:
                 return self.by_twos(objective, points)
@@ -57,8 +69,8 @@ class Scratch:
         values = []
         with self.standing() as stand:
             for point in points:
-                stand.points = (point,)
-                with watching(stand, not self.checked):
+                stand.begin((point,))
+                with watching(stand, self.wary):
                     values.append(as_row(objective()))
                 self.check(stand)
         return torch.stack(values)
@@ -68,15 +80,15 @@ class Scratch:
         values = []
         with self.standing(several=True) as stand:
             for i in range(0, len(points), 2):
-                stand.points = tuple(points[i : i + 2])
-                with watching(stand, not self.checked):
+                stand.begin(points[i : i + 2])
+                with watching(stand, self.wary):
                     together = objective.stacked(len(stand.points))
                 values.append(together.detach().cpu().double().reshape(len(stand.points), -1))
                 self.check(stand)
         return torch.cat(values)
 
     def check(self, stand: Stand) -> None:
-        """After the first perturbed point, which was watched: every leaf was reached."""
-        if not self.checked and not stand.at_theta:
+        """After the first perturbed point: every leaf was reached. (A branch that is not taken later is no error.)"""
+        if not self.watched and not stand.at_theta:
             check_reached(stand)
-            self.checked = True
+            self.watched = True

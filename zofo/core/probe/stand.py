@@ -9,7 +9,7 @@ theirs in equal shares, in order. Leaves outside memory come from their store by
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -60,6 +60,13 @@ class Stand:
     live: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
     last: tuple[Tensor, int, Tensor] | None = None  # an input, its version, and its cast
     padding: dict[nn.Module, int | None] = field(default_factory=dict)
+    rewind: Callable[[], None] | None = None  # put the model's buffers back
+
+    def begin(self, points: Sequence[Point]) -> None:
+        """Stand at other points: what the model keeps is as it was before the first."""
+        if self.rewind is not None:
+            self.rewind()
+        self.points = tuple(points)
 
     @property
     def at_theta(self) -> bool:

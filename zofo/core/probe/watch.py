@@ -35,16 +35,22 @@ class Watch(TorchFunctionMode):
     ) -> Any:
         """Run it, and look at what it was given. Raises: BadInput."""
         out = func(*args, **(kwargs or {}))
-        if not self.allowed() and named(func) not in OURS and next(tensors((out,)), None) is not None:
-            self.refuse(named(func), tensors((*args, *(kwargs or {}).values())))
+        name = self.given(args) or (self.given(kwargs.values()) if kwargs else None)
+        if name and not self.allowed() and named(func) not in OURS and next(tensors((out,)), None) is not None:
+            found = (
+                f"the forward pass reads {name} outside the module that owns it ({named(func)}), where it is not seen"
+            )
+            raise BadInput(self.asked, found, self.do)
         return out
 
-    def refuse(self, what: str, given: Iterable[Tensor]) -> None:
-        """Raise where one of the tensors is a leaf."""
-        name = next((self.names[id(x)] for x in given if id(x) in self.names), None)
-        if name is not None:
-            found = f"the forward pass reads {name} outside the module that owns it ({what}), where it is not seen"
-            raise BadInput(self.asked, found, self.do)
+    def given(self, values: Iterable[Any]) -> str | None:
+        """The name of a leaf among an operation's arguments, or in lists of them. Every operation of a pass comes here: be quick."""
+        for x in values:
+            if id(x) in self.names:
+                return self.names[id(x)]
+            if isinstance(x, (list, tuple)) and (name := self.given(x)):
+                return name
+        return None
 
 
 def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
