@@ -201,25 +201,25 @@ def copy_theta(leaves: Leaves, found: Checkpoint) -> None:
     models.take(leaves, there)
 
 
+def ended(run: RunFolder) -> dict[str, Any]:
+    """What a finished run says of its end; nothing of one that goes on."""
+    return dict(read_json(run.eval)) if run.eval.exists() else {}
+
+
 def refuse_emptied(run: RunFolder) -> None:
     """Raise BadInput for a finished run whose checkpoints were taken away: it is not what it was before its first step."""
-    held = read_json(run.eval) if run.eval.exists() else {}
-    if held.get("step"):
-        found = f"it ended, with its best checkpoint at step {held['step']}, and its checkpoints are gone (an experiment's --lean takes them away)"
-        raise BadInput(
-            f"run {run.name}", found, "train it anew under another name, or run the experiment without --lean"
-        )
+    if step := ended(run).get("step"):
+        found = f"it ended, with its best checkpoint at step {step}, and its checkpoints are gone (an experiment's --lean takes them away)"
+        do = "train it anew under another name, or run the experiment without --lean"
+        raise BadInput(f"run {run.name}", found, do)
 
 
 def refuse_without_best(run: RunFolder) -> None:
     """Raise BadInput where the run's best checkpoint was there when it ended, and is not now."""
-    held = read_json(run.eval) if run.eval.exists() else {}
+    held = ended(run)
     if held.get("checkpoint") == "best":
-        raise BadInput(
-            f"run {run.name}",
-            f"its best checkpoint, of step {held['step']}, is gone",
-            "give --which last, or train it anew",
-        )
+        found = f"its best checkpoint, of step {held['step']}, is gone"
+        raise BadInput(f"run {run.name}", found, "give --which last, or train it anew")
 
 
 class Use(NamedTuple):

@@ -46,16 +46,10 @@ def guarded(work: Callable[[], object]) -> int:
     except BrokenPipeError:
         hush()
         return 1
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return told(
-                BadInput(
-                    f"{str(error.filename)[:60]}...", "it is longer than a file's name may be", "give a shorter one"
-                )
-            )
-        traceback.print_exc()
-        return 1
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            asked = f"{str(error.filename)[:60]}..."
+            return told(BadInput(asked, "it is longer than a file's name may be", "give a shorter one"))
         traceback.print_exc()
         return 1
 
