@@ -20,6 +20,7 @@ from zofo.core.probe.watch import watching
 from zofo.core.weights.leaves import Leaves
 
 AGAIN = 16
+"""Calls after which the passes of an objective that may be another one are watched again."""
 
 
 class Scratch:
