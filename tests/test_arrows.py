@@ -31,6 +31,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "evaluate": {"scoring", "tasks"},
     "objectives": {"config", "scoring", "tasks"},
     "spread": set(),
+    "picture": {"run"},
     "named": {"run", "sources"},
     "guest": {"run"},
     "adapting": {
@@ -44,12 +45,12 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "mixed": {"config", "models", "objectives", "prepared", "sources", "tasks"},
     "scorer": {"evaluate", "prepared", "scoring"},
     "experiment": {
-        "adapting", "begin", "bench", "config", "core", "evaluate", "job", "machine", "memory", "methods", "models", "report", "run", "saved", "scoring", "settled", "spread", "tasks",
+        "adapting", "begin", "bench", "config", "core", "evaluate", "job", "machine", "memory", "methods", "models", "picture", "report", "run", "saved", "scoring", "settled", "spread", "tasks",
     },
     "tune": {"config", "core", "job", "methods", "models"},
     "bench": {
         "adapters", "begin", "cap", "checkpoints", "config", "core", "evaluate", "job", "machine", "memory", "methods", "models",
-        "objectives", "problem", "run", "scoring", "settled", "sources", "tasks", "tensorfile",
+        "objectives", "picture", "problem", "run", "scoring", "settled", "sources", "tasks", "tensorfile",
     },
 }  # fmt: skip
 OUTSIDE = {  # what else these rooms may import, beside the standard library

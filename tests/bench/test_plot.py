@@ -27,19 +27,18 @@ FOUND = {
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Figure:
-    """The figure that was saved."""
-    kept: list[Figure] = []
-    save = Figure.savefig
+def drawn() -> Figure:
+    return plot.drawn(FOUND)
 
-    def savefig(figure: Figure, *args: Any, **options: Any) -> None:
-        kept.append(figure)
-        save(figure, *args, **options)
 
-    monkeypatch.setattr(Figure, "savefig", savefig)
-    plot.step(FOUND, tmp_path / "bench.png")
-    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
-    return kept[0]
+@pytest.mark.parametrize(("ending", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("SVG", b"<?xml")])
+def test_it_is_written_in_the_format_of_its_ending_and_twice_the_same(
+    tmp_path: Path, ending: str, begins: bytes
+) -> None:
+    files = [tmp_path / f"{name}.{ending}" for name in ("one", "two")]
+    for file in files:
+        plot.step(FOUND, file)
+    assert files[0].read_bytes().startswith(begins) and files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_two_panels_of_bars_the_first_kind_on_top(drawn: Figure) -> None:

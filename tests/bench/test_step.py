@@ -52,6 +52,8 @@ def test_ratios() -> None:
 
 def test_rounds_are_interleaved_and_the_first_does_not_count() -> None:
     calls: list[str] = []
-    times = step.interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    told: list[tuple[int, str]] = []
+    kinds = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    times = step.interleaved(kinds, 2, lambda r, name, seconds: told.append((r, name)))
     assert calls == ["a", "b"] * 3 and [len(t) for t in times.values()] == [2, 2]
     assert torch.tensor(list(times.values())).min() >= 0

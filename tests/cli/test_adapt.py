@@ -184,6 +184,7 @@ def test_a_mixture_is_a_line_a_task_and_a_failure_is_status_1(cli, model: str, h
         ("compare empty.json", "it holds no scores by task"),
         ("compare broken.json", "a task lacks 'metric'"),
         ("compare broken.json --plot no/p.png", "its folder does not exist"),
+        ("compare broken.json --plot p.xyz", "no format of pictures"),
     ],
 )
 def test_compare_refuses(cli, trained: str, home: Path, words: str, told: str) -> None:

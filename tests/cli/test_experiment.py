@@ -68,7 +68,8 @@ def test_dry_counts_the_runs_of_what_was_chosen(cli, model: str, home: Path, tmp
         ("grid.yaml --scale small", "--scale small: grid.yaml has no such scale; leave it out"),
         ("grid.yaml --jobs 0", "--jobs 0: not 1 or more"),
         ("grid.yaml --costs 0", "--costs 0: not 1 or more"),
-        ("grid.yaml --name ../x", "--run '../x': not a plain folder name"),
+        ("grid.yaml --name ../x", "--name '../x': not a plain folder name"),
+        ("grid.yaml --dir grid.yaml", "--dir grid.yaml: "),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(cli, model: str, home: Path, words: str, told: str) -> None:

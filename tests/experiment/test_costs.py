@@ -32,7 +32,12 @@ def test_passes_are_those_of_the_steps_and_the_yaml_goes_into_the_file(lab, make
     passes = {name: tasks["reviews"]["passes"] for name, tasks in found.items()}
     assert passes == {"fo": 3, "mezo": 2, "bilevel": 2 * 2 * 3 + 6, "seldom": (2 * 3 + 6 + 6 + 3 * (2 + 3)) / 4}
     assert all(tasks["reviews"]["seconds"] > 0 for tasks in found.values())
-    assert said[-1] == "reviews: 2 rounds of fo, mezo, bilevel, seldom"
+    assert (
+        "reviews: two steps of fo, mezo, bilevel, seldom; then 2 rounds, and one before them that does not count"
+        in said
+    )
+    turns = [text.split(":")[1].split()[0] for text in said if text.startswith(("reviews, step", "reviews, round"))]
+    assert turns == ["fo", "mezo", "bilevel", "seldom"] * 5 and said[-1].startswith("reviews, round 2: seldom ")
     file = tmp_path / "with.yaml"
     kept = (tmp_path / "tiny.yaml").read_text(encoding="utf-8")
     file.write_text(kept + costs.as_yaml(found) + "\n", encoding="utf-8")

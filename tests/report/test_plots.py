@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from zofo.report.plots import curves, losses, picture, running, validation
+from zofo.picture import as_bytes
+from zofo.report.plots import curves, drawn, losses, running, validation
 
 
 def shape(png: bytes) -> tuple[int, int]:
@@ -29,10 +30,10 @@ def test_every_method(metrics, tmp_path: Path, method: str, steps: int) -> None:
 
 
 def test_nothing_yet_and_not_finite(metrics) -> None:
-    shape(picture([], "empty"))
+    shape(as_bytes(drawn([], "empty")))
     rows = metrics()
     rows[3]["A"], rows[4]["gap"], rows[10]["p"]["loss"] = "nan", "inf", "nan"
-    shape(picture(rows, "holes"))
+    shape(as_bytes(drawn(rows, "holes")))
 
 
 def test_methods_without_levels_name_no_terms_of_g() -> None:
@@ -49,7 +50,7 @@ def test_no_figure_stays_behind(metrics) -> None:
     import sys
 
     before = "matplotlib.pyplot" in sys.modules
-    picture(metrics(), "x")
+    as_bytes(drawn(metrics(), "x"))
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 
@@ -71,7 +72,7 @@ def test_a_validation_of_losses_alone_draws_losses() -> None:
     validation(axes, rows, None)
     (right,) = [other for other in axes.figure.axes if other is not axes]
     assert [line.get_label() for line in right.lines] == ["theta, loss"] and not axes.lines
-    shape(picture(rows, "losses"))
+    shape(as_bytes(drawn(rows, "losses")))
 
 
 def test_running_mean() -> None:

@@ -80,7 +80,7 @@ def test_the_picture(series: list[unseen.Series], tmp_path: Path, monkeypatch: p
     unseen.draw(series, tmp_path / "u.png")
     assert (tmp_path / "u.png").read_bytes().startswith(b"\x89PNG") and told[0][-1] == "mean over 2 of 5 tasks"
     with pytest.raises(BadInput, match="no task has a score"):
-        unseen.picture([unseen.Series("x", {"a": unseen.Point(failed="no")})])
+        unseen.drawn([unseen.Series("x", {"a": unseen.Point(failed="no")})])
 
 
 BAD = {"metric": "accuracy", "before": {"accuracy": 1}, "test": {"sha256": ""}}

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zofo import picture
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ZOFO, OTHER, GREY = "#2166ac", "#b0b0b0", "#555555"
 
 
 def step(found: Mapping[str, Any], path: Path) -> None:
-    """Draw a result of `zofo.bench.step.main` and write it as PNG, whole or not at all. matplotlib is imported here."""
-    from zofo.run.seam import write_file
-
-    write_file(path, picture(found))
+    """Draw a result of `zofo.bench.step.main` and write it, whole or not at all: PNG, PDF or SVG by the file's ending."""
+    picture.write(drawn(found), path)
 
 
-def picture(found: Mapping[str, Any]) -> bytes:
-    """The PNG's bytes: time in plain forward passes on the left, memory above the weights on the right."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def drawn(found: Mapping[str, Any]) -> Figure:
+    """The figure: time in plain forward passes on the left, memory above the weights on the right."""
     results: Mapping[str, Mapping[str, Any]] = found["results"]
     names, rows = list(results), list(results.values())
-    figure = Figure(figsize=(13.5, 1.7 + 0.42 * len(names)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = picture.sheet(13.5, 1.7 + 0.42 * len(names), dpi=120)
     figure.suptitle(title(found).replace("$", r"\$"), fontsize=10)
     time, memory = figure.subplots(1, 2, sharey=True)
     bars(time, names, [row["forwards"] for row in rows])
@@ -45,9 +41,7 @@ def picture(found: Mapping[str, Any]) -> bytes:
     )
     reference(memory, rows)
     memory.set(title="memory above the weights, at the peak", xlabel="MB that torch allocates (pale: resident)")
-    held = io.BytesIO()
-    figure.savefig(held, format="png")
-    return held.getvalue()
+    return figure
 
 
 def title(found: Mapping[str, Any]) -> str:

@@ -18,15 +18,22 @@ from zofo.machine import machine
 from zofo.scoring.batch import Batch
 
 
-def interleaved(kinds: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each kind over some rounds, one of each a round, after one round that does not count."""
+def interleaved(
+    kinds: Mapping[str, Callable[[], Any]], rounds: int, tell: Callable[[int, str, float], object] = lambda *_: None
+) -> dict[str, list[float]]:
+    """Seconds of each kind over some rounds, one of each a round, after one round, the 0th, that does not count.
+
+    `tell` hears of every turn as it ends: its round, its kind, its seconds.
+    """
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for r in range(rounds + 1):
         for name, run in kinds.items():
             began = time.perf_counter()
             run()
+            seconds = time.perf_counter() - began
             if r:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(seconds)
+            tell(r, name, seconds)
     return times
 
 

@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from zofo import config
 from zofo.cli.flags import with_flags
 from zofo.cli.icl import icl
-from zofo.cli.output import line, plain, refuse_no_file, table
+from zofo.cli.output import line, plain, refuse_no_picture, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir
 from zofo.errors import BadInput
@@ -86,12 +86,12 @@ def step(
     methods: Annotated[
         Kinds, Parameter(consume_multiple=True, negative=(), help="kinds of step (forward passes always)")
     ] = KINDS,
-    plot: Annotated[str, Parameter(metavar="FILE.png", show_default=False, help="draw the result too")] = "",
+    plot: Annotated[str, Parameter(metavar="FILE.png|pdf|svg", show_default=False, help="draw the result too")] = "",
     json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
 ) -> int:
     """Compare steps in time and in peak memory with a plain forward pass of the same batch: zeroth order over all weights, MeZO's loop, LoRA by backpropagation."""
     refuse_below_one({"--rows": rows, "--tokens": tokens, "--rounds": rounds})
-    refuse_no_file("--plot", plot or None)
+    refuse_no_picture("--plot", plot or None)
     from zofo.bench import step as bench
 
     found = bench.main(model, noise, rows, tokens, rounds, dtype, full, methods)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from zofo.cli.output import line, plain, refuse_no_file, table
+from zofo.cli.output import line, plain, refuse_no_picture, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir
 from zofo.config import load
@@ -32,7 +32,7 @@ def compare(
         str, Parameter(help="names of runs (folders in --dir), or their paths; or .json files of results")
     ],
     plot: Annotated[
-        str | None, Parameter(metavar="FILE", help="of results: draw every unseen task, before and after")
+        str | None, Parameter(metavar="FILE.png|pdf|svg", help="of results: draw every unseen task, before and after")
     ] = None,
     dir: Dir = "runs",
 ) -> int:
@@ -58,7 +58,7 @@ def side_by_side(words: Sequence[str], files: Sequence[str], plot: str | None) -
     """Files of results over a mixture, by task."""
     if other := next((word for word in words if word not in files), None):
         raise BadInput(f"zofo compare {other}", "runs and files of results do not stand in one table", "give one kind")
-    refuse_no_file("--plot", plot)
+    refuse_no_picture("--plot", plot)
     series = unseen.averaged([one for name in files for one in unseen.read(Path(name))])
     table(*unseen.rows(series))
     if left := unseen.left_out(series):

@@ -12,7 +12,7 @@ from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
 from zofo.errors import BadInput
 from zofo.report.words import duration
-from zofo.run.folder import check_name
+from zofo.run.folder import check_name, refuse_no_place
 from zofo.run.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -62,12 +62,13 @@ def experiment(
         wrong = f"--jobs {jobs}" if jobs < 1 else f"--costs {costs}"
         raise BadInput(wrong, "not 1 or more", "give a whole number above 0")
     made, chosen = grids.read(file, scale)
-    called = check_name(name or "-".join(filter(None, [grids.locate(file).stem, chosen])))
-    store = Store(Path(dir) / called)
+    own = "-".join(filter(None, [grids.locate(file).stem, chosen]))
+    store = Store(Path(dir) / (check_name(name, "--name") if name else check_name(own, f"{file}: --name")))
     if costs is not None:
         return measure(made, costs)
     if dry:
         return plan(made, store, jobs)
+    refuse_no_place(f"--dir {dir}", store.path)
     if tables:
         from zofo.experiment import runner
 

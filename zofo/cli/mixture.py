@@ -24,14 +24,17 @@ def show(name: str) -> int:
     from zofo.tasks.mixture import SIDES, find, here, listed
 
     _, folder, listing = listed(name, f"zofo show {name}")
-    line(f"mixture {name}: {plain(listing.about)}" + (" All must have options." if listing.kind != "any" else ""))
-    if all(here(entry, folder) for side in SIDES for entry in getattr(listing, side)):
-        rows = [(task.name, WORDS[side], *about(task)) for side, task in find(name, f"zofo show {name}").sides()]
-        table(("task", "side", "metric", "training rows", "test rows"), rows)
+    entries = [(side, entry) for side in SIDES for entry in getattr(listing, side)]
+    if all(here(entry, folder) for _, entry in entries):
+        columns: tuple[str, ...] = ("task", "side", "metric", "training rows", "test rows")
+        rows: list[tuple[str, ...]] = [
+            (task.name, WORDS[side], *about(task)) for side, task in find(name, f"zofo show {name}").sides()
+        ]
     else:
-        entries = [(side, entry) for side in SIDES for entry in getattr(listing, side)]
-        told = {True: "is here", False: "on the hub alone"}
-        table(("task", "side", "data"), [(entry, WORDS[side], told[here(entry, folder)]) for side, entry in entries])
+        columns, told = ("task", "side", "data"), {True: "is here", False: "on the hub alone"}
+        rows = [(entry, WORDS[side], told[here(entry, folder)]) for side, entry in entries]
+    line(f"mixture {name}: {plain(listing.about)}" + (" All must have options." if listing.kind != "any" else ""))
+    table(columns, rows)
     return 0
 
 

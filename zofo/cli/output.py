@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from zofo.errors import BadInput
+from zofo.picture import FORMATS
 
 
 def plain(text: object) -> str:
@@ -21,6 +22,13 @@ def refuse_no_file(option: str, path: str | None) -> None:
         raise BadInput(f"{option} {path}", "its folder does not exist", "make it first")
     if path is not None and Path(path).is_dir():
         raise BadInput(f"{option} {path}", "it is a folder", "name a file")
+
+
+def refuse_no_picture(option: str, path: str | None) -> None:
+    """Raise BadInput where a picture that an option names cannot be written at the end, or is of no known format."""
+    refuse_no_file(option, path)
+    if path is not None and Path(path).suffix.lower() not in FORMATS:
+        raise BadInput(f"{option} {path}", "no format of pictures", f"end its name in {', '.join(FORMATS)}")
 
 
 def line(text: str = "") -> None:

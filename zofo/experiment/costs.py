@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -17,6 +18,7 @@ from zofo.bench.step import interleaved
 from zofo.bench.whole import Running, begun
 from zofo.experiment.cells import cell, combinations, rows_of
 from zofo.experiment.grid import Cost, Grid
+from zofo.report.words import duration
 
 Costs = dict[str, dict[str, dict[str, float]]]
 MOST = 64
@@ -37,15 +39,38 @@ def measure(grid: Grid, rounds: int, say: Callable[[str], object]) -> Costs:
                 say(f"loading {row.name}, {task}")
                 settings = cell(unlimited, row, task, grid.seeds[0], combinations(row)[0]).config
                 held[row.name] = begun(settings, (), lambda _: None)
-        say(f"{task}: {rounds} rounds of {', '.join(held)}")
-        rough = {name: taken[0] for name, taken in interleaved({n: one.step for n, one in held.items()}, 1).items()}
+        say(f"{task}: two steps of {', '.join(held)}; then {rounds} rounds, and one before them that does not count")
+        tell = Turns(task, say)
+        rough = {
+            n: taken[0] for n, taken in interleaved({n: one.step for n, one in held.items()}, 1, tell.step).items()
+        }
         turns = {name: turn(rough[name], max(rough.values()), one.period) for name, one in held.items()}
-        seconds = interleaved({name: one.steps(turns[name]) for name, one in held.items()}, rounds)
+        tell.left = sum(rough[name] * turns[name] for name in held) * (rounds + 1)
+        seconds = interleaved({name: one.steps(turns[name]) for name, one in held.items()}, rounds, tell.turn)
         for name, running in held.items():
             forwards, backwards = running.passes
             mean = float(f"{statistics.fmean(seconds[name]) / turns[name]:.4g}")
             found.setdefault(name, {})[task] = {"seconds": mean, "passes": round(forwards + 2 * backwards, 6)}
     return found
+
+
+@dataclass
+class Turns:
+    """Says what is being measured while it is: a dear row's turn may take minutes."""
+
+    task: str
+    say: Callable[[str], object]
+    left: float = 0.0
+    """Seconds of the turns to come, as the first steps have them."""
+
+    def step(self, r: int, name: str, seconds: float) -> None:
+        """A single step has been taken."""
+        self.say(f"{self.task}, step {r + 1} of 2: {name} {seconds:.3g} s")
+
+    def turn(self, r: int, name: str, seconds: float) -> None:
+        """A turn of steps has been taken."""
+        self.left = max(0.0, self.left - seconds)
+        self.say(f"{self.task}, round {r}: {name} {seconds:.3g} s, about {duration(self.left)} left")
 
 
 def turn(own: float, longest: float, period: int = 1) -> int:

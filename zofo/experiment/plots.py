@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zofo import picture
 from zofo.experiment.table import Line, clock, series
+from zofo.picture import sheet
 from zofo.report import unseen
 from zofo.report.plots import GREY
 from zofo.report.words import named
@@ -26,8 +27,6 @@ WIDE = 20
 
 def draw(folder: Path, table: Mapping[str, Any], lines: Sequence[Line]) -> None:
     """Draw all plots that there is something for. Cost: seconds; matplotlib is imported here."""
-    from zofo.run.seam import write_file
-
     done = [line for line in lines if line.done]
     drawn = {
         "accuracy-seconds": curves(table, done, clock, "training seconds"),
@@ -41,19 +40,7 @@ def draw(folder: Path, table: Mapping[str, Any], lines: Sequence[Line]) -> None:
         unseen.draw(found, folder / "unseen.png")
     for name, figure in drawn.items():
         if figure is not None:
-            held = io.BytesIO()
-            figure.savefig(held, format="png")
-            write_file(folder / f"{name}.png", held.getvalue())
-
-
-def sheet(wide: float, high: float) -> Figure:
-    """An empty figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(wide, high), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+            picture.write(figure, folder / f"{name}.png")
 
 
 def panels(table: Mapping[str, Any], lines: Sequence[Line], high: float = 4.8) -> tuple[Figure, dict[str, Axes]]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zofo import picture
 from zofo.report import history
 from zofo.report.history import Row
 from zofo.report.words import named, number, primary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GREEN, BLUE, RED = "#1b7837", "#2166ac", "#b2182b"
 COLOURS = {
@@ -47,20 +48,15 @@ def curves(rows: Sequence[Row], path: Path, name: str, zero_shot: Mapping[str, A
     Args: rows, the metrics; path, `runs/NAME/curves.png`; name, the run's; zero_shot, the result before
     training (its score becomes a line). Cost: about a second; matplotlib is imported here.
     """
-    from zofo.run.seam import write_file
+    before = number(zero_shot.get(primary(zero_shot) or "")) if zero_shot else None
+    picture.write(drawn(rows, name, before), path)
 
-    write_file(path, picture(rows, name, number(zero_shot.get(primary(zero_shot) or "")) if zero_shot else None))
 
-
-def picture(rows: Sequence[Row], title: str, zero_shot: float | None = None) -> bytes:
-    """The PNG's bytes: losses, gap (where the method has one), validation."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def drawn(rows: Sequence[Row], title: str, zero_shot: float | None = None) -> Figure:
+    """The figure: losses, gap (where the method has one), validation."""
     steps = history.steps(rows)
     wide = any("gap" in row for row in steps)
-    figure = Figure(figsize=(13.5 if wide else 9.2, 4.4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = picture.sheet(13.5 if wide else 9.2, 4.4)
     figure.suptitle(title.replace("$", r"\$"))
     panels = figure.subplots(1, 3 if wide else 2)
     losses(panels[0], steps)
@@ -72,9 +68,7 @@ def picture(rows: Sequence[Row], title: str, zero_shot: float | None = None) -> 
         axes.set(xlabel="step", xlim=(0, max(end, 1) * 1.02))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
-    held = io.BytesIO()
-    figure.savefig(held, format="png")
-    return held.getvalue()
+    return figure
 
 
 def curve(axes: Axes, found: tuple[list[int], list[float]], colour: str, label: str, style: str = "-") -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zofo import picture
 from zofo import spread as spreads
 from zofo.errors import BadInput
 from zofo.report.plots import GREY
@@ -17,6 +17,7 @@ from zofo.run.jsonfile import read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MEAN = "mean over tasks"
 COLOURS = ("#2166ac", "#b2182b", "#1b7837", "#762a83", "#b35806", "#35978f", "#c51b7d", "#4d4d4d")
@@ -197,31 +198,23 @@ def tested(series: Sequence[Series]) -> dict[str, list[str]]:
 
 
 def draw(series: Sequence[Series], path: Path) -> None:
-    """Write the picture, whole or not at all. Cost: a second; matplotlib is imported here."""
-    from zofo.run.seam import write_file
-
-    write_file(path, picture(series))
+    """Write the picture, whole or not at all: PNG, PDF or SVG by the file's ending. Cost: a second."""
+    picture.write(drawn(series), path)
 
 
-def picture(series: Sequence[Series]) -> bytes:
-    """The PNG's bytes: a row a task, in it each method from before (hollow) to after (full, with its 95 % interval)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def drawn(series: Sequence[Series]) -> Figure:
+    """The figure: a row a task, in it each method from before (hollow) to after (full, with its 95 % interval)."""
     names = [name for name in tasks(series) if any(shown(one, name) for one in series)]
     if not names:
         raise BadInput("--plot", "no task has a score", "see the table")
     high = len(names) * (SLOT * len(series) + 0.16) + 1.1 + 0.2 * -(-len(series) // 2)
-    figure = Figure(figsize=(8.0, max(3.0, high)), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = picture.sheet(8.0, max(3.0, high))
     axes = figure.subplots()
     for rank, one in enumerate(series):
         line(axes, names, one, rank, len(series))
     dress(axes, [called(series, name) for name in names], names[-1] == MEAN)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    held = io.BytesIO()
-    figure.savefig(held, format="png")
-    return held.getvalue()
+    return figure
 
 
 def shown(one: Series, task: str) -> bool:

@@ -95,15 +95,17 @@ class RunFolder:
         return self.path / "lock"
 
 
-def check_name(name: str) -> str:
-    """Return a run's name if it is a plain one.
+def check_name(name: str, option: str = "--run") -> str:
+    """Return the name of a run (or of what another option names) if it is a plain one.
 
     Raises `BadInput` for separators, "..", control signs, a leading dot or dash, or a name too long.
     """
     plain = NAME.fullmatch(name) and name.isprintable() and name == name.strip()
     if not plain or len(name.encode()) > MAX_NAME:
         found = f"not a plain folder name of at most {MAX_NAME} bytes"
-        raise BadInput(f"--run {name!r}", found, "use letters, digits, '-', '_', '.', beginning with a letter or digit")
+        raise BadInput(
+            f"{option} {name!r}", found, "use letters, digits, '-', '_', '.', beginning with a letter or digit"
+        )
     return name
 
 
