@@ -17,9 +17,9 @@ import pytest
 from zofo.config import DataConfig
 from zofo.errors import BadInput
 from zofo.tasks.answers import answers
-from zofo.tasks.definition import Task, find
+from zofo.tasks.definition import Files, Task, find
 from zofo.tasks.files import load
-from zofo.tasks.own import MOST, order, resolve
+from zofo.tasks.own import MOST, order, resolve, title
 from zofo.tasks.render import encode
 from zofo.tasks.template import fill
 
@@ -124,6 +124,14 @@ def test_a_folder_with_a_train_file_alone_is_a_task(tmp_path: Path) -> None:
 
 
 # A text and its label
+
+
+def test_names_in_other_scripts_are_told_apart_and_the_same_name_gives_the_same(tmp_path: Path) -> None:
+    names = [
+        title(Files(train=str(tmp_path / word / "train.csv"))) for word in ("情感", "主题", "情感", "café", "cafe")
+    ]
+    assert names[0] == names[2] and len(set(names)) == 4 and names[4] == "own/cafe" and names[3].startswith("own/caf-")
+    assert all(name.isascii() for name in names)
 
 
 def test_the_labels_that_occur_are_the_choices_of_a_table(tmp_path: Path) -> None:

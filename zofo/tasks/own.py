@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -135,12 +136,17 @@ def by_columns(there: set[str]) -> str:
 
 
 def title(files: Files) -> str:
-    """A name for the task: its file's, or its folder's where the file is just called train."""
+    """A name for the task: its file's, or its folder's where the file is just called train.
+
+    Names are ASCII; a word of other letters is told from the next by the head of its SHA-256.
+    """
     path = Path(files.train)
     stem = path.name.split(".")[0]
     word = path.parent.name if stem == "train" else stem
     plain = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in word).strip("-")[:64]
-    return f"own/{plain or 'rows'}"
+    other = any(letter.isalnum() and not letter.isascii() for letter in word)
+    told = [plain or "rows", *([hashlib.sha256(word.encode()).hexdigest()[:8]] if other else [])]
+    return f"own/{'-'.join(told)}"
 
 
 def conversation(data: DataConfig, files: Files) -> Task:
