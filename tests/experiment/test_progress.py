@@ -22,6 +22,18 @@ def test_time_left_goes_by_costs_then_by_what_runs_took(make) -> None:
     assert pace.seconds(lora) == 60.0
 
 
+def test_a_run_that_goes_on_is_timed_by_its_own_pace_and_others_by_it_too(make) -> None:
+    """On a machine three times slower than the one where costs were measured, it is told after a few steps."""
+    grid = make(costs={"lora": {"seconds": 3}, "bilevel": {"seconds": 6}}, budget={"steps": 10})
+    lora, _, bilevel, *_ = cells.finals(grid, cells.rehearsed(grid))
+    pace = Pace()
+    assert pace.left([lora, bilevel], 1, {lora.digest: Place()}) == (90.0, 0)
+    assert pace.left([lora, bilevel], 1, {lora.digest: Place(2, 0, 18.0)}) == (9.0 * 8 + 6 * 3 * 10, 0)
+    assert pace.left([lora, bilevel], 1) == (90.0, 0), "nothing goes on: nothing is known of this machine"
+    pace.learn(bilevel, 50.0, None)
+    assert pace.left([lora, bilevel], 1, {lora.digest: Place(2, 0, 18.0)}) == (9.0 * 8 + 50, 0)
+
+
 def test_what_comes_after_the_last_step_takes_its_time(make) -> None:
     """Testing: by the row's own; it is left when the last step is done."""
     grid = make(budget={"steps": 10})
@@ -44,13 +56,14 @@ def test_a_run_in_progress(lab, make) -> None:
     lab.store.make()
     cell = cells.finals(make(), cells.rehearsed(make()))[0]
     run = lab.store.run(cell)
-    assert last_step(lab.store, cell) == 0 and where(cell, reached(lab.store, cell)).endswith(": begins")
+    assert last_step(lab.store, cell) == (0, 0.0) and where(cell, reached(lab.store, cell)).endswith(": begins")
     run.path.mkdir(parents=True)
     run.metrics.write_text(
-        '{"kind": "step", "step": 7}\n{"kind": "validation", "step": 7}\n{"kind": "st', encoding="utf-8"
+        '{"kind": "step", "step": 7, "time": {"train": 3.5}}\n{"kind": "validation", "step": 7}\n{"kind": "st',
+        encoding="utf-8",
     )
-    assert last_step(lab.store, cell) == 7
-    assert reached(lab.store, cell) == Place(7, 0)
+    assert last_step(lab.store, cell) == (7, 3.5)
+    assert reached(lab.store, cell) == Place(7, 0, 3.5) and reached(lab.store, cell).pace == 0.5
     assert where(cell, Place(7)) == "lora, reviews, seed 0, method.lr_p=0.001: step 7 of 2"
 
 

@@ -26,18 +26,24 @@ TAIL = 16384
 
 @dataclass(frozen=True)
 class Place:
-    """How far a run in progress is: its last step, and how many of a mixture's unseen tasks it has met."""
+    """How far a run in progress is: its last step, how many of a mixture's unseen tasks it has met, how long it has trained."""
 
     step: int = 0
     met: int = 0
+    seconds: float = 0.0
 
-    def done(self, cell: Cell) -> tuple[float, float]:
-        """The shares of its training and of what comes after it that are done."""
-        return self.step / max(cell.steps, 1), self.met / unseen(cell) if self.met else 0.0
+    @property
+    def pace(self) -> float | None:
+        """Seconds a step that it takes; None before its first step."""
+        return self.seconds / self.step if self.step and self.seconds else None
+
+    def tested(self, cell: Cell) -> float:
+        """The share of what comes after its training that is done."""
+        return self.met / unseen(cell) if self.met else 0.0
 
 
 class Pace:
-    """How long runs take: by what a step was said to cost, and by what runs of the same row took.
+    """How long runs take: by what a step was said to cost, by what runs of the same row took, and by how fast those that go on are.
 
     What comes after the last step (testing, adapting to unseen tasks) is as long for every row that is tested in one way.
     """
@@ -45,6 +51,7 @@ class Pace:
     def __init__(self) -> None:
         self.took: dict[tuple[str, str], list[float]] = {}  # seconds a step, by row and task
         self.slow: list[float] = []  # measured over said
+        self.going: list[float] = []  # the same, of runs that go on
         self.after: dict[tuple[str, ...], list[float]] = {}  # seconds after the last step, by row and by way of testing
 
     def learn(self, cell: Cell, training: float, after: float | None) -> None:
@@ -57,13 +64,17 @@ class Pace:
             for way in ways(cell):
                 self.after.setdefault(way, []).append(after)
 
-    def training(self, cell: Cell) -> float | None:
-        """Seconds that a run will train; None where nothing is known of its like."""
-        if not cell.steps:
+    def training(self, cell: Cell, place: Place = Place()) -> float | None:
+        """Seconds that a run has still to train from a place on; None where nothing is known of its like."""
+        left = max(0, cell.steps - place.step)
+        if not left:
             return 0.0
+        if place.pace is not None:
+            return place.pace * left
         if held := self.took.get((cell.row, cell.task)):
-            return mean(held) * cell.steps
-        return None if cell.cost is None else cell.cost * cell.steps * (mean(self.slow) if self.slow else 1.0)
+            return mean(held) * left
+        slow = self.slow + self.going
+        return None if cell.cost is None else cell.cost * left * (mean(slow) if slow else 1.0)
 
     def rest(self, cell: Cell) -> float | None:
         """Seconds that a run will take after its last step (an evaluation: in all); None where nothing is known of its like."""
@@ -71,15 +82,17 @@ class Pace:
 
     def seconds(self, cell: Cell, place: Place = Place()) -> float | None:
         """Seconds that a run has still to take from a place on; None where nothing is known of its like."""
-        training, rest = self.training(cell), self.rest(cell)
+        training, rest = self.training(cell, place), self.rest(cell)
         if training is None or (rest is None and not cell.steps):
             return None
-        trained, tested = place.done(cell)
-        return training * (1 - trained) + (rest or 0.0) * (1 - tested)
+        return training + (rest or 0.0) * (1 - place.tested(cell))
 
     def left(self, cells: Iterable[Cell], jobs: int, at: Mapping[str, Place] | None = None) -> tuple[float, int]:
         """Seconds left for some runs, so many at once, and of how many of them nothing is known. `at`: where those that go on are, by digest."""
-        held = [self.seconds(cell, (at or {}).get(cell.digest, Place())) for cell in cells]
+        where, cells = at or {}, list(cells)
+        paces = [(cell, where[cell.digest].pace) for cell in cells if cell.digest in where and cell.cost]
+        self.going = [pace / cell.cost for cell, pace in paces if pace is not None and cell.cost]
+        held = [self.seconds(cell, where.get(cell.digest, Place())) for cell in cells]
         return sum(v for v in held if v is not None) / jobs, sum(v is None for v in held)
 
 
@@ -173,21 +186,22 @@ def where(cell: Cell, place: Place) -> str:
 
 def reached(store: Store, cell: Cell) -> Place:
     """Where a run in progress is, by what it has written."""
-    return Place(0 if cell.evaluate else last_step(store, cell), len(store.met(cell)))
+    step, seconds = (0, 0.0) if cell.evaluate else last_step(store, cell)
+    return Place(step, len(store.met(cell)), seconds)
 
 
-def last_step(store: Store, cell: Cell) -> int:
-    """The last step of a run in progress, by the end of its metrics; 0 before the first."""
+def last_step(store: Store, cell: Cell) -> tuple[int, float]:
+    """The last step of a run in progress and its seconds of training, by the end of its metrics; zeros before the first."""
     path = store.run(cell).metrics
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL))
             lines = file.read().splitlines()
     except OSError:
-        return 0
+        return 0, 0.0
     for line in reversed(lines):
-        with suppress(ValueError, AttributeError):
+        with suppress(ValueError, AttributeError, TypeError):
             row = json.loads(line)
             if row.get("kind") == "step":
-                return int(row["step"])
-    return 0
+                return int(row["step"]), float(row.get("time", {}).get("train") or 0.0)
+    return 0, 0.0
