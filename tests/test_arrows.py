@@ -45,7 +45,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "mixed": {"config", "models", "objectives", "prepared", "sources", "tasks"},
     "scorer": {"evaluate", "prepared", "scoring"},
     "experiment": {
-        "adapting", "begin", "bench", "config", "core", "evaluate", "job", "machine", "memory", "methods", "models", "picture", "report", "run", "saved", "scoring", "settled", "spread", "tasks",
+        "adapting", "begin", "bench", "config", "core", "evaluate", "job", "machine", "memory", "methods", "models", "picture", "report", "run", "saved", "scoring", "settled", "sources", "spread", "tasks",
     },
     "tune": {"config", "core", "job", "methods", "models"},
     "bench": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from zofo.core.streams import generator, seeded
 from zofo.evaluate import evaluate
 from zofo.scoring.batch import Encoded, choice_batch, lm_batch
 from zofo.scoring.generation import answers
+from zofo.scoring.metrics import right
 from zofo.scoring.objective import answer_logprobs, choice_losses, row_losses
 from zofo.tasks.definition import Task
 
@@ -142,6 +144,17 @@ def test_order_and_batch_size_do_not_matter(model: Any) -> None:
 def test_ties_go_to_the_first_choice(model: Any) -> None:
     found = evaluate(model, [Encoded((5, 6), ((7,), (7,), (7,)), 2)], TASK, predictions=True)
     assert found["predictions"] == [0] and found["accuracy"] == 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "choice"), [([math.nan, math.nan], -1), ([math.nan, -2.0], 1), ([-1.0, math.nan], 0)]
+)
+def test_a_choice_without_a_number_is_never_the_answer(scores: list[float], choice: int) -> None:
+    """A model that computes NaN is not right wherever the first choice is."""
+    example = Encoded((1,), ((2,), (3,)), 0)
+    said = room.chosen(example, scores, [0.0, 0.0])
+    assert said.choice == choice and (said.text == "") == (choice < 0)
+    assert right(said) == float(choice == 0)
 
 
 def test_a_task_says_which_metrics_are_computed(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +64,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Answer every row and say how often that is right.
 
-    A row with choices is answered by the one with the highest mean log-probability a token (ties: the first);
+    A row with choices is answered by the one with the highest mean log-probability a token (ties: the first; where all are
+    NaN by none, which is wrong);
     calibrated (`nulls`), by the highest score(choice | prompt) - score(choice | task-only prompt). A free answer
     is generated. `loss` is the LM loss of the right answer, `choice_loss` the cross-entropy over the choices. In the
     noisy channel scores are log P(input | choice), summed over the input, and `loss` is its mean after the right choice.
@@ -96,11 +98,12 @@ def evaluate(
 
 
 def chosen(example: Encoded, scores: Sequence[float], base: Sequence[float]) -> Answered:
-    """The choice with the highest score over its base (ties: the first)."""
+    """The choice with the highest score over its base (ties: the first). A choice without a number is never it; where none has one, there is no answer."""
     over = [score - null for score, null in zip(scores, base, strict=True)]
-    best = max(range(len(over)), key=over.__getitem__)
     texts = example.texts or tuple(map(str, range(len(over))))
-    return Answered(texts[best], tuple(texts[k] for k in example.rights), best, example.rights)
+    best = max((k for k, value in enumerate(over) if not math.isnan(value)), key=over.__getitem__, default=-1)
+    said = texts[best] if best >= 0 else ""
+    return Answered(said, tuple(texts[k] for k in example.rights), best, example.rights)
 
 
 def among(reading: Reading, encoded: Sequence[Encoded], batch_rows: int) -> Found:

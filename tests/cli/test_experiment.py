@@ -85,6 +85,18 @@ def test_what_a_row_may_not_have_is_told_before_anything_is_written(cli, model: 
     assert not (home / "experiments").exists()
 
 
+@pytest.mark.parametrize("words", [[], ["--dry"]])
+def test_a_model_that_is_not_there_is_told_before_anything_is_written(cli, home: Path, words: list[str]) -> None:
+    status, out, err = cli("experiment", written(home, "smollm2-135"), *words)
+    assert (status, out) == (2, "") and "--model smollm2-135: no such model; did you mean 'smollm2-135m'?" in err
+    assert not (home / "experiments").exists()
+
+
+def test_tables_of_a_folder_that_is_not_there(cli, model: str, home: Path) -> None:
+    status, _, err = cli("experiment", written(home, model), "--name", "nosuch", "--tables")
+    assert status == 2 and "there is no folder experiments/nosuch" in err and not (home / "experiments").exists()
+
+
 def test_a_grid_is_run_to_its_tables_and_tables_are_made_again(cli, model: str, home: Path) -> None:
     file = written(home, model)
     status, out, err = cli("experiment", file, "--name", "done", "--jobs", "2")

@@ -258,6 +258,15 @@ def test_a_metric_to_choose_by_is_there_or_it_is_refused_before_anything_runs(ma
         swept(own_task(tmp_path, metrics=[]))
 
 
+@pytest.mark.parametrize(("key", "value"), [("model.weights", "bf16"), ("model.device", "cpu")])
+def test_the_weights_type_and_device_are_an_evaluations_too(make, key: str, value: str) -> None:
+    def evaluation(**options: Any) -> cells.Cell:
+        made = make(rows=[{"name": "a", "evaluate": True}], against="", options=options)
+        return cells.finals(made, {})[0]
+
+    assert evaluation(**{key: value}).flat[key] == value and key not in evaluation().flat
+
+
 def test_threads_are_an_evaluations_too_and_its_digest_is_as_it_was_without_them(make) -> None:
     def evaluation(**options: Any) -> cells.Cell:
         rows = [{"name": "a", "evaluate": True}]

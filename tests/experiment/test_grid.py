@@ -45,6 +45,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (row(sweep={"data.validation_rows": [9, 99]}), "row 'a': sweep.data.validation_rows", "do not compare"),
     ({"tasks": ["sst2", "rte"], "rows": [{"name": "a", "preset": "fo-lora", "tasks": ["sst2"], "sweep": {"method.lr_p": [1e-3, 1e-2]}}, {"name": "b", "like": "a"}]},
      "row 'b': like = a", "its options are chosen on sst2, not on rte"),
+    (row(preset="metaicl", sweep={"data.channel": [True, False]}), "row 'a': sweep.data.channel", "measured differently do not compare"),
+    ({"budget": {"passes": 9}, **row(preset="bilevel-lora", sweep={"method.T": [1, 20]})}, "row 'a': sweep.method.T", "they break the budget; `vary` it"),
+    ({"budget": {"seconds": 9}, **row(preset="bilevel-lora", sweep={"method.lam": [0, 1]})}, "row 'a': sweep.method.lam", "they break the budget"),
+    ({"costs": {"a": {"sts2": {"seconds": 2}}}}, "x.yaml: costs.a.sts2", "not one of its tasks; did you mean 'sst2'?"),
+    ({"rows": [{"name": "a", "preset": "mezo"}, {"name": "b", "like": "a", "same_steps": True, "steps": 3}]}, "row 'b': same_steps", "its steps are given too"),
     ({"budget": {}}, "x.yaml: budget", "give one of seconds, passes, steps"),
     ({"budget": {"steps": 1, "seconds": 2}}, "x.yaml: budget", "give one of seconds, passes, steps"),
     ({"budget": {"second": 2}}, "x.yaml: budget.second = 2", "did you mean 'seconds'?"),
@@ -92,6 +97,34 @@ def test_a_scale_lies_over_the_file(tmp_path: Path) -> None:
     assert (chosen, made.seeds, made.budget.steps) == ("paper", [0], 9)
     with pytest.raises(BadInput, match=r"--scale papr: .* has no such scale; did you mean 'paper'\?"):
         grid.read(file, "papr")
+
+
+def test_the_options_of_a_scale_lie_over_the_files_one_by_one_nested_or_dotted(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        options={"method": {"lam": 1, "T": 5}, "data.batch": 4, "data": {"shots": 1}},
+        scales={"s": {"options": {"method": {"lam": 2}, "data": {"batch": 8}}}},
+    )
+    assert grid.read(file)[0].options == {"method.lam": 2, "method.T": 5, "data.batch": 8, "data.shots": 1}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"budget": {"steps": 9}, **row(preset="bilevel-lora", sweep={"method.T": [1, 20]})},
+        {"budget": {"passes": 9}, **row(preset="bilevel-lora", sweep={"method.T": [1, 20]}, steps=3)},
+        {"budget": {"passes": 9}, **row(preset="bilevel-lora", sweep={"method.lam": [1, 10]})},
+    ],
+)
+def test_options_that_change_a_steps_cost_are_swept_where_the_budget_is_not_in_it(tmp_path: Path, keys: Any) -> None:
+    assert grid.read(written(tmp_path, **keys))[0].rows[0].sweep
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text(Path(written(tmp_path)).read_text() + "costs: {a: {seconds: 1}}\ncosts: {a: {seconds: 2}}\n")
+    with pytest.raises(BadInput, match="'costs' stands there twice"):
+        grid.read(str(file))
 
 
 def test_a_row_that_varies_becomes_rows(tmp_path: Path) -> None:

@@ -14,6 +14,21 @@ def test_every_plot_is_drawn_and_the_tables_are_written(full) -> None:
     assert (store.path / "table.md").exists() and (store.path / "table.json").exists()
 
 
+def test_where_validation_has_losses_alone_the_test_is_drawn(full) -> None:
+    """Free answers: no curve, a mark a row at the end of its training."""
+    made, store, cells = full
+    lines = [line for line in table.lines(made, store, cells) if line.done]
+    for line in lines:
+        for record in line.done.values():
+            for point in record["curve"]:
+                point["score"] = None
+    found = table.tabulate(made, store, cells)
+    figure = plots.curves(found, lines, lambda line, seed, p: p["passes"], "passes")
+    assert figure is not None
+    marks = [(artist.get_label(), list(artist.get_xdata())) for axes in figure.axes for artist in axes.lines]
+    assert marks == [(row, [132]) for row in ("base", "better", "bare")] * 2
+
+
 def test_nothing_to_draw_is_nothing_drawn(make, tmp_path) -> None:
     from zofo.experiment.store import Store
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from zofo.experiment import cells, table, text
 from zofo.experiment.store import Store
-from zofo.run.jsonfile import write_json
+from zofo.run.jsonfile import read_json, write_json
 
 
 @pytest.fixture
@@ -187,6 +188,56 @@ def test_a_row_without_the_prompt_goes_with_the_one_that_it_is_like_whose_option
         write_json(store.cells / f"{cell.name}.json", made_up(cell, [1, 0]))
     found = table.tabulate(made, store, whole)["prompt"]
     assert [(e["row"], e["without"]) for e in found] == [("mezo", "bare"), ("still", "bare, still")]
+
+
+def test_of_prompted_rows_that_differ_in_steps_the_one_of_equal_steps_is_taken(
+    make: Any, made_up: Any, tmp_path: Path
+) -> None:
+    """Of several none of which has its steps: none, for what the prompt does and what steps do would be one number."""
+    rows = [{"name": name, "preset": "fo-lora", "steps": steps} for name, steps in (("short", 5), ("long", 50))]
+    bare = [{**row, "name": f"{row['name']}, bare", "options": {"data.hard_prompt": False}} for row in rows]
+    bare.append({**bare[0], "name": "other, bare", "steps": 7})
+    made, store = make(rows=[*rows, *bare], against="", seeds=[0]), Store(tmp_path / "prompted")
+    store.make()
+    whole = cells.finals(made, {})
+    for cell in whole:
+        write_json(store.cells / f"{cell.name}.json", made_up(cell, [1, 0]))
+    found = table.tabulate(made, store, whole)["prompt"]
+    assert [(e["row"], e["without"]) for e in found] == [("short", "short, bare"), ("long", "long, bare")]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_have_a_mean_that_is_none_and_no_deviation(value: float) -> None:
+    found = table.spread([value, 1.0])
+    assert not math.isfinite(found["mean"]) and found["sd"] is None
+
+
+def test_a_row_that_names_all_tasks_has_a_mean_over_them(make: Any, made_up: Any, tmp_path: Path) -> None:
+    rows = [
+        {"name": "a", "preset": "fo-lora", "tasks": ["sst2", "rte"]},
+        {"name": "b", "preset": "mezo", "tasks": ["rte"]},
+    ]
+    made, store = make(rows=rows, against="", tasks=["sst2", "rte"]), Store(tmp_path / "named")
+    store.make()
+    whole = cells.finals(made, {})
+    for cell in whole:
+        write_json(store.cells / f"{cell.name}.json", made_up(cell, [1, 0]))
+    means = {entry["row"]: entry["mean"] for entry in table.tabulate(made, store, whole)["average"]}
+    assert means == {"a": 0.5, "b": None}
+
+
+def test_rows_tested_on_other_rows_say_so(full) -> None:
+    made, store, whole = full
+    for cell in whole:
+        if (cell.row, cell.task) == ("better", "sst2"):
+            path = store.cells / f"{cell.name}.json"
+            record = read_json(path)
+            record["test"]["rows_sha256"] = "cd"
+            write_json(path, record)
+    for grid in (made, made.model_copy(update={"against": ""})):
+        found = table.tabulate(grid, store, whole)["rows"]
+        told = {(e["row"], e["task"]) for e in found if any("not tested on the rows of base" in n for n in e["notes"])}
+        assert told == {("better", "sst2")}
 
 
 def test_other_test_rows_do_not_compare(full) -> None:

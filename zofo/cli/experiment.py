@@ -69,6 +69,8 @@ def experiment(
     if dry:
         return plan(made, store, jobs)
     refuse_no_place(f"--dir {dir}", store.path)
+    if tables and not store.path.is_dir():
+        raise BadInput(f"zofo experiment {file} --tables", f"there is no folder {store.path}", "see --name and --dir")
     if tables:
         from zofo.experiment import runner
 
@@ -104,8 +106,10 @@ def conclude(grid: Grid, store: Store, cells: Sequence[Cell]) -> int:
 
 def plan(grid: Grid, store: Store, jobs: int) -> int:
     """Print what would be run and how long it takes; writes nothing."""
+    from zofo import sources
     from zofo.experiment import cells, progress, runner
 
+    sources.find(grid.model)
     first = cells.rehearsed(grid)
     swept, table_ = cells.sweeps(grid), cells.finals(grid, first | runner.choices(grid, store))
     like = {(c.row, c.task): c for c in cells.finals(grid, first)}  # steps and cost, where nothing could be chosen too

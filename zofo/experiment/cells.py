@@ -30,8 +30,10 @@ OWN = (
 """Options that the grid itself sets."""
 SILENT = {"run.name", "run.dir", "run.test", "run.keep", "run.save_every", "run.snapshot_every"}
 """Options that change no number of a run: runs that differ in them alone are the same."""
-READ = ("data.", "model.dtype", "run.threads")
+READ = ("data.", "model.dtype", "model.weights", "model.device", "run.threads")
 """Options that an evaluation reads (or their beginnings); `data.batch` is a training one."""
+ASIDE = {"run.threads": 0, "model.weights": "fp32", "model.device": "auto"}
+"""Options that evaluations came to read later, at the value that leaves one as it was."""
 LATER = {"method.lam_every": 1}
 """Options that came after the first experiments, at the value that leaves a run as it was: runs made before stay known."""
 CONTENTS = "data.task (SHA-256)"
@@ -79,7 +81,7 @@ class Cell:
                 for key, value in held.items()
                 if key in ("run.seed", "model.name", BASE) or read(key) or key.startswith(UNSEEN)
             }
-            return {key: value for key, value in own.items() if key != "run.threads" or value}
+            return {key: value for key, value in own.items() if key not in ASIDE or value != ASIDE[key]}
         return {key: value for key, value in held.items() if key not in SILENT}
 
     @cached_property

@@ -34,8 +34,15 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=1e-9, lt=1e9)]
 Passes = Annotated[float, Field(gt=1e-9, lt=1e12)]
 Stages = tuple[Seconds, Seconds]
-MEASURES = ("data.validation", "data.validation_rows", "data.test", "data.test_rows")
-"""Options that say what is measured on: candidates measured on different rows do not compare."""
+MEASURES = ("data.validation", "data.validation_rows", "data.test", "data.test_rows", "data.train", "data.channel")
+"""Options that say what is measured, and on which rows: candidates measured on other rows, or by another loss, do not compare."""
+COSTLY = (
+    "adapter.kind", "adapter.last", "adapter.targets", "data.batch", "data.max_length", "data.shot_length", "data.shots",
+    "method.T", "method.accumulate_lower", "method.accumulate_upper", "method.coupling", "method.estimator", "method.lam_every",
+    "method.lower", "method.name", "method.objective", "method.q", "method.s", "method.stage_one", "method.tasks", "method.tune",
+    "method.upper", "model.activation_checkpointing", "model.dtype", "model.weights", "run.threads",
+)  # fmt: skip
+"""Options that change what a step costs: under a budget in seconds or passes, candidates that differ in them would spend more than it, or less."""
 
 
 class Budget(Section):
@@ -230,16 +237,17 @@ def read(asked: str, scale: str | None = None) -> tuple[Grid, str | None]:
         do = nearest(scale, scales) if scales else "leave it out"
         raise BadInput(f"--scale {scale}", f"{asked} has no such scale", do)
     chosen = scale or next(iter(scales), None)
-    laid = over(tree, scales[chosen]) if chosen is not None else tree
+    laid = over(tree, scales[chosen], f"{source} options") if chosen is not None else tree
     return check(expanded(build(laid, source)), source), chosen
 
 
-def over(tree: Mapping[str, Any], scale: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's keys with those of a scale laid over them; `options` and `costs` are laid key by key."""
+def over(tree: Mapping[str, Any], scale: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A file's keys with those of a scale laid over them; `options` are laid option by option, `costs` and `steps` row by row."""
     merged = {**tree, **scale}
     for key in ("options", "costs", "steps"):
-        if isinstance(tree.get(key), dict) and isinstance(scale.get(key), dict):
-            merged[key] = {**tree[key], **scale[key]}
+        held, new = tree.get(key), scale.get(key)
+        if isinstance(held, dict) and isinstance(new, dict):
+            merged[key] = flatten(held, source) | flatten(new, source) if key == "options" else {**held, **new}
     return merged
 
 
@@ -301,6 +309,10 @@ def check(grid: Grid, source: str) -> Grid:
                 raise BadInput(f"{source} {key}.{name}", "no such row", nearest(name, known))
     for name, held in grid.costs.items():
         said = [held] if isinstance(held, Cost) else held.values()
+        if other := [task for task in ({} if isinstance(held, Cost) else held) if task not in grid.subjects]:
+            raise BadInput(
+                f"{source} costs.{name}.{other[0]}", "not one of its tasks", nearest(other[0], grid.subjects)
+            )
         if any(cost.stages for cost in said) and not has_stages(grid, name):
             raise BadInput(f"{source} costs.{name}.stages", "its method has one stage", "give `seconds` alone")
     return grid
@@ -322,6 +334,19 @@ def refuse_unchosen(grid: Grid, row: Row, other: Row, asked: str) -> None:
         raise BadInput(f"{asked}: like = {row.like}", found, "give both rows the same tasks")
 
 
+def refuse_costly(grid: Grid, row: Row, asked: str) -> None:
+    """Raise `BadInput` for a swept option by which candidates would differ in what a step costs, where the budget is in that."""
+    if grid.budget.steps is not None or row.steps is not None or row.name in grid.steps:
+        return
+    held = spread(row.sweep)
+    costly = [key for key in COSTLY if key in held[0]]
+    lams = {one["method.lam"] == 0 for one in held if "method.lam" in one}
+    costly += ["method.lam"] if len(lams) > 1 else []  # without the penalty s is not trained, and B and C are not taken
+    if costly:
+        found = "it changes what a step costs, so one cost does not hold for all candidates and they break the budget"
+        raise BadInput(f"{asked}: sweep.{costly[0]}", found, "`vary` it: a row each, with a cost of its own")
+
+
 def check_row(grid: Grid, row: Row, asked: str) -> None:
     """Raise `BadInput` where a row contradicts itself or names what is not there."""
     if row.like:
@@ -337,6 +362,8 @@ def check_row(grid: Grid, row: Row, asked: str) -> None:
         if row.preset or row.sweep:
             raise BadInput(f"{asked}: preset, sweep", f"they come from '{row.like}'", "leave them out")
         refuse_unchosen(grid, row, others[row.like], asked)
+    if row.same_steps and (row.steps is not None or row.name in grid.steps):
+        raise BadInput(f"{asked}: same_steps", "its steps are given too", "keep one of the two")
     if row.same_steps and not row.like:
         raise BadInput(f"{asked}: same_steps", "there is no `like`", "add `like: ROW`, or leave it out")
     if row.evaluate and (row.preset or row.like or row.sweep or row.steps):
@@ -348,8 +375,9 @@ def check_row(grid: Grid, row: Row, asked: str) -> None:
     if twice := sorted(set(row.options) & set(spread(row.sweep)[0])):
         raise BadInput(f"{asked}: {twice[0]}", "it is both given and swept", "keep one of the two")
     if other := sorted(set(MEASURES) & set(spread(row.sweep)[0])):
-        found = "it says which rows are measured on, and candidates measured on different rows do not compare"
+        found = "it says what is measured, or on which rows, and candidates measured differently do not compare"
         raise BadInput(f"{asked}: sweep.{other[0]}", found, "give it in `options`, or `vary` it: a row each")
+    refuse_costly(grid, row, asked)
     for task in row.tasks:
         if grid.mixture:
             raise BadInput(f"{asked}: tasks = {task}", "there is one mixture", "leave it out")

@@ -133,7 +133,7 @@ def scale(metric: str) -> float:
 
 
 def curve(axes: Axes, line: Line, at: Points, look: Mapping[str, Any]) -> None:
-    """One row's curve: seeds are validated at the same steps, so their means are taken point by point."""
+    """One row's curve and its test: seeds are validated at the same steps, so their means are taken point by point."""
     tracks, metric = [], metric_of(line)
     key, by = "loss" if metric == "loss" else "score", scale(metric)
     for seed, record in line.done.items():
@@ -141,14 +141,17 @@ def curve(axes: Axes, line: Line, at: Points, look: Mapping[str, Any]) -> None:
         if points:
             tracks.append(np.array(points))
             axes.plot(*tracks[-1].T, **look, alpha=0.25, linewidth=0.8)
-    if not tracks:
-        return
-    size = min(map(len, tracks))
-    mean = np.mean([track[:size] for track in tracks], axis=0)
-    axes.plot(*mean.T, **look, label=label(line.row), marker=".", markersize=4)
-    score = np.mean([test(r) for r in line.done.values()])
     hollow: dict[str, Any] = {"markeredgecolor" if look["linestyle"] == "-" else "markerfacecolor": "white"}
-    axes.plot(mean[-1, 0], score, "o", color=look["color"], markersize=8, **hollow)
+    if tracks:
+        size = min(map(len, tracks))
+        mean = np.mean([track[:size] for track in tracks], axis=0)
+        axes.plot(*mean.T, **look, label=label(line.row), marker=".", markersize=4)
+        end = mean[-1, 0]
+    else:  # validation has losses alone: the test is all that is drawn
+        end = np.mean([at(line, seed, r["curve"][-1]) for seed, r in line.done.items() if r["curve"]])
+        hollow["label"] = label(line.row)
+    score = np.mean([test(r) for r in line.done.values()])
+    axes.plot(end, score, "o", color=look["color"], markersize=8, **hollow)
 
 
 def gaps(table: Mapping[str, Any], lines: Sequence[Line]) -> Figure | None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from zofo import sources
 from zofo.errors import BadInput
 from zofo.experiment import cells as grids
 from zofo.experiment import progress
@@ -93,10 +94,12 @@ class Work:
 def run(work: Work) -> list[Cell]:
     """Run what is left of an experiment, every row with one seed before the next seed; returns the cells of its table.
 
-    Raises: BadInput where another process works on it; Interrupted when stopped (every run's state is safe).
+    Raises: BadInput where another process works on it, or where runs are left and there is no such model; Interrupted when stopped (every run's state is safe).
     """
     swept = grids.sweeps(work.grid)
     planned = [*swept, *grids.finals(work.grid, grids.rehearsed(work.grid))]  # every error of the grid comes here
+    if any(map(work.left, planned)):
+        sources.had(sources.find(work.grid.model))
     work.store.make()
     with held(work.store):
         text = yaml.safe_dump(work.grid.model_dump(mode="json", exclude_defaults=True), sort_keys=False)

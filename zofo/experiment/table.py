@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,7 +75,7 @@ def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
     """Everything that the tables tell, as JSON."""
     made = lines(grid, store, cells)
     drawn = {(line.row, line.task): against(grid, line, made) for line in made}
-    entries = [entry(grid, store, line, drawn[line.row, line.task]) for line in made]
+    entries = [entry(grid, store, line, drawn[line.row, line.task], elsewhere(grid, line, made)) for line in made]
     head: dict[str, Any] = {
         "about": grid.about,
         "model": grid.model,
@@ -116,8 +117,8 @@ def by_task(made: Sequence[Line]) -> dict[str, Any]:
     return {"unseen": {"columns": columns, "rows": rows}}
 
 
-def entry(grid: Grid, store: Store, line: Line, drawn: Paired | None) -> Entry:
-    """A line of the table."""
+def entry(grid: Grid, store: Store, line: Line, drawn: Paired | None, apart: Sequence[str] = ()) -> Entry:
+    """A line of the table; `apart` notes that it does not compare."""
     done = list(line.done.values())
     found: Entry = {"row": line.row, "task": line.task, "seeds": len(done), "wanted": len(grid.seeds)}
     found |= {"metric": done[0]["test"]["metric"] if done else None, **spread([score(r) for r in done])}
@@ -135,7 +136,7 @@ def entry(grid: Grid, store: Store, line: Line, drawn: Paired | None) -> Entry:
     told = [note for r in done if r.get("steps") for note in r.get("notes", ())]
     told += [note for r in done for note in r["test"].get("notes", ())]
     told += ["cosine of A alone"] if found["cosine"] is not None and short_of_g(line) else []
-    found["notes"] = sorted(set(told))
+    found["notes"] = sorted({*told, *apart})
     found["pending"] = len(line.cells) - len(line.records)
     return found
 
@@ -147,11 +148,11 @@ def score(record: Record, slot: str | None = None) -> float:
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and standard deviation (n - 1; None of one value) and the values."""
+    """Mean and standard deviation (n - 1; None of one value, or where one is not finite) and the values."""
     values = list(values)
     return {
         "mean": statistics.fmean(values) if values else None,
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "sd": statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None,
         "values_by_seed": values,
     }
 
@@ -236,6 +237,19 @@ def partner(grid: Grid, line: Line, made: Sequence[Line]) -> Line | None:
     return next((other for other in made if (other.row, other.task) == (grid.against, line.task)), None)
 
 
+def elsewhere(grid: Grid, line: Line, made: Sequence[Line]) -> list[str]:
+    """A note where a line was tested on other rows than the line that it is compared with (without one: than its task's first)."""
+    first = next((other for other in made if other.task == line.task and other.done), None)
+    other = partner(grid, line, made) if grid.against else first
+    if other is None or other is line:
+        return []
+    both = [seed for seed in line.done if seed in other.done]
+    apart = [seed for seed in both if not same_rows(line.done[seed], other.done[seed])]
+    return (
+        [f"not tested on the rows of {other.row}, or not by its metric: their scores do not compare"] if apart else []
+    )
+
+
 def shared(line: Line, other: Line) -> list[int]:
     """The seeds that two lines have."""
     return [seed for seed, record in line.done.items() if seed in other.done and same_rows(record, other.done[seed])]
@@ -283,7 +297,11 @@ def average(grid: Grid, row: Row, made: Sequence[Line], drawn: Mapping[tuple[str
     """
     held = [line for line in made if line.row == row.name]
     seeds = [seed for seed in grid.seeds if all(seed in line.done for line in held)]
-    metric = None if row.tasks else common(r["test"]["metric"] for line in held for r in line.done.values())
+    metric = (
+        None
+        if len(held) < len(grid.subjects)
+        else common(r["test"]["metric"] for line in held for r in line.done.values())
+    )
     others = [other for line in held if metric and (other := partner(grid, line, made)) is not None]
     difference = less(grid, held, others, drawn) if len(others) == len(held) else None
     if difference is not None:
@@ -355,9 +373,13 @@ def reached(grid: Grid, line: Line) -> Entry:
 def prompts(grid: Grid, made: Sequence[Line]) -> list[Entry]:
     """Pairs of rows that differ in the hard prompt alone, and what its absence costs, over the seeds that both have."""
     found = []
-    kept = {(line.task, signature(grid, line)): line for line in made if line.cells and prompted(line)}
+    kept: dict[tuple[str, str], list[Line]] = {}
     for line in made:
-        other = kept.get((line.task, signature(grid, line))) if line.cells and not prompted(line) else None
+        if line.cells and prompted(line):
+            kept.setdefault((line.task, signature(grid, line)), []).append(line)
+    for line in made:
+        alike = kept.get((line.task, signature(grid, line)), []) if line.cells and not prompted(line) else []
+        other = twin(line, alike)
         seeds = shared(line, other) if other is not None else []
         if other is None or not seeds:
             continue
@@ -368,6 +390,13 @@ def prompts(grid: Grid, made: Sequence[Line]) -> list[Entry]:
             "metric": line.done[seeds[0]]["test"]["metric"], "difference": drawn.told if drawn is not None else None,
         })  # fmt: skip
     return found
+
+
+def twin(line: Line, alike: Sequence[Line]) -> Line | None:
+    """Of rows that are as a line is but for prompt and steps: the one of as many steps; of one alone that one (costs differ with the prompt)."""
+    steps = next(iter(line.cells.values())).steps if alike else 0
+    same = [other for other in alike if next(iter(other.cells.values())).steps == steps]
+    return next((held[0] for held in (same, alike) if len(held) == 1), None)
 
 
 def prompted(line: Line) -> bool:

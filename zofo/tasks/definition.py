@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from zofo.config import parse_yaml
 from zofo.errors import BadInput, nearest
 
 DEFINITIONS = Path(__file__).parent / "definitions"
@@ -209,7 +210,7 @@ def tree(path: Path, asked: str) -> dict[str, Any]:
     if path.stat().st_size > MAX_FILE:
         raise BadInput(asked, f"the file is larger than {MAX_FILE} bytes", "a task is a short YAML file")
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise BadInput(asked, f"not readable as YAML ({' '.join(str(error).split())[:160]})", "mend the file") from None
     if not isinstance(found, dict):
