@@ -37,6 +37,12 @@ def test_threads_are_as_they_were_after_a_run_and_after_one_that_failed(folder: 
     assert torch.get_num_threads() == 2
 
 
+def test_inference_mode_around_a_run_is_theirs_and_not_ours(folder: str, tmp_path: Path) -> None:
+    with torch.inference_mode():
+        train(folder, "reviews", "fo-lora", steps=1, run__dir=str(tmp_path), run__threads=1, **SMALL)
+        assert torch.is_inference_mode_enabled()
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """Ctrl-C as Python has it: a shell's background job begins with the signal ignored."""

@@ -13,10 +13,11 @@ from zofo.run.signals import Interrupted
 
 @contextmanager
 def guest() -> Iterator[None]:
-    """A call of ours: afterwards torch has the threads that it had, and Ctrl-C is raised as Python's own KeyboardInterrupt."""
+    """A call of ours, in inference mode too: afterwards torch has the threads that it had, and Ctrl-C is raised as Python's own KeyboardInterrupt."""
     threads = torch.get_num_threads()
     try:
-        yield
+        with torch.inference_mode(False):  # its tensors know no gradient
+            yield
     except Interrupted as stopped:
         if stopped.signum != signal.SIGINT:
             raise

@@ -19,6 +19,12 @@ class Found:
     source: Any = None
 
 
+def refuse_which(found: Found, which: str) -> None:
+    """Raise BadInput for a checkpoint that is asked of a model: it has none, and rows would be scored as if it had."""
+    if found.run is None and which != "best":
+        raise BadInput(f"--which {which}", f"{found.source.name} is a model, it has no checkpoints", "leave it out")
+
+
 def find(text: str, dir: str) -> Found:
     """Say whether a word names a run or a model. Raises `BadInput`, before any weights are read, when it is neither."""
     try:

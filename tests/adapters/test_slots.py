@@ -111,6 +111,36 @@ def test_an_fp64_base_gets_fp64_adapters(tiny: Tiny) -> None:
         assert {p.dtype for p in slots.list("p")} == {torch.float64}
 
 
+class Net(nn.Module):
+    """A model whose own modules are called p and s."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p, self.s = (nn.ModuleDict({"q": nn.Linear(4, 4)}) for _ in "ps")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.s["q"](self.p["q"](x))
+        return out
+
+
+def test_a_model_may_have_modules_of_the_slots_names() -> None:
+    slots = attach(Net(), LoraConfig(target_modules=["q"], r=2), ("p", "s"), 0)
+    assert set(slots.params["p"]) == set(slots.params["s"]) and len(slots.params["p"]) == 4
+    assert not {id(w) for w in slots.list("p")} & {id(w) for w in slots.list("s")}
+
+
+def test_a_model_that_no_adapter_begins_on_has_none_left(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    model = tiny("llama")
+    monkeypatch.setattr(Slots, "copy", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        attach(model, AdapterConfig(r=2), ("p", "s"), 0)
+    monkeypatch.undo()
+    assert attach(model, AdapterConfig(r=2), ("p", "s"), 0).params["p"]
+
+
 @pytest.mark.parametrize(
     "config",
     [

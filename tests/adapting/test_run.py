@@ -75,6 +75,8 @@ def test_every_unseen_task_and_one_that_fails(folder: str, mixture: Path, tmp_pa
         ({"mixture": "class-to-clas"}, "no such mixture"),
         ({"task": "reviews", "out": "."}, "it exists; name a new folder"),
         ({"task": "reviews", "start": "run"}, "is a model, it has no adapter"),
+        ({"task": "reviews", "which": "last"}, "is a model, it has no checkpoints"),
+        ({"task": "reviews", "shots": 2.0}, "--shots 2.0: not 1 or more; give a whole number"),
         ({"task": "reviews", "adapter__kind": "prefix", "adapter__r": 4}, "--adapter.r: it has no effect"),
     ],
 )

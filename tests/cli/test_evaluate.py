@@ -259,6 +259,7 @@ def test_a_task_is_scored_by_all_of_its_metrics(cli, model: str, home: Path) -> 
         ("{model}", "a model needs a task"),
         ("{model} --shots 3", "a model needs a task"),
         ("{model} --task reviews --slot p", "it has no adapters"),
+        ("{model} --task reviews --which last", "it has no checkpoints"),
         ("{model} --task reviews --method.T 3", "--method.T: no such option"),
         (
             "{model} --task reviews --calibration icl",

@@ -362,6 +362,25 @@ def test_a_penalty_seen_in_one_iteration_of_n_is_n_times_as_heavy(options: Any) 
     assert options or sum(found) / 9 == 2.0
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_p_draws_by_its_schedules_lambda_in_iterations_too_that_leave_the_penalty_out(n: int) -> None:
+    """Its mixed batches are of D_f with probability 1 / (1 + lambda): else p would learn A alone in n - 1 iterations of n."""
+    shares: list[float] = []
+
+    class Drawn:
+        def batch(self, *_: Any) -> list[Any]:
+            return [None]
+
+        def mixed(self, name: str, step: int, n: int, share: float) -> list[Any]:
+            shares.append(share)
+            return [None]
+
+    solver = solver_with(T=2, lam=4.0, lam_every=n, lam_schedule="linear", lam_start=1.0, steps=4)
+    for k in range(4):
+        bilevel.drawn(solver.problem, k, Drawn(), k)  # type: ignore[arg-type]
+    assert shares == [1 / (1 + lam) for lam in (1, 2, 3, 4) for _ in range(2)]
+
+
 @pytest.mark.parametrize(("coupling", "p_below"), [("both", 2), ("outer", 0)])
 def test_between_penalties_an_iteration_is_one_of_lambda_0(coupling: str, p_below: int) -> None:
     """s stands, theta sees A alone, and the passes are lambda 0's; the learners' schedules count the steps that are taken."""

@@ -275,6 +275,95 @@ def test_a_state_of_a_solver_with_other_rules_is_refused(
     solver.step([(rows, rows)], (rows, rows))
 
 
+def refused(solver: zofo.Bilevel, state: dict[str, Any], told: str, rows: torch.Tensor) -> None:
+    """A foreign state is refused by name, and the solver is as it was: it steps on as its twin of the same state does."""
+    before = solver.state_dict()
+    with pytest.raises(BadInput, match=told):
+        solver.load_state_dict(state)
+    after = solver.state_dict()
+    assert after["numbers"] == before["numbers"] and after["seed"] == before["seed"]
+    for part in (lambda s: s["tensors"], *(lambda s, k=k: s["slots"][k] for k in before["slots"])):
+        assert all(torch.equal(part(before)[n], t) for n, t in part(after).items())
+    solver.step([(rows, rows)], (rows, rows))
+
+
+@pytest.mark.parametrize("theirs", [0.0, 10.0])
+def test_a_state_with_other_adapters_is_refused(tiny: Tiny, rows: torch.Tensor, theirs: float) -> None:
+    options: dict[str, Any] = {"T": 1, "coupling": "both"}
+    other = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, lam=theirs, **options)
+    other.step([(rows, rows)], (rows, rows))
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, lam=10.0 - theirs, **options)
+    refused(solver, other.state_dict(), "the state is of the adapters p", rows)
+
+
+@pytest.mark.parametrize("shapes", [True, False])
+def test_a_state_of_another_rank_is_refused(tiny: Tiny, rows: torch.Tensor, shapes: bool) -> None:
+    """An older state does not say its shapes: those of its adapters tell."""
+    other = zofo.Bilevel(tiny("llama"), AdapterConfig(r=4), loss=loss, T=1)
+    other.step([(rows, rows)], (rows, rows))
+    state = other.state_dict() if shapes else {k: v for k, v in other.state_dict().items() if k != "shapes"}
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1)
+    refused(solver, state, r"of adapter [ps] is \[4, \d+\] in the state and \[2, \d+\] here", rows)
+
+
+@pytest.mark.parametrize("frozen", ["theirs", "ours"])
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_a_state_with_other_weights_free_is_refused(tiny: Tiny, rows: torch.Tensor, frozen: str, rule: str) -> None:
+    def made(freeze: bool) -> zofo.Bilevel:
+        model = tiny("llama").requires_grad_(True)
+        if freeze:
+            model.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
+        return zofo.Bilevel(model, AdapterConfig(r=2), loss=loss, T=1, rule=rule)  # type: ignore[arg-type]
+
+    other, solver = made(frozen == "theirs"), made(frozen == "ours")
+    other.step([(rows, rows)], (rows, rows))
+    refused(solver, other.state_dict(), "embed_tokens.weight is .* in the state and .* here", rows)
+
+
+def test_a_state_brings_its_seed(tiny: Tiny, rows: torch.Tensor) -> None:
+    """With another seed the next iteration would draw other noise than the solver that was saved."""
+    one = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1, seed=3)
+    one.step([(rows, rows)], (rows, rows))
+    other = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1, seed=4)
+    theta = {leaf.name: leaf.data for leaf in one.problem.leaves or ()}
+    for leaf in other.problem.leaves or ():
+        leaf.data.copy_(theta[leaf.name])
+    other.load_state_dict(one.state_dict())
+    reports = [solver.step([(rows, rows)], (rows, rows)) for solver in (one, other)]
+    assert reports[0].numbers == reports[1].numbers
+
+
+def test_what_is_no_state_is_refused(tiny: Tiny, rows: torch.Tensor) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1)
+    refused(solver, {"state": {}}, "it has no 'numbers'", rows)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "told"),
+    [
+        ([("rows", "rows")], ("rows", "rows", "rows"), r"step\(upper=3 batches\): a pair is needed"),
+        ([("rows", "rows")], "rows", r"step\(upper=a Tensor\): a pair is needed"),
+        ([([], "rows")], ("rows", "rows"), "a list of micro-batches is empty"),
+    ],
+)
+def test_what_is_no_pair_or_no_batch_is_named(
+    tiny: Tiny, rows: torch.Tensor, lower: Any, upper: Any, told: str
+) -> None:
+    def filled(value: Any) -> Any:
+        return rows if value == "rows" else type(value)(map(filled, value))
+
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1)
+    with pytest.raises(BadInput, match=told):
+        solver.step(filled(lower), filled(upper))
+    solver.step(zip([rows], [rows], strict=True), (rows, rows))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", [0, -3, 2.5])
+def test_steps_are_a_whole_number_from_1(tiny: Tiny, steps: Any) -> None:
+    with pytest.raises(BadInput, match=r"Bilevel\(steps=.*\): no number of iterations"):
+        zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, steps=steps, schedule="linear")
+
+
 def aside(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
     with model.disable_adapter():  # type: ignore[operator]
         return loss(model, ids)

@@ -121,6 +121,15 @@ def test_a_row_too_long_keeps_its_choice_and_is_cut(tokenizer: Any, name: str) -
     assert after.length == found.length + len(shots[0])
 
 
+def test_white_space_around_the_input_is_left_out(tokenizer: Any, name: str) -> None:
+    """So the newline behind the choice is never a part of what is scored, or cut with it."""
+    field = {"fixed": "text", "shared": "input", "own": "q"}[name]
+    bare, spaced = (made(tokenizer, name, **{field: text}) for text in ("mat", "\n mat"))
+    assert name != "fixed" or bare == spaced
+    for answer, skip, head in zip(spaced.answers, spaced.skip or (0,) * 9, WHOLE[name][0], strict=False):
+        assert tokenizer.decode(spaced.context + answer[:skip]) == head
+
+
 def test_a_choice_that_leaves_no_room_for_the_input_is_refused(tokenizer: Any) -> None:
     with pytest.raises(BadInput, match=r"^--data.max_length 10, task shared: no room for an input beside the choice"):
         made(tokenizer, "shared", style=Style(max_length=10, channel=True))

@@ -140,6 +140,17 @@ def test_icl_sfc_keeps_the_demonstrations(tokenizer: Any) -> None:
             assert tokenizer.decode(twin.context) == text.replace(f"{own} ", "") and len(said(tokenizer, twin)) == 2
 
 
+def test_icl_sfc_leaves_out_the_demonstrations_that_the_row_leaves_out(tokenizer: Any) -> None:
+    """A twin is shorter than its row; score and base stand after the same demonstrations all the same."""
+    more = {"f": [{"text": f"g{k:02}", "label": 0} for k in range(8)]}  # D_f gives its own rows their demonstrations
+    held = rows(**{f"t{k:02}": 12 * k for k in range(SIZES["test"])}) | more
+    found = made(tokenizer, held=held, shots=6, calibration="icl-sfc", max_length=90, positions=110)
+    lost = [example.left_out for example in found.encoded["test"]]
+    assert len(set(lost)) > 2
+    for twin, row in zip(found.nulls["test"], found.encoded["test"], strict=True):
+        assert said(tokenizer, twin) == said(tokenizer, row)[:-1]
+
+
 @pytest.mark.parametrize("calibration", ["sfc", "icl-sfc"])
 def test_free_answers_cannot_be_calibrated(tokenizer: Any, calibration: str) -> None:
     held = {key: [{"text": row["text"], "label": "x"} for row in part] for key, part in rows().items()}

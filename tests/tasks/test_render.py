@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,12 +31,12 @@ def made(tokenizer: Tokenizer, post: str | None = None, **names: str) -> PreTrai
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", model_max_length=16, **names)
 
 
-def trained(pre: Any, post: str | None = None) -> PreTrainedTokenizerFast:
+def trained(pre: Any, post: str | None = None, corpus: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre
     bytes_ = pre_tokenizers.ByteLevel.alphabet() if isinstance(pre, pre_tokenizers.ByteLevel) else []
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=bytes_, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.train_from_iterator(corpus or CORPUS, trainer)
     tokenizer.decoder = decoders.ByteLevel()
     return made(tokenizer, post)
 
@@ -297,6 +298,26 @@ def test_a_row_too_long_loses_its_own_text_and_leaves_demonstrations_whole(wrapp
     shots = bare_ids(wrapped, "".join(SHOTS))
     assert found.context[: len(shots) + 1] == (0, *shots)
     assert found.cut and size(found) <= len(shots) + 20
+
+
+@pytest.mark.parametrize("post", [None, "<s> $A </s>"])
+def test_a_tokenizer_that_joins_the_end_of_a_demonstration_otherwise_leaves_it_whole_too(post: str | None) -> None:
+    """Two newlines are one token at the end of a text, and two before a word: a row that is cut begins behind both."""
+    joining = trained(pre_tokenizers.ByteLevel(add_prefix_space=False), post, [*CORPUS, *["film\n\n"] * 99])
+    end = len(bare_ids(joining, "film\n\n")) - len(bare_ids(joining, "film"))
+    assert end == 1 and bare_ids(joining, "film\n\nfine")[1:3] == bare_ids(joining, "\n") * 2
+    row = {"sentence": "a dull film . " * 30, "label": 1}
+    found = encode(task(), row, joining, Style(max_length=20), shots=SHOTS)
+    text = joining.decode(found.context, skip_special_tokens=True)
+    assert text.startswith("".join(SHOTS)) and text.endswith("film .  It was") and found.cut
+    assert found.context[:1] == (0,) or post is None
+
+
+def test_an_answer_that_leaves_its_prompt_no_room_is_refused_behind_demonstrations_too(either: Any) -> None:
+    longest = max(map(len, encode(task(), ROW, either).answers))
+    for shots in ((), SHOTS):
+        with pytest.raises(BadInput, match=r"no room for a prompt beside the answer"):
+            encode(task(), ROW, either, Style(max_length=longest), "mine, row 7", shots)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2, 3, 4])

@@ -46,6 +46,14 @@ def test_k_of_every_class_and_no_test_row(tmp_path: Path) -> None:
         assert len({row["input"] for row in rows}) == 12
 
 
+def test_options_of_test_rows_that_no_training_row_has_are_named(tmp_path: Path) -> None:
+    test = [{"input": f"test {k}", "output": "c", "options": ["a", "b", "c"]} for k in range(5)]
+    made, pool = laid(tmp_path, classes({"a": 5, "b": 9}), test)
+    assert set(pool.groups) == {"a", "b"} and shots.beyond(pool, made) == ["c"]
+    made, pool = laid(tmp_path, classes({"a": 5, "b": 9, "c": 3}), test)
+    assert shots.beyond(pool, made) == []
+
+
 def test_a_draw_is_a_function_of_the_seed_and_fewer_are_a_part_of_more(tmp_path: Path) -> None:
     _, pool = laid(tmp_path, classes({"a": 50, "b": 50}))
     assert shots.drawn(pool, 4, 1) == shots.drawn(pool, 4, 1) != shots.drawn(pool, 4, 2)

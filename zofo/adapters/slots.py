@@ -7,6 +7,7 @@ of the run's seed (or from equal values).
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -179,15 +180,15 @@ def attach(
     slots = Slots(peft, {name: parameters(peft, name, dtype) for name in names})
     try:
         refuse_others(slots, chosen)
-    except BadInput:
+        for i, name in enumerate(names):
+            if chosen.peft_type == "PREFIX_TUNING" and device.type != "meta":  # a skeleton has no keys and values
+                start_prefix(slots, name, seed, 0 if shared else i)
+            if shared and i:
+                slots.copy(names[0], name)
+        slots.use(names[0])
+    except BaseException:
         detach(slots)
         raise
-    for i, name in enumerate(names):
-        if chosen.peft_type == "PREFIX_TUNING" and device.type != "meta":  # a skeleton has no keys and values
-            start_prefix(slots, name, seed, 0 if shared else i)
-        if shared and i:
-            slots.copy(names[0], name)
-    slots.use(names[0])
     return slots
 
 
@@ -251,10 +252,11 @@ def parameters(peft: PeftModel, slot: str, dtype: torch.dtype) -> dict[str, nn.P
     """A slot's parameters by name; an fp64 base gets fp64 adapters."""
     found = {}
     for name, param in peft.named_parameters():
-        if f".{slot}." in f"{name}." and ("lora_" in name or name.startswith("prompt_encoder.")):
+        own = re.sub(rf"((?:^|\.)lora_\w+|^prompt_encoder)\.{re.escape(slot)}(?=\.|$)", r"\1", name, count=1)
+        if own != name:  # behind peft's own word: the model may have a module of the slot's name
             if dtype == torch.float64:
                 param.data = param.data.double()
-            found[f"{name}.".replace(f".{slot}.", ".", 1).rstrip(".")] = param
+            found[own] = param
     return found
 
 

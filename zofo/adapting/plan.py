@@ -33,7 +33,7 @@ class Plan:
     def __post_init__(self) -> None:
         """Raises: BadInput for a number that is none of its kind."""
         for name in ("shots", "steps", "draws", "batch"):
-            if getattr(self, name) < 1:
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise BadInput(f"--{name} {getattr(self, name)}", "not 1 or more", "give a whole number from 1")
         if not (math.isfinite(self.lr) and self.lr >= 0):
             raise BadInput(f"--lr {self.lr}", "no rate", "give a number above 0, or 0 for the default")

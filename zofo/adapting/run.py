@@ -95,6 +95,7 @@ def alone(asked: Asked, plan: Plan, out: Path | None, show: Show, keep: Keep | N
         folder.refuse_taken(out)
     refuse_none(asked)
     found = named.find(asked.target, asked.dir)
+    named.refuse_which(found, asked.which)
     config = bases.configured(found, asked.flags, plan)
     ready = prepared(config, asked, own.resolve(config.data), found.run)
     few.refuse_few(few.pool(ready.task, ready.splits), plan.shots)
@@ -130,6 +131,7 @@ def over(
     if out is not None:
         folder.refuse_taken(out)
     found = named.find(asked.target, asked.dir)
+    named.refuse_which(found, asked.which)
     unseen = unseen_of(asked, found, name)
     base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
 
@@ -193,6 +195,9 @@ def on_one(
 ) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     """Adapt to one task: its record, and the adapter of its first draw; `keep` is given the record so far after each draw."""
     show.begin(base, plan, ready)
+    if others := few.beyond(few.pool(ready.task, ready.splits), ready.splits):
+        words = ", ".join(map(repr, others))
+        show.note(f"{ready.task.name}: test rows have options that no training row has, so no draw shows them: {words}")
     metric = draws.metric_of(ready.task)
     made = draws.on_task(base, plan, ready, base.config, lambda record: show.draw(record, metric, plan.draws), keep)
     return made.record, made.tensors

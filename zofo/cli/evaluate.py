@@ -15,7 +15,7 @@ from zofo.cli import adapted, demonstrated, mixture
 from zofo.cli.adapted import Adapter
 from zofo.cli.output import line, plain, refuse_no_file, table
 from zofo.cli.problems import complain
-from zofo.cli.target import Dir, Target, find
+from zofo.cli.target import Dir, Target, find, refuse_which
 from zofo.config import COLUMNS, Config, build, flatten, load
 from zofo.errors import BadInput
 from zofo.report.words import duration, figure, measured, named, rows_of, score
@@ -81,6 +81,7 @@ def evaluate(
     """
     refuse_no_file("--out", out)
     found, asked = find(target, dir), Asked(split, out, side)
+    refuse_which(found, which)
     if side == "train" and split != "test":
         raise BadInput(
             "--side train", f"these tasks are scored on their test rows, not on {split} rows", "leave one out"
@@ -147,7 +148,11 @@ def of_run(
         job.same_rows(read_json(run.splits), ready)
     refuse_none(ready, asked.split)
     if slot is not None and table.apart(own) and ready.members:
-        raise BadInput(f"--slot {slot}", "it is one task's own, and a mixture is scored", f"name the --task: {slot}")
+        raise BadInput(
+            f"--slot {slot}",
+            "it is one task's own, and a mixture is scored",
+            f"name its --task too (a name, a YAML file, or a folder), for {slot}",
+        )
     apart.refuse_carved(run, ready, asked.split)
     ready = apart.noted(run, ready)
     if table.apart(own) and slot is None and (asked.side == "train" or asked.split == "validation"):

@@ -11,7 +11,7 @@ from zofo.cli.adapted import Adapter
 from zofo.cli.evaluate import Slot, Which
 from zofo.cli.output import line
 from zofo.cli.problems import complain
-from zofo.cli.target import Dir, Found, Target, find
+from zofo.cli.target import Dir, Found, Target, find, refuse_which
 from zofo.config import build
 from zofo.errors import BadInput
 
@@ -37,6 +37,7 @@ def generate(
             f"--temperature {temperature}", "neither 0 (the likeliest token) nor 0.001 or more", "give 0, or 0.7, say"
         )
     found = find(target, dir)
+    refuse_which(found, which)
     if adapter is not None:
         adapted.refuse(slot)
     model, tokenizer = adapted.model(found, which, adapter) if adapter else loaded(found, target, which, slot)

@@ -20,7 +20,7 @@ from zofo.core.probe import Objective
 from zofo.methods import above, losses, theta
 from zofo.methods.learner import Learner
 from zofo.methods.losses import Slope
-from zofo.methods.plan import Plan, every, lam_at, plan, slots
+from zofo.methods.plan import Plan, every, lam_at, plan, scheduled, slots
 from zofo.methods.state import Micro, Problem, Report, Source, State, tally
 from zofo.methods.undo import whole
 
@@ -59,14 +59,18 @@ def draw(problem: Problem, state: State, source: Source) -> tuple[Lower, tuple[M
 
 
 def drawn(problem: Problem, k: int, source: Source, use: int) -> tuple[Lower, tuple[Micro, Micro]]:
-    """The batches of iteration k, from where the source's streams stand after `use` iterations on it."""
+    """The batches of iteration k, from where the source's streams stand after `use` iterations on it.
+
+    p's mixed batch has the share of D_f that its schedule's lambda gives, in iterations too that leave the penalty out (`lam_every`):
+    its rows of D_p cost nothing more.
+    """
     config, lam = problem.config, lam_at(problem.config, k, problem.steps)
-    todo = plan(config, lam)
+    todo, share = plan(config, lam), 1 / (1 + scheduled(config, k, problem.steps))
     lower: list[tuple[Micro, Micro | None]] = []
     for t in range(config.T if todo.below else 0):
         at, n = use * config.T + t, config.accumulate_lower
         first = source.batch("p", "lower", at, n)
-        lower.append((first, source.mixed("mixed", at, n, 1 / (1 + lam)) if todo.mixed else None))
+        lower.append((first, source.mixed("mixed", at, n, share) if todo.mixed else None))
     n = config.accumulate_upper
     return lower, (source.batch("f", "upper-f", use, n), source.batch("p", "upper-p", use, n))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -85,7 +86,8 @@ class Bilevel:
         On an exception at any forward or backward pass nothing has changed.
         """
         self.refuse_converted()
-        config = self.problem.config
+        config, lower = self.problem.config, list(lower)
+        refuse_other(upper)
         todo = plans.plan(config, plans.lam_at(config, self.state.k, self.problem.steps))
         used = lower if todo.below else ()
         if todo.below and (len(used) != config.T or (todo.mixed and any(p is None for _, p in used))):
@@ -118,17 +120,50 @@ class Bilevel:
             "tensors": copies(tensors),
             "slots": {s: self.slots.tensors(s) for s in self.slots.params},
             "options": {name: getattr(self.problem.config, name) for name in KIND},
+            "shapes": self.shapes(),
+            "seed": self.problem.seed,
         }
 
+    def shapes(self) -> dict[str, list[int]]:
+        """The shape of every tensor that the solver moves, by name: theta's, and each adapter's."""
+        assert self.problem.leaves is not None
+        own = {
+            f"{n} of adapter {s}": list(p.shape) for s, params in self.slots.params.items() for n, p in params.items()
+        }
+        return own | {leaf.name: list(leaf.shape) for leaf in self.problem.leaves}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave. Raises: BadInput for a state of a solver with other rules, or of another adapter."""
-        for name, other in state.get("options", {}).items():  # older states do not say
-            if (own := getattr(self.problem.config, name)) != other:
-                found = f"the state is of {name} {other!r}, and this solver's is {own!r}"
-                raise BadInput("Bilevel.load_state_dict", found, f"make the solver with {name}={other!r}")
-        self.state = from_checkpoint(bilevel.init(self.problem), state["numbers"], copies(state["tensors"]))
+        """Take up what `state_dict` gave, its seed too. Raises: BadInput, and nothing has changed, for what is no state of a solver's, or one of a solver with other rules, adapters or free weights."""
+        self.refuse_foreign(state)
+        problem = replace(self.problem, seed=state.get("seed", self.problem.seed))
+        made = from_checkpoint(bilevel.init(problem), state["numbers"], copies(state["tensors"]))
         for slot, tensors in state["slots"].items():
             self.slots.load(slot, tensors)
+        self.problem, self.state = problem, made
+
+    def refuse_foreign(self, state: Mapping[str, Any]) -> None:
+        """Raise BadInput for a state that this solver cannot go on from. Older states say less."""
+        asked = "Bilevel.load_state_dict"
+        if missing := [key for key in ("numbers", "tensors", "slots") if key not in state]:
+            raise BadInput(
+                asked, f"this is no state of a Bilevel's: it has no {missing[0]!r}", "give what state_dict() returned"
+            )
+        for name, other in state.get("options", {}).items():
+            if (own := getattr(self.problem.config, name)) != other:
+                found = f"the state is of {name} {other!r}, and this solver's is {own!r}"
+                raise BadInput(asked, found, f"make the solver with {name}={other!r}")
+        if (slots := sorted(state["slots"])) != (own_slots := sorted(self.slots.params)):
+            found = f"the state is of the adapters {', '.join(slots)}, and this solver has {', '.join(own_slots)}"
+            raise BadInput(asked, found, "make the solver with as much of a penalty (lam 0 needs p alone)")
+        held = {f"{n} of adapter {s}": list(t.shape) for s, own in state["slots"].items() for n, t in own.items()}
+        theirs = state.get("shapes", held)
+        ours = {name: shape for name, shape in self.shapes().items() if "shapes" in state or " of adapter " in name}
+        for name in {**theirs, **ours}:
+            if (there := theirs.get(name, "missing")) != (here := ours.get(name, "missing")):
+                found = f"{name} is {there} in the state and {here} here"
+                raise BadInput(
+                    asked, found, "make the solver on the same model and adapter, with the same weights frozen"
+                )
 
 
 KIND = ("rule", "optimizer", "upper", "lower", "noise", "rank", "estimator", "s")
@@ -221,7 +256,16 @@ def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
     ]
     if moving and steps is None:
         raise BadInput(f"Bilevel({moving[0]}=...)", "a schedule needs the number of iterations", "give steps=N")
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        raise BadInput(f"Bilevel(steps={steps!r})", "no number of iterations", "give a whole number from 1")
     return config.method
+
+
+def refuse_other(upper: Any) -> None:
+    """Raise BadInput for what is no pair of batches."""
+    if not isinstance(upper, (tuple, list)) or len(upper) != 2:
+        found = f"{len(upper)} batches" if isinstance(upper, (tuple, list)) else f"a {type(upper).__name__}"
+        raise BadInput(f"Bilevel.step(upper={found})", "a pair is needed", "give (batch_f, batch_p)")
 
 
 def micro(batch: Any) -> Sequence[Any]:
@@ -230,4 +274,6 @@ def micro(batch: Any) -> Sequence[Any]:
     if len(kinds) > 1:
         found = "a list is one of micro-batches, and this one holds tensors of several kinds, as a DataLoader's batch of tuples does"
         raise BadInput("Bilevel.step", found, "give tuple(batch); for micro-batches, a list of tuples")
+    if isinstance(batch, list) and not batch:
+        raise BadInput("Bilevel.step", "a list of micro-batches is empty", "give one at least")
     return batch if isinstance(batch, list) else [batch]

@@ -7,7 +7,7 @@ from typing import Any
 
 from zofo.errors import BadInput
 from zofo.scoring.batch import Encoded
-from zofo.scoring.tokens import bare_ids, leading_ids
+from zofo.scoring.tokens import bare_ids
 
 
 def shorter(tokenizer: Any, text: str, tokens: int) -> str:
@@ -18,14 +18,14 @@ def shorter(tokenizer: Any, text: str, tokens: int) -> str:
     return text[: min(size, len(text) - 1)].rstrip() if text else ""
 
 
-def cut_on_the_left(made: Encoded, tokenizer: Any, over: int, asked: str, before: str) -> Encoded:
-    """The example less `over` tokens of its own prompt, at the beginning; leading special tokens and demonstrations stay."""
-    lead = made.context[: len(leading_ids(tokenizer)) + len(bare_ids(tokenizer, before))]
-    kept = len(made.context) - len(lead) - over
-    if len(made.context) - over < 1:
+def cut_on_the_left(made: Encoded, first: int, over: int, asked: str, shown: bool) -> Encoded:
+    """The example less `over` tokens of its own prompt, at the beginning: what stands before token `first` (special tokens, demonstrations) stays.
+
+    Raises: BadInput where nothing would stand before the answer, or (`shown`) demonstrations alone.
+    """
+    if len(made.context) - over - (first if shown else 0) < 1 or len(made.context) - over < first:
         raise BadInput(asked, "no room for a prompt beside the answer", "raise it")
-    context = lead + made.context[len(made.context) - kept :] if kept >= 0 and lead else made.context[over:]
-    return replace(made, context=context, cut=True)
+    return replace(made, context=made.context[:first] + made.context[first + over :], cut=True)
 
 
 def cut_behind(made: Encoded, over: int, asked: str) -> Encoded:

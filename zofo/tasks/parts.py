@@ -61,11 +61,16 @@ def encode(
         rows, named = getattr(splits, PARTS[key]), splits.named[PARTS[key]]
         encoded[key] = encode_rows(task, rows, tokenizer, style, named, shots.get(key))
         if data.calibration != "none" and key not in TRAINED:
-            before = shots.get(key) if data.calibration == "icl-sfc" else None
+            before = kept(shots[key], encoded[key]) if data.calibration == "icl-sfc" else None
             nulls[key] = encode_rows(task, rows, tokenizer, replace(style, task_only=True), named, before)
     notes = told(task, encoded, data, length) + shortened(task, splits, tokenizer, style, pools)
     notes += fewer(redraw, encoded) if redraw else []
     return Parts(encoded, nulls, notes, redraw)
+
+
+def kept(shots: Sequence[Sequence[str]], rows: Sequence[Encoded]) -> list[Sequence[str]]:
+    """The demonstrations that each row has: the first are left out where the model reads no more, and its task-only twin has the same."""
+    return [own[row.left_out :] for own, row in zip(shots, rows, strict=True)]
 
 
 def refuse(task: Task, data: DataConfig) -> None:

@@ -6,7 +6,7 @@ tokens that the tokenizer puts before plain text stand in front (BOS only if it 
 space joins prompt and answer, unless the prompt ends or the answer begins in white space.
 
 In the noisy channel each answer stands first, a newline and the prompt follow, and the prompt's tokens are what is
-scored, all of them: a template's own words too, before or after the row's text. White space at its end is left out.
+scored, all of them: a template's own words too, before or after the row's text. White space around it is left out.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def written(task: Task, row: Row, tokenizer: Any, style: Style, asked: str) -> W
     if task.answer != "{{ choice }}":
         texts = tuple(fill(task, task.answer, {**row, CHOICE: text}, asked) for text in texts)
     if style.channel:
-        return Written(prompt.rstrip(), texts, held, tuple(text.strip() + "\n" for text in texts))
+        return Written(prompt.strip(), texts, held, tuple(text.strip() + "\n" for text in texts))
     gap = " " if prompt and not prompt[-1].isspace() else ""
     tails = tuple((gap if not text[:1].isspace() else "") + text + ending(task, tokenizer) for text in texts)
     return Written(prompt, tails, held)
@@ -232,6 +232,14 @@ def joined(text: Written, tokenizer: Any, before: str, asked: str) -> Encoded:
     )
 
 
+def own_from(text: Written, tokenizer: Any, before: str, made: Encoded) -> int:
+    """The first token of the context that a row's own prompt has a part in: a tokenizer may join the end of what is before otherwise than alone."""
+    if not before:
+        return len(leading_ids(tokenizer))
+    ((ids, border),) = parted(tokenizer, [(before, "".join(text.pairs[0]))])
+    return len(made.context) + len(made.answers[0]) - len(ids) + border
+
+
 def shortened(
     task: Task, row: Row, tokenizer: Any, style: Style, asked: str, before: str, made: Encoded, room: int
 ) -> Encoded:
@@ -239,7 +247,10 @@ def shortened(
     field, over = task.shorten, made.length + 1 - room
     if field is None or style.task_only or task.chat is not None or not isinstance(row.get(field), str):
         named = f"--data.max_length {style.max_length}, {asked}"
-        return cut_behind(made, over, named) if made.channel else cut_on_the_left(made, tokenizer, over, named, before)
+        if made.channel:
+            return cut_behind(made, over, named)
+        first = own_from(written(task, row, tokenizer, style, asked), tokenizer, before, made)
+        return cut_on_the_left(made, first, over, named, bool(before))
     text = str(row[field])
     for _ in range(TRIES):
         text = shorter(tokenizer, text, over)

@@ -66,6 +66,15 @@ def pool(task: Task, splits: Splits) -> Pool:
     return Pool(task, groups, rows, named, index)
 
 
+def beyond(found: Pool, splits: Splits) -> list[str]:
+    """Options of test rows that are no class of the rows to draw from; none where rows have options of their own. Cost: a look at each test row's answers."""
+    if None in found.groups:
+        return []
+    rows = zip(splits.test, splits.named["test"], strict=True)
+    said = dict.fromkeys(choice for row, name in rows for choice in answers(found.task, row, name).choices)
+    return [choice for choice in said if choice not in found.groups]
+
+
 def refuse_few(found: Pool, shots: int) -> None:
     """Raise BadInput where a class (or the task) has fewer rows than a draw takes of it."""
     for name, rows in found.groups.items():
