@@ -58,7 +58,7 @@ def test_the_variance_is_that_of_the_mean(crossed: bool) -> None:
 
 
 @pytest.mark.parametrize("crossed", [True, False])
-@pytest.mark.parametrize(("n", "by_seed"), [(2, 0.05), (3, 0.1), (5, 0.02)])
+@pytest.mark.parametrize(("n", "by_seed"), [(2, 0.05), (3, 0.1), pytest.param(5, 0.02, marks=pytest.mark.slow)])
 def test_95_percent_intervals_hold_the_truth_in_95_percent_of_cases(n: int, by_seed: float, crossed: bool) -> None:
     """Seeds that differ about as much as their rows let them: with too many degrees of freedom it is 88 % of three, and of two it is 90."""
     rng = np.random.default_rng(n)

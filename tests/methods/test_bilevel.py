@@ -709,19 +709,20 @@ def test_a_stacked_iteration_in_other_types_is_the_same_to_their_rounding(
 
 
 @pytest.mark.parametrize(
-    "weights", ["bf16", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fp32", "fp16"))]
+    ("weights", "estimates"),
+    [("bf16", 100), *(pytest.param(name, 1000, marks=pytest.mark.slow) for name in ("fp32", "bf16", "fp16"))],
 )
-def test_a_thousand_estimates_leave_every_bit_of_every_weight(weights: str) -> None:
+def test_many_estimates_leave_every_bit_of_every_weight(weights: str, estimates: int) -> None:
     """Drift exactly 0, whatever the type: most estimates are two points a pass, every tenth is one point a pass."""
     problem = problem_of(weights, True, accumulate_upper=1, s="off")
     assert problem.leaves is not None and isinstance(problem.probe, Scratch)
     before = {leaf.name: leaf.data.clone() for leaf in problem.leaves}
     todo, state, upper = bilevel.plan(problem.config, 3.0), bilevel.init(problem), (micro((0, 2)), micro((1,)))
     seen = set()
-    for k in range(1000):
+    for k in range(estimates):
         problem.probe.stack = k % 10 > 0
         seen.add(above.look(problem, replace(state, k=k), todo, upper).grad.coefficients[0])
-    assert problem.probe.unstacked is None and len(seen) > 500, "these are estimates"
+    assert problem.probe.unstacked is None and len(seen) > estimates / 2, "these are estimates"
     for leaf in problem.leaves:
         held = leaf.data.view(torch.int32 if leaf.data.dtype == torch.float32 else torch.int16)
         assert torch.equal(held, before[leaf.name].view(held.dtype))

@@ -255,6 +255,7 @@ print(ptx(cuda_jit.factors, 80, dict(codes="*i32", key="i32", tid="i32", row="i3
 """
 
 
+@pytest.mark.slow
 def test_gpu_code_has_no_float_arithmetic_but_one_addition(tmp_path: Path) -> None:
     """What ptxas may fuse or flush is not there: no product, no fused multiply-add, no flush of subnormal numbers."""
     lines = [line.split() for line in python(COMPILE, tmp_path).splitlines() if line.startswith("\t")]

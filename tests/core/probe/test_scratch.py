@@ -293,8 +293,17 @@ def stop_at_call(n: int, error: type[BaseException]) -> Iterator[list[str]]:
 class TestLeavesNoTrace:
     """Rule 1: with any exception in the middle, every weight and buffer has the bits it had, and nothing is left."""
 
-    @pytest.mark.parametrize("error", ERRORS)
-    @pytest.mark.parametrize("tile", [40, affine.TILE])
+    @pytest.mark.parametrize(
+        ("tile", "error"),
+        [
+            (40, KeyboardInterrupt),
+            (affine.TILE, RuntimeError),
+            *(
+                pytest.param(*case, marks=pytest.mark.slow)
+                for case in ((40, RuntimeError), (affine.TILE, KeyboardInterrupt))
+            ),
+        ],
+    )
     def test_after_an_error_at_every_operation(
         self, error: type[BaseException], tile: int, odd: Odd, watch: type, monkeypatch: pytest.MonkeyPatch
     ) -> None:
