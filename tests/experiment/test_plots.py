@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zofo.experiment import plots, report, runner, table
+from zofo.experiment.lines import lines as lined
 
 
 def test_every_plot_is_drawn_and_the_tables_are_written(full) -> None:
@@ -17,7 +18,7 @@ def test_every_plot_is_drawn_and_the_tables_are_written(full) -> None:
 def test_where_validation_has_losses_alone_the_test_is_drawn(full) -> None:
     """Free answers: no curve, a mark a row at the end of its training."""
     made, store, cells = full
-    lines = [line for line in table.lines(made, store, cells) if line.done]
+    lines = [line for line in lined(made, store, cells) if line.done]
     for line in lines:
         for record in line.done.values():
             for point in record["curve"]:
@@ -39,7 +40,7 @@ def test_nothing_to_draw_is_nothing_drawn(make, tmp_path) -> None:
 
 def test_a_row_without_the_prompt_has_the_colour_of_its_partner_dotted(full) -> None:
     made, store, cells = full
-    lines = [line for line in table.lines(made, store, cells) if line.done]
+    lines = [line for line in lined(made, store, cells) if line.done]
     look = plots.looks(table.tabulate(made, store, cells), lines)
     assert look["bare"] == look["base"] | {"linestyle": ":"}
     assert look["base"]["linestyle"] == "-" and look["better"]["color"] != look["base"]["color"]

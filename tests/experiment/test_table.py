@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from zofo.experiment import cells, table, text
+from zofo.experiment import cells, lines, table, text
 from zofo.experiment.store import Store
-from zofo.run.jsonfile import read_json, write_json
+from zofo.run.jsonfile import write_json
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_each_stage_has_its_own_seconds(make: Any, made_up: Any, tmp_path: Path)
     whole = cells.finals(made, {})
     for cell in whole:
         write_json(store.cells / f"{cell.name}.json", made_up(cell, [1, 0]))
-    half, early, plain = table.lines(made, store, whole)
+    half, early, plain = lines.lines(made, store, whole)
     assert [line.cells[0].steps for line in (half, early, plain)] == [4, 4, 4]
     assert early.cells[0].digest == plain.cells[0].digest
     spent = [[table.clock(line, 0, {"step": k, "seconds": 9.0}) for k in range(5)] for line in (half, early, plain)]
@@ -141,69 +141,6 @@ def test_seconds_are_steps_times_cost_where_it_is_said(found: dict[str, Any]) ->
     reach = {(e["row"], e["task"]): e["seconds"] for e in found["reach"]}
     assert reach["better", "sst2"] == {"0.1": [6.0] * 3, "0.9": [None] * 3}
     assert reach["base", "sst2"] == {"0.1": [4.0] * 3, "0.9": [None] * 3}
-
-
-def test_rows_that_differ_in_the_prompt_alone_are_put_side_by_side(found: dict[str, Any]) -> None:
-    assert [(e["row"], e["without"], e["task"]) for e in found["prompt"]] == [
-        ("base", "bare", "sst2"),
-        ("base", "bare", "rte"),
-    ]
-    assert found["prompt"][0]["drop"] == pytest.approx(0.25)
-
-
-def test_the_prompt_is_compared_on_the_seeds_that_both_have(full) -> None:
-    made, store, whole = full
-    for cell in whole:
-        if (cell.row, cell.task, cell.seed) in (
-            ("bare", "sst2", 0),
-            ("base", "rte", 0),
-            ("bare", "rte", 1),
-            ("bare", "rte", 2),
-        ):
-            (store.cells / f"{cell.name}.json").unlink()
-    (held,) = table.tabulate(made, store, whole)["prompt"]
-    assert (held["task"], held["seeds"]) == ("sst2", 2), "on rte no seed has both"
-    assert held["scores"] == [pytest.approx(0.575), pytest.approx(0.325)]
-    assert held["difference"]["mean"] == pytest.approx(-held["drop"]) and held["difference"]["seeds"] == 2
-    assert held["difference"]["low"] < -0.25 < held["difference"]["high"] < 0
-    rows = text.prompt({"prompt": [held], "seeds": made.seeds})[2]
-    assert rows[0][:5] == ["base", "sst2", "57.5", "32.5", "2 of 3"] and rows[0][5].startswith("-25.0 [")
-    assert text.prompt({"prompt": [{**held, "difference": None}], "seeds": made.seeds})[2][0][5] == "-25.0"
-
-
-def test_a_row_without_the_prompt_goes_with_the_one_that_it_is_like_whose_options_were_swept(
-    make: Any, made_up: Any, tmp_path: Path
-) -> None:
-    """By what was chosen they do not differ; by what such a row says itself (a rate of 0) they do."""
-    rows = [
-        {"name": "mezo", "preset": "mezo", "sweep": {"method.lr_theta": [2e-6, 7e-6]}},
-        {"name": "still", "like": "mezo", "options": {"method.lr_theta": 0}},
-        {"name": "bare", "like": "mezo", "options": {"data.hard_prompt": False}},
-        {"name": "bare, still", "like": "mezo", "options": {"data.hard_prompt": False, "method.lr_theta": 0}},
-    ]
-    made, store = make(rows=rows, against="mezo", seeds=[0]), Store(tmp_path / "swept")
-    store.make()
-    whole = cells.finals(made, {("mezo", "reviews"): {"method.lr_theta": 7e-6}})
-    for cell in whole:
-        write_json(store.cells / f"{cell.name}.json", made_up(cell, [1, 0]))
-    found = table.tabulate(made, store, whole)["prompt"]
-    assert [(e["row"], e["without"]) for e in found] == [("mezo", "bare"), ("still", "bare, still")]
-
-
-def test_of_prompted_rows_that_differ_in_steps_the_one_of_equal_steps_is_taken(
-    make: Any, made_up: Any, tmp_path: Path
-) -> None:
-    """Of several none of which has its steps: none, for what the prompt does and what steps do would be one number."""
-    rows = [{"name": name, "preset": "fo-lora", "steps": steps} for name, steps in (("short", 5), ("long", 50))]
-    bare = [{**row, "name": f"{row['name']}, bare", "options": {"data.hard_prompt": False}} for row in rows]
-    bare.append({**bare[0], "name": "other, bare", "steps": 7})
-    made, store = make(rows=[*rows, *bare], against="", seeds=[0]), Store(tmp_path / "prompted")
-    store.make()
-    whole = cells.finals(made, {})
-    for cell in whole:
-        write_json(store.cells / f"{cell.name}.json", made_up(cell, [1, 0]))
-    found = table.tabulate(made, store, whole)["prompt"]
-    assert [(e["row"], e["without"]) for e in found] == [("short", "short, bare"), ("long", "long, bare")]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -224,28 +161,6 @@ def test_a_row_that_names_all_tasks_has_a_mean_over_them(make: Any, made_up: Any
         write_json(store.cells / f"{cell.name}.json", made_up(cell, [1, 0]))
     means = {entry["row"]: entry["mean"] for entry in table.tabulate(made, store, whole)["average"]}
     assert means == {"a": 0.5, "b": None}
-
-
-def test_rows_tested_on_other_rows_say_so(full) -> None:
-    made, store, whole = full
-    for cell in whole:
-        if (cell.row, cell.task) == ("better", "sst2"):
-            path = store.cells / f"{cell.name}.json"
-            record = read_json(path)
-            record["test"]["rows_sha256"] = "cd"
-            write_json(path, record)
-    for grid in (made, made.model_copy(update={"against": ""})):
-        found = table.tabulate(grid, store, whole)["rows"]
-        told = {(e["row"], e["task"]) for e in found if any("not tested on the rows of base" in n for n in e["notes"])}
-        assert told == {("better", "sst2")}
-
-
-def test_other_test_rows_do_not_compare(full) -> None:
-    made, store, cells = full
-    held = {line.row: line for line in table.lines(made, store, cells) if line.task == "sst2"}
-    for record in held["better"].records.values():
-        record["test"]["rows_sha256"] = "cd"
-    assert table.against(made, held["better"], list(held.values())) is None
 
 
 def test_a_cosine_of_A_alone_is_named_where_G_has_more(make: Any, made_up: Any, tmp_path: Path) -> None:
@@ -273,39 +188,6 @@ def test_a_cosine_of_A_alone_is_named_where_G_has_more(make: Any, made_up: Any, 
     assert (found["seldom"]["cosine"], found["seldom"]["notes"]) == (0.125, []), "A and G have no mean together"
 
 
-def lined(full, rename: Any) -> tuple[Any, dict[str, table.Line], list[table.Line]]:
-    """sst2's lines, their records changed by `rename` (row, slot)."""
-    made, store, cells = full
-    held = {line.row: line for line in table.lines(made, store, cells) if line.task == "sst2"}
-    for line in held.values():
-        for record in line.records.values():
-            record["test"]["metric"] = "macro_f1"
-            for slot in record["test"]["slots"].values():
-                slot["macro_f1"] = slot["accuracy"] / 2
-                rename(line.row, slot)
-    return made, held, list(held.values())
-
-
-def test_older_records_name_no_metric_of_their_rows_and_it_is_found(full) -> None:
-    made, held, every = lined(full, lambda row, slot: None)
-    found = table.against(made, held["better"], every)
-    assert found is not None and found.metric == "accuracy" and found.told["mean"] == pytest.approx(0.25)
-    assert table.unnamed("macro_f1", {"macro_f1": 0.1, "by_row": [-0.5]}) == {"loss": [0.5]}
-    assert table.unnamed("f1", {"em": 0.0, "f1": 0.5, "by_row": [0.5]}) == {"f1": [0.5]}
-
-
-def test_a_difference_is_in_the_scores_metric_where_both_have_it_by_row(full) -> None:
-    def newer(row: str, slot: dict[str, Any]) -> None:
-        slot["by_row"] = {"macro_f1": [v / 2 for v in slot["by_row"]], "accuracy": slot["by_row"]}
-
-    made, held, every = lined(full, newer)
-    found = table.against(made, held["better"], every)
-    assert found is not None and found.metric == "macro_f1" and found.told["mean"] == pytest.approx(0.125)
-    made, held, every = lined(full, lambda row, slot: newer(row, slot) if row == "base" else None)
-    found = table.against(made, held["better"], every)
-    assert found is not None and found.metric == "accuracy", "what both have"
-
-
 def test_losses_and_scores_have_no_mean_together() -> None:
     assert table.common(["f1", "accuracy"]) == "score" and table.common(["em", "em"]) == "em"
     assert table.common(["loss", "loss"]) == "loss" and table.common(["loss", "em"]) is None
@@ -314,7 +196,7 @@ def test_losses_and_scores_have_no_mean_together() -> None:
 
 def test_validation_without_scores_reaches_nothing_and_says_nothing(full) -> None:
     made, store, cells = full
-    held = next(line for line in table.lines(made, store, cells) if line.row == "base")
+    held = next(line for line in lines.lines(made, store, cells) if line.row == "base")
     for record in held.records.values():
         for point in record["curve"]:
             point["score"] = None

@@ -13,7 +13,7 @@ import zofo
 from zofo import begin
 from zofo.cli import main
 from zofo.errors import BadInput, ZofoError
-from zofo.experiment import cells, grid, report, runner, table, text, unseen
+from zofo.experiment import cells, grid, lines, report, runner, table, text, unseen
 from zofo.experiment.progress import Board, Pace, Place, reached, where
 from zofo.run.jsonfile import read_json, write_json
 
@@ -384,7 +384,7 @@ def test_swept_runs_do_not_hang_on_how_unseen_tasks_are_met(make) -> None:
 
 
 def test_the_mean_over_seeds_pools_their_draws(make, lab) -> None:
-    line = table.Line(
+    line = lines.Line(
         "r", "m", {}, {s: {"status": "done", "test": {"tasks": {"t": record(0.1 + s, 0.2 + s)}}} for s in (0, 1)}
     )
     (found,) = table.series([line])

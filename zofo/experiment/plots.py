@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zofo import picture
-from zofo.experiment.table import Line, clock, series
+from zofo.experiment.lines import Line
+from zofo.experiment.table import clock, series
 from zofo.picture import sheet
 from zofo.report import unseen
 from zofo.report.plots import GREY

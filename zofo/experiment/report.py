@@ -8,8 +8,9 @@ from typing import Any
 from zofo.experiment import plots, text
 from zofo.experiment.cells import Cell
 from zofo.experiment.grid import Grid
+from zofo.experiment.lines import lines
 from zofo.experiment.store import Store
-from zofo.experiment.table import lines, tabulate
+from zofo.experiment.table import tabulate
 from zofo.run import seam
 from zofo.run.jsonfile import write_json
 

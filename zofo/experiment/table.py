@@ -6,69 +6,22 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from zofo.experiment.bootstrap import Draws, averaged, draw, interval
-from zofo.experiment.cells import Cell, cost_of, rows_of, swept
+from zofo.experiment.cells import Cell, swept
 from zofo.experiment.grid import Grid, Row, Stages
-from zofo.experiment.grid import spread as combined
+from zofo.experiment.lines import Line, lines, means, score
+from zofo.experiment.pairs import Paired, against, elsewhere, less, partner
+from zofo.experiment.prompts import prompts
 from zofo.experiment.select import remarks
 from zofo.experiment.store import DONE, Record, Store
 from zofo.methods.plan import plan
 from zofo.methods.two_stage import first_steps
 from zofo.report import unseen
-from zofo.report.words import SLOTS, UNSAID, ZERO_SHOT, common, measured
+from zofo.report.words import SLOTS, UNSAID, ZERO_SHOT, common
 from zofo.run.jsonfile import read_json
-from zofo.scoring.metrics import BY_ROW
 
 Entry = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row on a task: its cells and records by seed (a cell without a record has not ended); what a step of each stage costs."""
-
-    row: str
-    task: str
-    cells: dict[int, Cell]
-    records: dict[int, Record]
-    stages: Stages | None = None
-
-    @property
-    def done(self) -> dict[int, Record]:
-        """The records that hold test scores."""
-        return {seed: r for seed, r in self.records.items() if r["status"] == DONE and "test" in r}
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Bootstrap draws of a paired difference, the metric that it is in, and the seeds that it is over."""
-
-    metric: str
-    draws: Draws
-    seeds: list[int]
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """The interval, with its metric."""
-        return {**vars(interval(self.draws)), "metric": self.metric}
-
-
-def lines(grid: Grid, store: Store, cells: Iterable[Cell]) -> list[Line]:
-    """The lines of the table in the file's order, those without any cell (nothing could be chosen) too."""
-    by: dict[tuple[str, str], dict[int, Cell]] = {}
-    for cell in cells:
-        by.setdefault((cell.row, cell.task), {})[cell.seed] = cell
-    found = []
-    for task in grid.subjects:
-        for row in rows_of(grid, task):
-            held = by.get((row.name, task), {})
-            records = {seed: record for seed, cell in held.items() if (record := store.record(cell)) is not None}
-            found.append(Line(row.name, task, held, records, cost_of(grid, row, task).stages))
-    return found
 
 
 def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
@@ -139,12 +92,6 @@ def entry(grid: Grid, store: Store, line: Line, drawn: Paired | None, apart: Seq
     found["notes"] = sorted({*told, *apart})
     found["pending"] = len(line.cells) - len(line.records)
     return found
-
-
-def score(record: Record, slot: str | None = None) -> float:
-    """A record's test score: of the adapter that validation chose, or of one named."""
-    test = record["test"]
-    return float(test["slots"][slot or test["used"]][test["metric"]])
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -224,71 +171,6 @@ def failures(grid: Grid, line: Line, choice: Mapping[str, Any] | None) -> list[s
     return [f"nothing could be chosen: {'; '.join(why)}"]
 
 
-def against(grid: Grid, line: Line, made: Sequence[Line]) -> Paired | None:
-    """Bootstrap draws of a line less the one that it is compared with, over all seeds that both have; None without any."""
-    other = partner(grid, line, made)
-    return paired(line, other, shared(line, other), grid.draws) if other is not None else None
-
-
-def partner(grid: Grid, line: Line, made: Sequence[Line]) -> Line | None:
-    """The line that a line is compared with."""
-    if line.row == grid.against:
-        return None
-    return next((other for other in made if (other.row, other.task) == (grid.against, line.task)), None)
-
-
-def elsewhere(grid: Grid, line: Line, made: Sequence[Line]) -> list[str]:
-    """A note where a line was tested on other rows than the line that it is compared with (without one: than its task's first)."""
-    first = next((other for other in made if other.task == line.task and other.done), None)
-    other = partner(grid, line, made) if grid.against else first
-    if other is None or other is line:
-        return []
-    both = [seed for seed in line.done if seed in other.done]
-    apart = [seed for seed in both if not same_rows(line.done[seed], other.done[seed])]
-    return (
-        [f"not tested on the rows of {other.row}, or not by its metric: their scores do not compare"] if apart else []
-    )
-
-
-def shared(line: Line, other: Line) -> list[int]:
-    """The seeds that two lines have."""
-    return [seed for seed, record in line.done.items() if seed in other.done and same_rows(record, other.done[seed])]
-
-
-def same_rows(one: Record, other: Record) -> bool:
-    """Whether two runs were tested on the same rows by the same metric: nothing else compares in pairs."""
-    return all(one["test"][key] == other["test"][key] for key in ("rows_sha256", "metric"))
-
-
-def paired(line: Line, other: Line, seeds: list[int], draws: int) -> Paired | None:
-    """Bootstrap draws of a line less another over some seeds that both have; None without any.
-
-    They are in the score's metric where every record has that row by row (an older one may hold another alone).
-    """
-    if not seeds:
-        return None
-    rows = {line.done[seed]["test"]["rows_sha256"] for seed in seeds}
-    pairs = [(by_row(line.done[seed]), by_row(other.done[seed])) for seed in seeds]
-    metric = next((name for name in pairs[0][0] if all(name in one for pair in pairs for one in pair)), None)
-    if metric is None:
-        return None
-    return Paired(metric, draw([mine[metric] - its[metric] for mine, its in pairs], len(rows) == 1, draws), seeds)
-
-
-def by_row(record: Record) -> dict[str, np.ndarray[Any, Any]]:
-    """Every test row's value, of the adapter that validation chose, by metric, the score's first."""
-    test = record["test"]
-    slot = test["slots"][test["used"]]
-    held = slot["by_row"] if isinstance(slot["by_row"], dict) else unnamed(test["metric"], slot)
-    return {metric: np.asarray(values, dtype=np.float64) for metric, values in held.items()}
-
-
-def unnamed(metric: str, slot: Mapping[str, Any]) -> dict[str, Any]:
-    """A list of rows' values of an older record by its name: the first metric that is a mean over rows, else minus the loss."""
-    name = next((name for name in (metric, *measured(slot)) if name in BY_ROW), "loss")
-    return {name: slot["by_row"] if name in BY_ROW else [-float(value) for value in slot["by_row"]]}
-
-
 def average(grid: Grid, row: Row, made: Sequence[Line], drawn: Mapping[tuple[str, str], Paired | None]) -> Entry:
     """A row over tasks, all on the same seeds: those that it has on all of its tasks, and the row that it is compared with too.
 
@@ -314,30 +196,10 @@ def average(grid: Grid, row: Row, made: Sequence[Line], drawn: Mapping[tuple[str
     return found
 
 
-def less(
-    grid: Grid, held: Sequence[Line], others: Sequence[Line], drawn: Mapping[tuple[str, str], Paired | None]
-) -> Paired | None:
-    """Bootstrap draws of a row's mean over tasks less another's, over the seeds that both have on all tasks; None without any."""
-    both = [shared(line, other) for line, other in zip(held, others, strict=True)]
-    seeds = [seed for seed in grid.seeds if all(seed in some for some in both)]
-    parts = []
-    for line, other in zip(held, others, strict=True):
-        known = drawn[line.row, line.task]
-        part = known if known is not None and known.seeds == seeds else paired(line, other, seeds, grid.draws)
-        parts += [part] if part is not None else []
-    metric = common(part.metric for part in parts) if len(parts) == len(held) else None
-    return Paired(metric, averaged([part.draws for part in parts]), seeds) if metric else None
-
-
 def on(line: Line, seeds: Sequence[int]) -> Entry:
     """A line's scores on some of its seeds."""
     metric = next((line.done[seed]["test"]["metric"] for seed in seeds), None)
     return {"seeds": len(seeds), "metric": metric, **spread([score(line.done[seed]) for seed in seeds])}
-
-
-def means(held: Sequence[Line], seeds: Sequence[int]) -> list[float]:
-    """The mean of lines' scores, by seed."""
-    return [statistics.fmean(score(line.done[seed]) for line in held) for seed in seeds]
 
 
 def clock(line: Line, seed: int, point: Mapping[str, Any]) -> float:
@@ -368,50 +230,3 @@ def reached(grid: Grid, line: Line) -> Entry:
             firsts += [clock(line, seed, points[0]) if points else None] if scored else []
         times[f"{level:g}"] = firsts
     return {"row": line.row, "task": line.task, "seconds": times}
-
-
-def prompts(grid: Grid, made: Sequence[Line]) -> list[Entry]:
-    """Pairs of rows that differ in the hard prompt alone, and what its absence costs, over the seeds that both have."""
-    found = []
-    kept: dict[tuple[str, str], list[Line]] = {}
-    for line in made:
-        if line.cells and prompted(line):
-            kept.setdefault((line.task, signature(grid, line)), []).append(line)
-    for line in made:
-        alike = kept.get((line.task, signature(grid, line)), []) if line.cells and not prompted(line) else []
-        other = twin(line, alike)
-        seeds = shared(line, other) if other is not None else []
-        if other is None or not seeds:
-            continue
-        scores = [statistics.fmean(means([held], seeds)) for held in (other, line)]
-        drawn = paired(line, other, seeds, grid.draws)
-        found.append({
-            "task": line.task, "row": other.row, "without": line.row, "seeds": len(seeds), "scores": scores, "drop": scores[0] - scores[1],
-            "metric": line.done[seeds[0]]["test"]["metric"], "difference": drawn.told if drawn is not None else None,
-        })  # fmt: skip
-    return found
-
-
-def twin(line: Line, alike: Sequence[Line]) -> Line | None:
-    """Of rows that are as a line is but for prompt and steps: the one of as many steps; of one alone that one (costs differ with the prompt)."""
-    steps = next(iter(line.cells.values())).steps if alike else 0
-    same = [other for other in alike if next(iter(other.cells.values())).steps == steps]
-    return next((held[0] for held in (same, alike) if len(held) == 1), None)
-
-
-def prompted(line: Line) -> bool:
-    """Whether a line's rows are rendered with the task's prompt."""
-    return next(iter(line.cells.values())).config.data.hard_prompt
-
-
-def signature(grid: Grid, line: Line) -> str:
-    """What a line is but for its prompt and what was chosen for it."""
-    if not line.cells:
-        return ""
-    row = grid.row(line.row)
-    chosen = set(combined(grid.base(row.name).sweep)[0]) - set(row.options)
-    swept = {"data.hard_prompt", "run.seed", "run.steps", "run.eval_every", *chosen}
-    flat = next(iter(line.cells.values())).flat
-    flat = flat | {f"unseen.{key}": value for key, value in flat.get("unseen.flags", {}).items()}
-    swept |= {"unseen.flags", "unseen.seed", "unseen.data.hard_prompt"}
-    return repr(sorted((key, repr(value)) for key, value in flat.items() if key not in swept))
