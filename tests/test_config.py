@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from zofo.config import MAX_FILE, PRESETS, Config, build, dump, flatten, keys, load, preset, presets, read_yaml, resolve
+from zofo.config import PRESETS, Config, build, dump, flatten, keys, load, preset, presets, read_yaml, resolve
 from zofo.errors import BadInput
 from zofo.methods.check import check
 from zofo.methods.table import METHODS, effective
+from zofo.yamlfile import MAX_FILE
 
 BASIC = {"model.name": "m", "data.task": "t"}
 

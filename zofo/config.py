@@ -16,10 +16,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from zofo import yamlfile
 from zofo.errors import BadInput, nearest
 
 PRESETS = Path(__file__).parent / "presets"
-MAX_FILE = 1 << 20  # bytes; a larger configuration file is refused before it is read
 OF_MIXTURE = {"data.train_rows": 768, "data.validation_rows": 32}
 """Defaults of a mixture, rows a task: 256 in D_f, 512 in D_p."""
 
@@ -317,39 +317,9 @@ def flatten(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
     return found
 
 
-class Strict(yaml.SafeLoader):
-    """PyYAML's safe loader, but a key that stands twice in a mapping is an error, where it lets the last one win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping. Raises: `ConstructorError` where a key stands twice in it."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := next((key for k, key in enumerate(keys) if key in keys[:k]), None):
-            raise yaml.constructor.ConstructorError(None, None, f"'{twice}' stands there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def parse_yaml(text: str) -> Any:
-    """What a YAML text says, safely. Raises: `yaml.YAMLError`, for a key that stands twice too."""
-    loader = Strict(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
 def read_yaml(path: Path, asked: str) -> dict[str, Any]:
     """Read a small YAML mapping, safely. Raises `BadInput` when missing, large or no mapping."""
-    if not path.is_file():
-        raise BadInput(asked, "no such file", "check the path")
-    if path.stat().st_size > MAX_FILE:
-        raise BadInput(asked, f"the file is larger than {MAX_FILE} bytes", "a configuration is a short YAML file")
-    try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-        raise BadInput(asked, f"not readable as YAML ({' '.join(str(error).split())[:160]})", "mend the file") from None
-    if not isinstance(tree, dict):
-        raise BadInput(asked, "the file is not a mapping of keys to values", "write `section: {key: value}` lines")
-    return tree
+    return yamlfile.mapping(path, asked, "a configuration", "write `section: {key: value}` lines")
 
 
 def presets() -> list[str]:

@@ -12,7 +12,6 @@ from zofo.tasks.definition import (
     DEFINITIONS,
     FAMILIES,
     FITS,
-    MAX_FILE,
     MAX_TEMPLATE,
     Task,
     dump,
@@ -22,6 +21,7 @@ from zofo.tasks.definition import (
     read,
     validated,
 )
+from zofo.yamlfile import MAX_FILE
 
 ROOT = Path(__file__).parents[2]
 GOOD = {

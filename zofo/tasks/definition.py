@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from zofo.config import parse_yaml
+from zofo import yamlfile
 from zofo.errors import BadInput, nearest
 
 DEFINITIONS = Path(__file__).parent / "definitions"
 FAMILIES = DEFINITIONS / "families"
 YAML = (".yaml", ".yml")
-MAX_FILE = 1 << 22  # bytes of a task's YAML file
 MAX_TEMPLATE = 4096  # characters of a template
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$", max_length=96)]
@@ -204,18 +203,8 @@ def read(path: Path, asked: str) -> Task:
 
 
 def tree(path: Path, asked: str) -> dict[str, Any]:
-    """A small YAML mapping. Raises: BadInput when it is missing, large or none."""
-    if not path.is_file():
-        raise BadInput(asked, "no such file", "check the path")
-    if path.stat().st_size > MAX_FILE:
-        raise BadInput(asked, f"the file is larger than {MAX_FILE} bytes", "a task is a short YAML file")
-    try:
-        found = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-        raise BadInput(asked, f"not readable as YAML ({' '.join(str(error).split())[:160]})", "mend the file") from None
-    if not isinstance(found, dict):
-        raise BadInput(asked, "the file is not a mapping of keys to values", "see zofo/tasks/definitions for examples")
-    return found
+    """A small YAML mapping. Raises: BadInput when it is missing, large, broken or none."""
+    return yamlfile.mapping(path, asked, "a task", "see zofo/tasks/definitions for examples")
 
 
 def dump(task: Task) -> str:

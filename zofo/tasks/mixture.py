@@ -11,7 +11,8 @@ from typing import Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zofo.config import COLUMNS, DataConfig, parse_yaml
+from zofo import yamlfile
+from zofo.config import COLUMNS, DataConfig
 from zofo.errors import BadInput, nearest
 from zofo.tasks import definition, metaicl, own, twins
 from zofo.tasks.definition import YAML, Task
@@ -128,22 +129,15 @@ def plain(word: str) -> str:
 
 def read(path: Path, asked: str) -> Listing:
     """Read a mixture's YAML file: a list of entries (training tasks), or `about`, `kind`, `train` and `test`."""
-    if not path.is_file():
-        raise BadInput(asked, "no such file", "check the path")
-    if path.stat().st_size > definition.MAX_FILE:
-        raise BadInput(asked, f"the file is larger than {definition.MAX_FILE} bytes", "a mixture is a short YAML file")
-    try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-        raise BadInput(asked, f"not readable as YAML ({' '.join(str(error).split())[:160]})", "mend the file") from None
+    tree = yamlfile.read(path, asked, "a mixture")
     return validated({"train": tree} if isinstance(tree, list) else tree, path, asked)
 
 
 def is_one(path: Path) -> bool:
     """Whether a path is a mixture's: a YAML file that lists tasks, or a folder of folders with training files."""
-    if path.suffix in YAML and path.is_file() and path.stat().st_size <= definition.MAX_FILE:
-        with suppress(yaml.YAMLError, ValueError, RecursionError, OSError):
-            tree = parse_yaml(path.read_text(encoding="utf-8"))
+    if path.suffix in YAML and path.is_file() and path.stat().st_size <= yamlfile.MAX_FILE:
+        with suppress(*yamlfile.UNREADABLE):
+            tree = yamlfile.parse(path.read_text(encoding="utf-8"))
             return isinstance(tree, list) or (isinstance(tree, dict) and bool({"train", "test"} & set(tree)))
     return path.is_dir() and any(any(held.glob("train.*")) for held in path.iterdir() if held.is_dir())
 
