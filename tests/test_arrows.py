@@ -33,6 +33,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "objectives": {"config", "scoring", "tasks"},
     "spread": set(),
     "picture": {"run"},
+    "loading": {"adapting", "config", "guest", "models", "named", "saved"},
     "named": {"run", "sources"},
     "guest": {"run"},
     "adapting": {

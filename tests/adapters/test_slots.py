@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -109,6 +110,14 @@ def test_an_fp64_base_gets_fp64_adapters(tiny: Tiny) -> None:
         model = tiny("opt").double().requires_grad_(False)
         slots = attach(model, AdapterConfig(kind=kind), ("p",), 0)  # type: ignore[arg-type]
         assert {p.dtype for p in slots.list("p")} == {torch.float64}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_said_where_adapters_are_put_on(tiny: Tiny, kind: str) -> None:
+    """peft warns of short names, and calls a name that transformers has renamed: neither is the user's to mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made(tiny, "llama", kind)
 
 
 class Net(nn.Module):

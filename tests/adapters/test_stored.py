@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from hushed import hushed
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from zofo.adapters import stored
-from zofo.adapters.slots import attach, detach, quiet
+from zofo.adapters.slots import attach, detach
 from zofo.config import AdapterConfig
 from zofo.errors import BadInput
 
@@ -38,7 +39,7 @@ def test_peft_and_slots_read_what_was_written(tiny: Any, rows: torch.Tensor, tmp
     assert stored.size(tmp_path / "out") > 0
     again = attach(tiny("llama"), config, ("p",), 1)
     stored.read(again, "p", tmp_path / "out")
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), hushed():
         wanted = slots.model(input_ids=rows).logits
         assert torch.equal(again.model(input_ids=rows).logits, wanted)
         assert torch.equal(PeftModel.from_pretrained(tiny("llama"), tmp_path / "out")(input_ids=rows).logits, wanted)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from hushed import hushed
 from peft import PeftModel
 
 from zofo import models, named
 from zofo.adapters import stored
-from zofo.adapters.slots import quiet
 from zofo.adapting import base as bases
 from zofo.adapting import draws, folder, use
 from zofo.adapting.plan import Plan, seeded
@@ -34,7 +34,7 @@ def test_it_scores_the_same_when_it_is_loaded(opened, tmp_path: Path, folder_: s
     config, rows = use.prepared(found, saved, {})
     used = use.opened(found, saved, {})
     assert draws.measured(used.slots.model, rows, config) == made.record["draws"][0]["result"] == saved.about["after"]
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), hushed():
         ids = torch.arange(5)[None]
         plain = PeftModel.from_pretrained(models.load(found.source, config.model), saved.path)
         assert torch.equal(plain(input_ids=ids).logits, used.slots.model(input_ids=ids).logits)

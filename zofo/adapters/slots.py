@@ -166,6 +166,7 @@ def attach(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
             warnings.filterwarnings("ignore", message="Adapter name .* should not be contained in the prefix")
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             with streams.seeded(seed, "adapter", 0):
                 peft = cast(PeftModel, get_peft_model(cast(Any, model), chosen, adapter_name=names[0]))
             for i, name in enumerate(names[1:], 1):
@@ -237,15 +238,6 @@ def learning(model: nn.Module, dropout: bool) -> Iterator[None]:
             module.training = False
         for module, key, value in rates:
             setattr(module, key, value)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence peft where it warns of what is meant: our adapters' short names, and a name transformers changed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*should not be contained in the prefix.*")
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        yield
 
 
 def parameters(peft: PeftModel, slot: str, dtype: torch.dtype) -> dict[str, nn.Parameter]:

@@ -67,11 +67,3 @@ def evaluate(found: Found, flags: Mapping[str, Any], which: str, adapter: str, o
         held = described(config, ready, "test", saved.adapter.kind) | {"what": what, "used": "adapter"}
         write_json(Path(out), held | {"notes": ready.notes, "seconds": seconds, "results": {"adapter": result}})
     return 0
-
-
-def model(found: Found, which: str, adapter: str) -> tuple[Any, Any]:
-    """The base with a saved adapter on it, and its tokenizer."""
-    from zofo.adapting import folder, use
-
-    used = use.opened(found, folder.find(adapter), {}, which, complain)
-    return used.slots.model, used.tokenizer

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from zofo.cli import adapted
 from zofo.cli.adapted import Adapter
 from zofo.cli.evaluate import Slot, Which
 from zofo.cli.output import line
 from zofo.cli.problems import complain
-from zofo.cli.target import Dir, Found, Target, find, refuse_which
-from zofo.config import build
+from zofo.cli.target import Dir, Target, find, refuse_which
 from zofo.errors import BadInput
 
 
@@ -38,24 +36,9 @@ def generate(
         )
     found = find(target, dir)
     refuse_which(found, which)
-    if adapter is not None:
-        adapted.refuse(slot)
-    model, tokenizer = adapted.model(found, which, adapter) if adapter else loaded(found, target, which, slot)
+    from zofo import loading
     from zofo.scoring.generation import generate as write
 
+    model, tokenizer = loading.opened(found, which, slot, adapter, complain)
     line(write(model, tokenizer, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed))
     return 0
-
-
-def loaded(found: Found, name: str, which: Any, slot: str | None) -> tuple[Any, Any]:
-    """The model (with the adapter in use) and tokenizer of a run or a model."""
-    if found.run is None:
-        from zofo import models
-
-        if slot is not None:
-            raise BadInput(f"--slot {slot}", f"{name} is a model, it has no adapters", "leave it out")
-        return models.load(found.source, build({"model.name": name}).model), models.load_tokenizer(found.source)
-    from zofo import saved
-
-    held = saved.open_run(found.run, which, slot, complain)
-    return held.model, held.tokenizer
