@@ -45,6 +45,9 @@ def test_what_comes_after_the_last_step_takes_its_time(make) -> None:
     pace.learn(lora, 20.0, 7.0)
     assert pace.seconds(lora, Place(10)) == 6.0, "an interrupted run tells nothing of it"
     assert pace.seconds(bilevel) is None
+    assert pace.seconds(bilevel, Place(10)) == 6.0, "another row's, where its own is not known"
+    zero_shot = next(cell for cell in cells.finals(grid, cells.rehearsed(grid)) if cell.evaluate)
+    assert pace.seconds(zero_shot) is None, "an evaluation is no test of adapters"
 
 
 def test_words() -> None:

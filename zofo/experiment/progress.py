@@ -97,9 +97,10 @@ class Pace:
 
 
 def ways(cell: Cell) -> list[tuple[str, ...]]:
-    """What a run's testing takes as long as: that of its row; then, where a base meets unseen tasks, of any that meets them so."""
+    """What a run's testing takes as long as: that of its row; then of any trained on its task, or, where a base meets unseen tasks, that meets them so."""
     own = ("sweep" if cell.sweep else "table", cell.task)
-    return [(*own, cell.row)] + ([(*own, "", str(cell.unseen["how"]))] if cell.unseen else [])
+    like = str(cell.unseen["how"]) if cell.unseen else "" if cell.evaluate else "trained"
+    return [(*own, cell.row)] + ([(*own, "", like)] if like else [])
 
 
 def learned(store: Store, cells: Iterable[Cell]) -> Pace:
