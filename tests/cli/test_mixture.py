@@ -105,6 +105,8 @@ def test_a_training_tasks_own_adapter_is_scored_exported_and_written_with(
     rows = ["--task", "reviews", "--data.test_rows", "4"]
     status, out, err = cli("eval", "own-adapters", *rows, "--slot", "own/a")
     assert status == 0 and "own adapter of own/a, reviews" in out and "theta alone" not in err, err
+    status, out, err = cli("eval", "own-adapters", "--task", "own/a", "--slot", "own/a")
+    assert status == 0 and "own adapter of own/a, own/a" in out, err
     theta = cli("eval", "own-adapters", *rows)[1]
     assert table(out)["p (used)"][1:] != table(theta)["theta (used)"][1:]
     assert cli("export", "own-adapters", "--out", "own-out", "--slot", "own/a/s", "--no-merge")[0] == 0
@@ -114,6 +116,8 @@ def test_a_training_tasks_own_adapter_is_scored_exported_and_written_with(
     for words in (["eval", "own-adapters", "--slot", "own/a"], ["eval", "own-adapters", *rows, "--slot", "p"]):
         status, out, err = cli(*words)
         assert (status, out) == (2, "") and err.count("\n") == 1 and "--slot" in err
+    status, _, err = cli("eval", "own-adapters", "--task", "own/nosuch")
+    assert status == 2 and "own/nosuch" in err
 
 
 def test_runs_are_shown_and_compared_by_their_mean_score(cli, run: str, home: Path) -> None:

@@ -138,7 +138,9 @@ def of_run(
 
     own = settled.plain(load(run.config))
     config = settled.plain(changed(own, flags))
-    task = asked_for(config.data) if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
+    task = member(run, flags) or (
+        asked_for(config.data) if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
+    )
     refuse_idle(flags, config.data.shots)
     if isinstance(task, Mixture) and (asked.side, asked.split) == ("test", "test"):
         apart.refuse_seen(run, task)
@@ -151,7 +153,7 @@ def of_run(
         raise BadInput(
             f"--slot {slot}",
             "it is one task's own, and a mixture is scored",
-            f"name its --task too (a name, a YAML file, or a folder), for {slot}",
+            f"name the --task too: {slot}",
         )
     apart.refuse_carved(run, ready, asked.split)
     ready = apart.noted(run, ready)
@@ -171,6 +173,18 @@ def of_run(
     where = f"run {run.name}, step {held.step}{f', own adapter of {held.task}' if held.task else ''}"
     tell(ready, config, where, results, held, asked, time.perf_counter() - began)
     return 0
+
+
+def member(run: RunFolder, flags: Mapping[str, Any]) -> Task | None:
+    """The task of a run's own mixture that is asked for by its name there, where no task that ships has it (the user's are called own/NAME); else None."""
+    from zofo.tasks import definition
+    from zofo.tasks.mixture import Mixture, reread
+
+    name = flags.get("data.task", "")
+    if not name or name in definition.names() or not run.task.is_file():
+        return None
+    held = reread(run.task, f"run {run.name}")
+    return next((t for _, t in held.sides() if t.name == name), None) if isinstance(held, Mixture) else None
 
 
 def refuse_none(ready: Any, split: str) -> None:
