@@ -24,6 +24,7 @@ from zofo.cli import (
     resume,
     show,
     train,
+    waiting,
 )
 from zofo.cli.problems import guarded
 from zofo.memory import heap
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = flags.joined(list(sys.argv[1:] if argv is None else argv))
     heap.keep()
+    waiting.patient()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # libraries telling each other's authors
         return guarded(lambda: build()(words, exit_on_error=False, print_error=False))
