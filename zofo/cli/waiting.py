@@ -13,7 +13,7 @@ def patient() -> None:
     """Let a thread that waits for its team sleep soon, unless the user's environment says how it waits; no number changes.
 
     A pass has thousands of places where threads wait. Where another program has one of the cores, the thread that shares it comes late to
-    each, and one that spins meanwhile keeps the core from it: docs/speed.md has a step at 2 to 50 times its time, and at 2 with this.
+    each, and one that spins meanwhile keeps the core from it: beside one busy loop a step took 3.5 to 6 times as long, with this twice (docs/speed.md).
     """
     if not any(name in os.environ for name in THEIRS):
         os.environ["GOMP_SPINCOUNT"] = SPINS
