@@ -44,16 +44,13 @@ def opened(
     found: Found, which: str, slot: str | None, adapter: str | None, say: Callable[[str], None]
 ) -> tuple[nn.Module, Any]:
     """The model and tokenizer of what was found. Raises: BadInput."""
+    named.refuse_slot(found, slot, adapter)
     if adapter is not None:
-        if slot is not None:
-            raise BadInput(f"--slot {slot}", "--adapter names another one", "leave one of the two out")
         used = use.opened(found, folder.find(adapter), {}, which, say)
         return used.slots.model.eval(), used.tokenizer
     if found.run is not None:
         held = saved.open_run(found.run, which, slot, say)
         return held.model.eval(), held.tokenizer
-    if slot is not None:
-        raise BadInput(f"--slot {slot}", f"{found.source.name} is a model, it has no adapters", "leave it out")
     model = models.load(found.source, build({"model.name": found.source.name}).model)
     return model.eval(), models.load_tokenizer(found.source)
 

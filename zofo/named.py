@@ -25,6 +25,14 @@ def refuse_which(found: Found, which: str) -> None:
         raise BadInput(f"--which {which}", f"{found.source.name} is a model, it has no checkpoints", "leave it out")
 
 
+def refuse_slot(found: Found, slot: str | None, adapter: str | None = None) -> None:
+    """Raise BadInput for an adapter that is named twice, or asked of a model, which has none."""
+    if slot is not None and adapter is not None:
+        raise BadInput(f"--slot {slot}", "--adapter names another one", "leave one of the two out")
+    if slot is not None and found.run is None:
+        raise BadInput(f"--slot {slot}", f"{found.source.name} is a model, it has no adapters", "leave it out")
+
+
 def find(text: str, dir: str) -> Found:
     """Say whether a word names a run or a model. Raises `BadInput`, before any weights are read, when it is neither."""
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,16 +28,6 @@ FOUND = {
 @pytest.fixture
 def drawn() -> Figure:
     return plot.drawn(FOUND)
-
-
-@pytest.mark.parametrize(("ending", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("SVG", b"<?xml")])
-def test_it_is_written_in_the_format_of_its_ending_and_twice_the_same(
-    tmp_path: Path, ending: str, begins: bytes
-) -> None:
-    files = [tmp_path / f"{name}.{ending}" for name in ("one", "two")]
-    for file in files:
-        plot.step(FOUND, file)
-    assert files[0].read_bytes().startswith(begins) and files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_two_panels_of_bars_the_first_kind_on_top(drawn: Figure) -> None:

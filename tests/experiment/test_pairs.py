@@ -49,8 +49,6 @@ def test_older_records_name_no_metric_of_their_rows_and_it_is_found(full) -> Non
     made, held, every = lined(full, lambda row, slot: None)
     found = pairs.against(made, held["better"], every)
     assert found is not None and found.metric == "accuracy" and found.told["mean"] == pytest.approx(0.25)
-    assert lines.unnamed("macro_f1", {"macro_f1": 0.1, "by_row": [-0.5]}) == {"loss": [0.5]}
-    assert lines.unnamed("f1", {"em": 0.0, "f1": 0.5, "by_row": [0.5]}) == {"f1": [0.5]}
 
 
 def test_a_difference_is_in_the_scores_metric_where_both_have_it_by_row(full) -> None:

@@ -21,17 +21,8 @@ Adapter = Annotated[
 ]
 
 
-def refuse(
-    slot: str | None,
-    split: str = "test",
-    flags: Mapping[str, Any] | None = None,
-    side: str = "test",
-    draws: int | None = None,
-) -> None:
+def refuse(split: str, flags: Mapping[str, Any], side: str, draws: int | None) -> None:
     """Raise where an option does not go with a saved adapter."""
-    flags = flags or {}
-    if slot is not None:
-        raise BadInput(f"--slot {slot}", "--adapter names another one", "leave one of the two out")
     if draws is not None:
         raise BadInput(f"--draws {draws}", "a saved adapter is of one draw", "leave one of the two out")
     if split != "test":

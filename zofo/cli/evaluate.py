@@ -15,7 +15,7 @@ from zofo.cli import adapted, demonstrated, mixture
 from zofo.cli.adapted import Adapter
 from zofo.cli.output import line, plain, refuse_no_file, table
 from zofo.cli.problems import complain
-from zofo.cli.target import Dir, Target, find, refuse_which
+from zofo.cli.target import Dir, Target, find, refuse_slot, refuse_which
 from zofo.config import COLUMNS, Config, build, flatten, load
 from zofo.errors import BadInput
 from zofo.report.words import duration, figure, measured, named, rows_of, score
@@ -82,12 +82,13 @@ def evaluate(
     refuse_no_file("--out", out)
     found, asked = find(target, dir), Asked(split, out, side)
     refuse_which(found, which)
+    refuse_slot(found, slot, adapter)
     if side == "train" and split != "test":
         raise BadInput(
             "--side train", f"these tasks are scored on their test rows, not on {split} rows", "leave one out"
         )
     if adapter is not None:
-        adapted.refuse(slot, split, flags, side, draws)
+        adapted.refuse(split, flags, side, draws)
         return adapted.evaluate(found, flags, which, adapter, out)
     if draws is not None:
         demonstrated.refuse(slot, split, side)
@@ -98,8 +99,6 @@ def evaluate(
         raise BadInput(
             f"zofo eval {target}", "a model needs a task", "add --task NAME, --mixture NAME, or --data.train FILE"
         )
-    if slot is not None:
-        raise BadInput(f"--slot {slot}", f"{target} is a model, it has no adapters", "leave it out")
     return of_model(target, flags, asked)
 
 
@@ -133,14 +132,12 @@ def of_run(
     from zofo.adapting import apart
     from zofo.methods import table
     from zofo.run.jsonfile import read_json
-    from zofo.tasks.mixture import Mixture, asked_for
+    from zofo.tasks.mixture import Mixture
     from zofo.tasks.parts import PARTS
 
     own = settled.plain(load(run.config))
     config = settled.plain(changed(own, flags))
-    task = member(run, flags) or (
-        asked_for(config.data) if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
-    )
+    task = asked_task(run, own, config, flags)
     refuse_idle(flags, config.data.shots)
     if isinstance(task, Mixture) and (asked.side, asked.split) == ("test", "test"):
         apart.refuse_seen(run, task)
@@ -173,6 +170,15 @@ def of_run(
     where = f"run {run.name}, step {held.step}{f', own adapter of {held.task}' if held.task else ''}"
     tell(ready, config, where, results, held, asked, time.perf_counter() - began)
     return 0
+
+
+def asked_task(run: RunFolder, own: Config, config: Config, flags: Mapping[str, Any]) -> Task | Mixture:
+    """The task or mixture that a run is scored on: one of its own mixture, another that was asked for, or its own."""
+    from zofo.tasks.mixture import asked_for
+
+    if found := member(run, flags):
+        return found
+    return asked_for(config.data) if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
 
 
 def member(run: RunFolder, flags: Mapping[str, Any]) -> Task | None:

@@ -41,9 +41,8 @@ def measure(grid: Grid, rounds: int, say: Callable[[str], object]) -> Costs:
                 held[row.name] = begun(settings, (), lambda _: None)
         say(f"{task}: two steps of {', '.join(held)}; then {rounds} rounds, and one before them that does not count")
         tell = Turns(task, say)
-        rough = {
-            n: taken[0] for n, taken in interleaved({n: one.step for n, one in held.items()}, 1, tell.step).items()
-        }
+        first = interleaved({name: one.step for name, one in held.items()}, 1, tell.step)
+        rough = {name: taken for name, (taken,) in first.items()}
         turns = {name: turn(rough[name], max(rough.values()), one.period) for name, one in held.items()}
         tell.left = sum(rough[name] * turns[name] for name in held) * (rounds + 1)
         seconds = interleaved({name: one.steps(turns[name]) for name, one in held.items()}, rounds, tell.turn)

@@ -15,6 +15,9 @@ from zofo.experiment.store import DONE, Record, Store
 from zofo.report.words import measured
 from zofo.scoring.metrics import BY_ROW
 
+Entry = dict[str, Any]
+"""A row of a table."""
+
 
 @dataclass(frozen=True)
 class Line:

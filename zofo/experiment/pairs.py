@@ -8,7 +8,7 @@ from typing import Any
 
 from zofo.experiment.bootstrap import Draws, averaged, draw, interval
 from zofo.experiment.grid import Grid
-from zofo.experiment.lines import Line, by_row, same_rows, shared
+from zofo.experiment.lines import Line, by_row, shared
 from zofo.report.words import common
 
 
@@ -45,11 +45,9 @@ def elsewhere(grid: Grid, line: Line, made: Sequence[Line]) -> list[str]:
     other = partner(grid, line, made) if grid.against else first
     if other is None or other is line:
         return []
-    both = [seed for seed in line.done if seed in other.done]
-    apart = [seed for seed in both if not same_rows(line.done[seed], other.done[seed])]
-    return (
-        [f"not tested on the rows of {other.row}, or not by its metric: their scores do not compare"] if apart else []
-    )
+    if len(shared(line, other)) == len(line.done.keys() & other.done.keys()):
+        return []
+    return [f"not tested on the rows of {other.row}, or not by its metric: their scores do not compare"]
 
 
 def paired(line: Line, other: Line, seeds: list[int], draws: int) -> Paired | None:

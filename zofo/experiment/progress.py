@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -51,7 +51,6 @@ class Pace:
     def __init__(self) -> None:
         self.took: dict[tuple[str, str], list[float]] = {}  # seconds a step, by row and task
         self.slow: list[float] = []  # measured over said
-        self.going: list[float] = []  # the same, of runs that go on
         self.after: dict[tuple[str, ...], list[float]] = {}  # seconds after the last step, by row and by way of testing
 
     def learn(self, cell: Cell, training: float, after: float | None) -> None:
@@ -64,8 +63,8 @@ class Pace:
             for way in ways(cell):
                 self.after.setdefault(way, []).append(after)
 
-    def training(self, cell: Cell, place: Place = Place()) -> float | None:
-        """Seconds that a run has still to train from a place on; None where nothing is known of its like."""
+    def training(self, cell: Cell, place: Place, going: Sequence[float]) -> float | None:
+        """Seconds that a run has still to train from a place on; None where nothing is known of its like. `going`: measured over said, of runs that go on."""
         left = max(0, cell.steps - place.step)
         if not left:
             return 0.0
@@ -73,16 +72,16 @@ class Pace:
             return place.pace * left
         if held := self.took.get((cell.row, cell.task)):
             return mean(held) * left
-        slow = self.slow + self.going
+        slow = [*self.slow, *going]
         return None if cell.cost is None else cell.cost * left * (mean(slow) if slow else 1.0)
 
     def rest(self, cell: Cell) -> float | None:
         """Seconds that a run will take after its last step (an evaluation: in all); None where nothing is known of its like."""
         return next((mean(self.after[way]) for way in ways(cell) if way in self.after), None)
 
-    def seconds(self, cell: Cell, place: Place = Place()) -> float | None:
-        """Seconds that a run has still to take from a place on; None where nothing is known of its like."""
-        training, rest = self.training(cell, place), self.rest(cell)
+    def seconds(self, cell: Cell, place: Place = Place(), going: Sequence[float] = ()) -> float | None:
+        """Seconds that a run has still to take from a place on; None where nothing is known of its like. `going`: as for `training`."""
+        training, rest = self.training(cell, place, going), self.rest(cell)
         if training is None or (rest is None and not cell.steps):
             return None
         return training + (rest or 0.0) * (1 - place.tested(cell))
@@ -91,8 +90,8 @@ class Pace:
         """Seconds left for some runs, so many at once, and of how many of them nothing is known. `at`: where those that go on are, by digest."""
         where, cells = at or {}, list(cells)
         paces = [(cell, where[cell.digest].pace) for cell in cells if cell.digest in where and cell.cost]
-        self.going = [pace / cell.cost for cell, pace in paces if pace is not None and cell.cost]
-        held = [self.seconds(cell, where.get(cell.digest, Place())) for cell in cells]
+        going = [pace / cell.cost for cell, pace in paces if pace is not None and cell.cost]
+        held = [self.seconds(cell, where.get(cell.digest, Place()), going) for cell in cells]
         return sum(v for v in held if v is not None) / jobs, sum(v is None for v in held)
 
 

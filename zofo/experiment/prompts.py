@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 from zofo.experiment.grid import Grid
 from zofo.experiment.grid import spread as combined
-from zofo.experiment.lines import Line, means, shared
+from zofo.experiment.lines import Entry, Line, means, shared
 from zofo.experiment.pairs import paired
-
-Entry = dict[str, Any]
 
 
 def prompts(grid: Grid, made: Sequence[Line]) -> list[Entry]:

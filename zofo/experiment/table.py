@@ -10,7 +10,7 @@ from typing import Any
 
 from zofo.experiment.cells import Cell, swept
 from zofo.experiment.grid import Grid, Row, Stages
-from zofo.experiment.lines import Line, lines, means, score
+from zofo.experiment.lines import Entry, Line, lines, means, score
 from zofo.experiment.pairs import Paired, against, elsewhere, less, partner
 from zofo.experiment.prompts import prompts
 from zofo.experiment.select import remarks
@@ -20,8 +20,6 @@ from zofo.methods.two_stage import first_steps
 from zofo.report import unseen
 from zofo.report.words import SLOTS, UNSAID, ZERO_SHOT, common
 from zofo.run.jsonfile import read_json
-
-Entry = dict[str, Any]
 
 
 def tabulate(grid: Grid, store: Store, cells: Iterable[Cell]) -> dict[str, Any]:
@@ -179,11 +177,8 @@ def average(grid: Grid, row: Row, made: Sequence[Line], drawn: Mapping[tuple[str
     """
     held = [line for line in made if line.row == row.name]
     seeds = [seed for seed in grid.seeds if all(seed in line.done for line in held)]
-    metric = (
-        None
-        if len(held) < len(grid.subjects)
-        else common(r["test"]["metric"] for line in held for r in line.done.values())
-    )
+    whole = len(held) == len(grid.subjects)
+    metric = common(r["test"]["metric"] for line in held for r in line.done.values()) if whole else None
     others = [other for line in held if metric and (other := partner(grid, line, made)) is not None]
     difference = less(grid, held, others, drawn) if len(others) == len(held) else None
     if difference is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zofo.adapters.slots import Slots, attach, refuse_adapted
 from zofo.config import MethodConfig, build
+from zofo.core.optim import differing, shapes
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
 from zofo.core.probe.stand import check_own, owned
@@ -120,17 +121,9 @@ class Bilevel:
             "tensors": copies(tensors),
             "slots": {s: self.slots.tensors(s) for s in self.slots.params},
             "options": {name: getattr(self.problem.config, name) for name in KIND},
-            "shapes": self.shapes(),
+            "shapes": shapes(moving(self.slots.params, self.problem.leaves)),
             "seed": self.problem.seed,
         }
-
-    def shapes(self) -> dict[str, list[int]]:
-        """The shape of every tensor that the solver moves, by name: theta's, and each adapter's."""
-        assert self.problem.leaves is not None
-        own = {
-            f"{n} of adapter {s}": list(p.shape) for s, params in self.slots.params.items() for n, p in params.items()
-        }
-        return own | {leaf.name: list(leaf.shape) for leaf in self.problem.leaves}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave, its seed too. Raises: BadInput, and nothing has changed, for what is no state of a solver's, or one of a solver with other rules, adapters or free weights."""
@@ -155,15 +148,11 @@ class Bilevel:
         if (slots := sorted(state["slots"])) != (own_slots := sorted(self.slots.params)):
             found = f"the state is of the adapters {', '.join(slots)}, and this solver has {', '.join(own_slots)}"
             raise BadInput(asked, found, "make the solver with as much of a penalty (lam 0 needs p alone)")
-        held = {f"{n} of adapter {s}": list(t.shape) for s, own in state["slots"].items() for n, t in own.items()}
-        theirs = state.get("shapes", held)
-        ours = {name: shape for name, shape in self.shapes().items() if "shapes" in state or " of adapter " in name}
-        for name in {**theirs, **ours}:
-            if (there := theirs.get(name, "missing")) != (here := ours.get(name, "missing")):
-                found = f"{name} is {there} in the state and {here} here"
-                raise BadInput(
-                    asked, found, "make the solver on the same model and adapter, with the same weights frozen"
-                )
+        theirs = state.get("shapes") or shapes(moving(state["slots"]))
+        ours = shapes(moving(self.slots.params, self.problem.leaves if "shapes" in state else None))
+        if found := differing(theirs, ours):
+            do = "make the solver on the same model and adapter, with the same weights frozen"
+            raise BadInput(asked, found, do)
 
 
 KIND = ("rule", "optimizer", "upper", "lower", "noise", "rank", "estimator", "s")
@@ -214,8 +203,15 @@ def attached(model: nn.Module, *how: Any) -> Slots:
 
 def dtypes(slots: Slots, leaves: tree.Leaves) -> dict[str, torch.dtype]:
     """The type of every parameter that a solver moves, by name."""
-    own = {f"{name} of adapter {s}": p.dtype for s, params in slots.params.items() for name, p in params.items()}
-    return own | {leaf.name: leaf.dtype for leaf in leaves}
+    return {name: part.dtype for name, part in moving(slots.params, leaves).items()}
+
+
+def moving(
+    adapters: Mapping[str, Mapping[str, Tensor]], leaves: tree.Leaves | None = None
+) -> dict[str, Tensor | tree.Leaf]:
+    """What a solver moves, by name: each adapter's tensors, and theta's."""
+    own = {f"{name} of adapter {s}": part for s, parts in adapters.items() for name, part in parts.items()}
+    return own | {leaf.name: leaf for leaf in leaves or ()}
 
 
 def loss_of(loss: Callable[[nn.Module, Any], Any], model: nn.Module, batch: Any) -> Tensor:
