@@ -158,6 +158,16 @@ def test_the_ready_files_are_whole_at_both_scales(name: str, scale: str) -> None
     assert len({cell.digest for cell in table}) > 1 and all(cell.steps for cell in swept)
 
 
+PUBLISHED = sorted(file for file in (Path(__file__).parents[2] / "benchmarks").rglob("*.yaml") if "\nrows:" in file.read_text())
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_published_grids_are_read(file: Path) -> None:
+    """A command that stands beside a figure is not refused."""
+    made, _ = grid.read(str(file))
+    assert made.rows
+
+
 def test_the_papers_tables_are_there() -> None:
     assert {"opt-1.3b", "llama-2-7b", "prompt-sensitivity", "two-stage", "ablations", "step-time", "curves"} <= set(
         grid.names()
