@@ -42,9 +42,8 @@ def check(config: Config, given: Collection[str]) -> None:
         )
     if "method.weighting" in used and config.method.weighting == "normalised" and every(config.method) > 1:
         found = f"weighted by 1 + lambda, a penalty {config.method.lam_every} times as heavy in one iteration is not lambda in the mean"
-        raise BadInput(
-            f"--method.lam_every {config.method.lam_every}", found, "leave it out, or --method.weighting raw"
-        )
+        do = "give --method.lam_every 1 (a preset may have it larger), or --method.weighting raw"
+        raise BadInput(f"--method.lam_every {config.method.lam_every}", found, do)
     if "method.short_tokens" in used and config.method.short_tokens and config.data.redraw:
         found = "rows go by their length, which demonstrations drawn anew change"
         raise BadInput(f"--method.short_tokens {config.method.short_tokens}", found, "leave it out, or data.redraw")

@@ -117,7 +117,8 @@ def strayed(row: Row, config: Config) -> Iterator[Advice]:
         return
     rate = f"--method.lr_theta {m.lr_theta * NEAR / moved:.1g} (it is {m.lr_theta:.2g})"
     heavy = "method.lam" in table.effective(config) and m.weighting == "raw" and m.rule == "sgd" and m.lam > 1
-    other = f", or --method.weighting normalised: lambda {m.lam:g} multiplies each of its steps" if heavy else ""
+    seldom = " with --method.lam_every 1" if m.lam_every > 1 else ""
+    other = f", or --method.weighting normalised{seldom}: lambda {m.lam:g} multiplies its steps" if heavy else ""
     yield Advice(
         "strayed",
         f"theta has moved by {moved:.2g} of its own length, where fine-tuning moves it by hundredths: begin again with {rate}{other}",
