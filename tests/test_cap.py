@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import zofo
 from zofo import begin, cap, saved, sources, streamed
 from zofo.config import Config, resolve, size_of
 from zofo.core.weights.stored import StoredLeaf
@@ -110,6 +111,8 @@ def test_it_is_used_and_exported_as_one_without(folder: str, home: Path) -> None
             texts.append(generate(held.model, held.tokenizer, "A film", 8))
         assert isinstance(held.held.leaves.items[0], StoredLeaf) == bool(limit)
         export(run, home / f"out-{name}")
+        loaded = zofo.load(run.path)[0].state_dict()
+        assert loaded and all(torch.isfinite(tensor).all() for tensor in loaded.values()), "whole in memory, cap or not"
     assert texts[:2] == texts[2:] and any("stay on disk" in text for text in told)
     held_in = [home / f"out-{name}" for name in ("plain", "capped")]
     files = [{path.name for path in out.iterdir()} for out in held_in]
@@ -118,6 +121,17 @@ def test_it_is_used_and_exported_as_one_without(folder: str, home: Path) -> None
     with safe_open(held_in[0] / "model.safetensors", "pt") as a, safe_open(held_in[1] / "model.safetensors", "pt") as b:
         assert set(a.keys()) == set(b.keys())
         assert all(torch.equal(a.get_tensor(key), b.get_tensor(key)) for key in a.keys())  # noqa: SIM118
+
+
+def test_a_cap_of_training_does_not_keep_a_run_from_being_used(folder: str, home: Path) -> None:
+    """What the process holds else by then may be over it, where the method keeps the weights in memory."""
+    kept = {key: value for key, value in SMALL.items() if not key.startswith("method.")}
+    flags = {"model.name": folder, "method.name": "first-order", "method.lr_p": 1e-3, "run.memory_cap": "100GB"}
+    begin.start(*resolve(kept | flags | {"run.dir": str(home / "runs"), "run.name": "run"}))
+    run = RunFolder(home / "runs" / "run")
+    run.config.write_text(run.config.read_text().replace("100GB", TIGHT))
+    held = saved.open_run(run)
+    assert held.used == "p" and not held.held.outside
 
 
 def test_a_model_that_fits_is_loaded_as_ever(folder: str, home: Path, told: Any) -> None:

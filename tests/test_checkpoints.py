@@ -117,20 +117,23 @@ def test_a_full_copy_without_one_of_the_weights_is_corrupt(folder: str, tmp_path
         checkpoints.copy_theta(held.leaves, files.read(tmp_path / "other" / files.step_name(1)))
 
 
+@pytest.mark.parametrize("torn", [False, True])
 def test_use_takes_all_of_one_best_checkpoint_where_a_better_one_is_put_in_its_place_meanwhile(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    torn: bool, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trained(folder, tmp_path / "a")
     other = trained(folder, tmp_path / "b", **{"method.lr_theta": 0.1, "run.seed": 1})
     read, took = checkpoints.weights, []
 
     def overtaken(held: Any, run: RunFolder, found: files.Checkpoint) -> None:
-        """Half way the trainer puts another in the place of the one that is being read."""
+        """Half way the trainer puts another in the place of the one that is being read, whose files are gone or others by then."""
         read(held, run, found)
         took.append(fingerprint(held.leaves))
         if len(took) == 1:
             shutil.rmtree(run.checkpoints / files.BEST)
             shutil.copytree(other.checkpoints / files.BEST, run.checkpoints / files.BEST)
+            if torn:
+                raise Corrupt("theta", "it does not match its SHA-256", "use another")
 
     monkeypatch.setattr(checkpoints, "weights", overtaken)
     saved.open_run(run)

@@ -24,6 +24,7 @@ from zofo.methods.table import METHODS
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
 from zofo.run.folder import RunFolder
+from zofo.run.jsonfile import read_json, write_json
 from zofo.run.metrics import read_metrics
 from zofo.run.signals import Interrupted, Stop
 
@@ -208,6 +209,23 @@ def test_resuming_a_finished_run_changes_nothing(run: RunFolder, told: Any) -> N
     begin.resume(run, told)
     assert any("finished" in note for note in told.notes)
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p != run.lock} == before
+
+
+def test_a_run_whose_eval_json_was_written_by_eval_alone_is_concluded(run: RunFolder, told: Any) -> None:
+    """Killed while it tests, then scored by `zofo eval`: it still owes its card."""
+    held = read_json(run.eval)
+    write_json(run.eval, {key: value for key, value in held.items() if key != "memory"})
+    run.card.unlink()
+    begin.resume(run, told)
+    assert not any("finished" in note for note in told.notes) and run.card.exists()
+    assert read_json(run.eval)["results"] == held["results"] and "memory" in read_json(run.eval)
+
+
+def test_moved_weights_are_not_scored_as_those_before_training(run: RunFolder, told: Any) -> None:
+    run.eval.unlink()
+    begin.resume(run, told)
+    assert any("the score before training is left out" in note for note in told.notes)
+    assert "zero-shot" not in read_json(run.eval)["results"] and "p" in read_json(run.eval)["results"]
 
 
 def test_a_folder_that_holds_a_run_is_refused_with_both_ways_out(folder: str, home: Path, run: RunFolder) -> None:

@@ -167,6 +167,21 @@ class TestRefusals:
         ):
             streamed.load(sources.find(str(folder)), CPU, folder.parent)
 
+    @pytest.mark.parametrize("parted", [True, False])
+    def test_tied_tensors_that_the_files_hold_apart(self, parted: bool, save: Save) -> None:
+        """transformers unties them where they differ; one working copy would be another model."""
+        folder = save("llama-tied")
+        path = folder / "model.safetensors"
+        tensors = load_file(path)
+        head = tensors["model.embed_tokens.weight"].clone()
+        head[0, 0] += float(parted)
+        save_file(tensors | {"lm_head.weight": head}, path, {"format": "pt"})
+        if parted:
+            with pytest.raises(BadInput, match=r"hold \S+ and \S+ apart, which its configuration ties; leave out"):
+                streamed.load(sources.find(str(folder)), CPU, folder.parent)
+        else:
+            streamed.load(sources.find(str(folder)), CPU, folder.parent)
+
     def test_quantised_files(self, save: Save) -> None:
         folder = save("llama")
         held = json.loads((folder / "config.json").read_text())

@@ -18,7 +18,7 @@ from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
 from zofo.run import folder, seam
 from zofo.run.folder import RunFolder
-from zofo.run.jsonfile import read_json, write_json
+from zofo.run.jsonfile import read_object, write_json
 from zofo.run.lock import lock
 from zofo.scoring.objective import objective_note
 from zofo.tasks import mixture
@@ -103,9 +103,9 @@ def resume(run: RunFolder, show: Show | None = None) -> dict[str, Any]:
         seam.sweep(run.path)
         settings = settled.plain(config.load(run.config))
         prepared = prepare(settings, task=mixture.reread(run.task, f"run {run.name}"))
-        same_rows(read_json(run.splits), prepared)
+        same_rows(read_object(run.splits, "parts"), prepared)
         job = assembled(settings, prepared, show)
-        differences(read_json(run.environment), environment(job), show)
+        differences(read_object(run.environment, "base"), environment(job), show)
         found = checkpoints.newest(run, show.note)
         if found is None:
             checkpoints.refuse_emptied(run)

@@ -30,7 +30,7 @@ def load(
 
     Args: target, a run (name or path) or a model; which, "best" (by validation) or "last" checkpoint; slot, another adapter than
     validation chose ("p", "s"; of tasks with their own, TASK or TASK/s); adapter, a folder that `zofo adapt` saved, instead; dir, where
-    runs are. Returns: the model in eval mode (with an adapter: peft's, the base's weights frozen), computing as its weights are stored;
+    runs are. The weights are in memory, whatever `--memory-cap` a run was trained under. Returns: the model in eval mode (with an adapter: peft's, the base's weights frozen), computing as its weights are stored;
     a transformers tokenizer. Raises: BadInput. Cost: see `saved.open_run`; with `adapter` one more read of the weights, for the base's fingerprint.
     """
     if which not in ("best", "last"):
@@ -49,7 +49,7 @@ def opened(
         used = use.opened(found, folder.find(adapter), {}, which, say)
         return used.slots.model.eval(), used.tokenizer
     if found.run is not None:
-        held = saved.open_run(found.run, which, slot, say)
+        held = saved.open_run(found.run, which, slot, say, whole=True)
         return held.model.eval(), held.tokenizer
     model = models.load(found.source, build({"model.name": found.source.name}).model)
     return model.eval(), models.load_tokenizer(found.source)

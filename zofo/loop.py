@@ -21,7 +21,7 @@ from zofo.report.advice import Advice
 from zofo.run import seam
 from zofo.run.folder import RunFolder
 from zofo.run.journal import Applied, Journal
-from zofo.run.jsonfile import read_json, write_json
+from zofo.run.jsonfile import read_object, write_json
 from zofo.run.metrics import Metrics, read_metrics
 from zofo.run.signals import Interrupted, Stop
 
@@ -217,13 +217,14 @@ def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
 
 def tested(r: Running) -> dict[str, Any]:
     """Scores on the test rows: the one before training, and what every adapter (or theta) scores now."""
-    before = {"zero-shot": read_json(r.run.eval)["results"]["zero-shot"]}
+    held = read_object(r.run.eval, "results")["results"] if r.run.eval.exists() else {}
+    before = {name: held[name] for name in ("zero-shot",) if name in held}
     return before | {name: score(r.job, "test", slot) for name, slot in contestants(r.job, "test").items()}
 
 
 def concluded(r: Running) -> bool:
-    """Whether a run's last word is written: its eval.json, with more than the score before training where rows are tested."""
-    return r.run.eval.exists() and (not r.settings.test or len(read_json(r.run.eval)["results"]) > 1)
+    """Whether a run's last word is written: its eval.json, by `conclude` (the score before training, and what `zofo eval` adds, have no memory)."""
+    return r.run.eval.exists() and "memory" in read_object(r.run.eval, "results")
 
 
 def totals(r: Running, summary: dict[str, Any], state: State, progress: Progress) -> dict[str, Any]:
@@ -241,8 +242,8 @@ def write_card(r: Running, summary: dict[str, Any], progress: Progress, state: S
     """Write the model card."""
     text = card.render(
         config=r.job.config,
-        environment=read_json(r.run.environment),
-        splits=read_json(r.run.splits),
+        environment=read_object(r.run.environment, "base"),
+        splits=read_object(r.run.splits, "parts"),
         evaluation=summary,
         metrics=read_metrics(r.run.metrics),
         totals={"steps": state.k, **vars(progress)},
@@ -251,9 +252,12 @@ def write_card(r: Running, summary: dict[str, Any], progress: Progress, state: S
     seam.write_file(r.run.card, text.encode())
 
 
-def zero_shot(r: Running) -> None:
+def zero_shot(r: Running, state: State) -> None:
     """Score the untouched base on the test rows, once, and write it to eval.json. Nothing is chosen on it."""
     if r.run.eval.exists() or not r.settings.test:
+        return
+    if state.k:
+        r.show.note("eval.json is gone, and the weights have moved: the score before training is left out")
         return
     r.show.phase("scoring the model before training (test rows)")
     result = score(r.job, "test", None)
@@ -278,10 +282,10 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
         stack.callback(steps.close)
         r = Running(job, run, steps, rows, stop, show, resident.of(next(job.model.parameters()).device))
         r.said = {row["about"] for row in history.advice(read_metrics(run.metrics))}
-        zero_shot(r)
+        zero_shot(r, state)
         if finished(r, state, progress) and concluded(r):
             show.note("this run is finished")
-            return totals(r, read_json(run.eval), state, progress)
+            return totals(r, read_object(run.eval, "results"), state, progress)
         show.phase("training")
         resident.settle()
         r.standing = r.gauge.now()

@@ -137,6 +137,16 @@ def positions(source: Source) -> int | None:
     return int(found) if found else None
 
 
+def vocabulary(source: Source) -> int | None:
+    """How many tokens a model embeds, where its configuration says."""
+    from transformers import AutoConfig
+
+    with reachable(source):
+        whole = AutoConfig.from_pretrained(resolve(source), trust_remote_code=False)
+    found = getattr(whole.get_text_config(), "vocab_size", None)
+    return int(found) if found else None
+
+
 def refuse(source: Source, config: Any) -> None:
     """Raise when a configuration names code to run, or weights that are no floating-point numbers, which nothing here could move."""
     if getattr(config, "auto_map", None):

@@ -12,6 +12,7 @@ from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.methods import table
 from zofo.scoring.batch import Encoded
+from zofo.scoring.tokens import pad_id
 from zofo.sources import Source
 from zofo.tasks import definition, files, mixture, origin, parts
 from zofo.tasks.definition import Task
@@ -62,6 +63,7 @@ def of_task(
     tokenizer = tokenizer or models.load_tokenizer(source)
     check_choices(task, tokenizer)
     made = parts.encode(task, splits, tokenizer, config.data, config.run.seed, room(config, task, source), wanted)
+    refuse_strange(source, tokenizer, [row for rows in made.encoded.values() for row in rows])
     notes = [*splits.notes, *made.notes]
     return Prepared(task, splits, tokenizer, source, made.encoded, made.nulls, notes, made.redraw)
 
@@ -81,6 +83,17 @@ def room(config: Config, task: Task, source: Source) -> int | None:
         do = "take another model" + (", or fewer --adapter.tokens" if front else "")
         raise BadInput(f"--model {source.name}", found, do)
     return left
+
+
+def refuse_strange(source: Source, tokenizer: Any, rows: Collection[Encoded]) -> None:
+    """Raise BadInput where the rows, or what fills them up, have a token that the model does not embed: one added to its tokenizer alone."""
+    known = models.vocabulary(source)
+    ids = (max((*row.context, *(id for answer in row.answers for id in answer)), default=0) for row in rows)
+    largest = max(pad_id(tokenizer), max(ids, default=0))
+    if known is not None and largest >= known:
+        found = f"its tokenizer has the token {tokenizer.convert_ids_to_tokens(largest)!r}, number {largest}, and the model embeds {known}"
+        do = "resize its embeddings (model.resize_token_embeddings(len(tokenizer))), or take the tokenizer that it was made with"
+        raise BadInput(f"--model {source.name}", found, do)
 
 
 def virtual(config: Config) -> int:

@@ -115,18 +115,49 @@ def found(source: Source, place: str, model: nn.Module, leaves: Leaves) -> dict[
     """Where every leaf, and every buffer that is saved, stands in a model's files."""
     files = models.own_files(place) or downloaded(place)
     there = {name: entry for path in files for name, entry in tensorfile.entries(path).items()}
-    prefix, found = str(getattr(model, "base_model_prefix", "")), {}
+    prefix, found = str(getattr(model, "base_model_prefix", "")), dict[str, Entry]()
     for name, tensor in [*((leaf.name, leaf.param) for leaf in leaves), *model.named_buffers()]:
-        key = next((n for n in models.spelt(name, prefix) if n in there and there[n].shape == tensor.shape), None)
-        if key is not None:
-            found[name] = there[key]
+        if (entry := entry_of(name, tensor, there, prefix)) is not None:
+            found[name] = entry
     missing = [leaf.name for leaf in leaves if leaf.name not in found]
     if missing or len(leaves) != len(list(model.parameters())):
         what = (
             f"its safetensors files hold no {missing[0]} of its shape" if missing else "some weights are whole numbers"
         )
         raise BadInput(f"--model {source.name}", what, WHOLE)
+    refuse_parted(source, model, {name: entry_of(name, p, there, prefix) for name, p in every(model)})
     return found
+
+
+def entry_of(name: str, tensor: Tensor, there: Mapping[str, Entry], prefix: str) -> Entry | None:
+    """Where a tensor stands in the files, by one of the spellings of its name, in its shape."""
+    return next((there[n] for n in models.spelt(name, prefix) if n in there and there[n].shape == tensor.shape), None)
+
+
+def every(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """All parameters by all their names: tied ones have several."""
+    return model.named_parameters(remove_duplicate=False)
+
+
+def refuse_parted(source: Source, model: nn.Module, by_name: Mapping[str, Entry | None]) -> None:
+    """Raise BadInput where the files hold a tied tensor twice, and not alike: read into memory, it would come as two. Cost: such tensors are read."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, param in every(model):
+        names.setdefault(param, []).append(name)
+    for same in names.values():
+        held = [(name, entry) for name in same if (entry := by_name[name]) is not None]
+        for name, entry in held[1:]:
+            first, own = held[0]
+            if entry != own and not alike(own, entry):
+                what = f"its files hold {first} and {name} apart, which its configuration ties"
+                raise BadInput(f"--model {source.name}", what, WHOLE)
+
+
+def alike(a: Entry, b: Entry) -> bool:
+    """Whether two tensors of one shape in files have the same numbers. Cost: both are read; memory: two pieces."""
+    return a.dtype == b.dtype and all(
+        torch.equal(x, y) for x, y in zip(tensorfile.pieces(a), tensorfile.pieces(b), strict=True)
+    )
 
 
 def downloaded(place: str) -> list[Path]:

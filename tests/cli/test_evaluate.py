@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ import torch
 from zofo.cli import evaluate
 from zofo.job import PACKAGES
 from zofo.report.words import figure, score
+from zofo.run.folder import RunFolder
+from zofo.run.lock import lock
 from zofo.tasks import definition
 
 
@@ -52,6 +55,26 @@ def test_results_that_are_missing_are_filled_in(cli, trained: str, home: Path) -
     assert cli("eval", trained)[0] == 0
     before.pop("memory", None)  # what a run took is known when it has run
     assert json.loads(file.read_text(encoding="utf-8")) == before
+
+
+def test_a_run_that_is_being_trained_keeps_its_record(cli, trained: str, home: Path) -> None:
+    """The trainer's last word would be overwritten by scores of a checkpoint that is not the best any more."""
+    folder = RunFolder(home / "runs" / trained)
+    before = folder.eval.read_bytes()
+    with lock(folder):
+        status, out, err = cli("eval", trained)
+    assert status == 0 and "(used)" in out and "stays as it is: process" in err
+    assert folder.eval.read_bytes() == before
+
+
+def test_scores_of_a_checkpoint_that_was_overtaken_are_not_recorded(
+    trained: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (home / "runs" / trained / "eval.json").read_bytes()
+    monkeypatch.setattr("zofo.run.checkpoint.unchanged", lambda found: False)
+    evaluate.keep(RunFolder(home / "runs" / trained), SimpleNamespace(found=object(), step=1), None, {})
+    assert "a better checkpoint meanwhile" in capsys.readouterr().err
+    assert (home / "runs" / trained / "eval.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("words", ["--split validation", "--which last"])

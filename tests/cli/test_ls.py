@@ -30,14 +30,16 @@ def test_a_run_on_own_rows_says_which(cli, tmp_path: Path) -> None:
 
 
 def test_a_broken_run_does_not_hide_the_others(cli, tmp_path: Path) -> None:
-    for name, text in (("bad", "- no mapping"), ("good", "{}\n")):
+    for name, text in (("bad", "- no mapping"), ("good", "{}\n"), ("torn", "{}\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "torn" / "eval.json").write_text("[]", encoding="utf-8")
     status, out, _ = cli("ls", "runs", "--dir", str(tmp_path))
     assert status == 0
     assert [line.split("\t")[4] for line in out.splitlines()] == [
         "the file is not a mapping of keys to values",
         "not evaluated",
+        "a list, not an object",
     ]
 
 

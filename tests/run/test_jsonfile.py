@@ -9,7 +9,7 @@ import pytest
 
 from zofo.errors import BadInput
 from zofo.run.errors import Corrupt
-from zofo.run.jsonfile import read_json, write_json
+from zofo.run.jsonfile import read_json, read_object, write_json
 
 
 def test_values_come_back_exactly_and_non_finite_ones_visibly(tmp_path):
@@ -26,6 +26,15 @@ def test_damage_is_corrupt(tmp_path, text):
     (tmp_path / "f").write_bytes(text)
     with pytest.raises(Corrupt, match="not readable as JSON"):
         read_json(tmp_path / "f")
+
+
+@pytest.mark.parametrize(("text", "found"), [("[]", "a list, not an object"), ('{"a": 1}', "no 'b' in it")])
+def test_what_is_no_such_object_is_corrupt(tmp_path, text, found):
+    (tmp_path / "f").write_text(text)
+    with pytest.raises(Corrupt, match=found):
+        read_object(tmp_path / "f", "a", "b")
+    (tmp_path / "f").write_text('{"a": 1, "b": [2], "c": 3}')
+    assert read_object(tmp_path / "f", "a", "b") == {"a": 1, "b": [2], "c": 3}
 
 
 def test_missing_large_and_odd_files_are_bad_input(tmp_path):

@@ -99,6 +99,26 @@ def test_the_timer_stops_with_the_block():
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0) and stop.signal == signal.SIGINT
 
 
+def test_a_timer_of_the_callers_fires_after_the_block():
+    fired = []
+    before = signal.signal(signal.SIGALRM, lambda *_: fired.append("theirs"))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with Stop():
+            time.sleep(0.3)
+            assert not fired
+        time.sleep(0.1)
+        assert fired == ["theirs"]
+        signal.setitimer(signal.ITIMER_REAL, 60, 7)
+        with Stop():
+            pass
+        left, again = signal.setitimer(signal.ITIMER_REAL, 0)
+        assert 50 < left <= 60 and again == 7
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_outside_the_main_thread_it_does_nothing():
     before = signal.getsignal(signal.SIGTERM)
     found: list[object] = []

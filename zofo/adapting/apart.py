@@ -12,7 +12,7 @@ from zofo.adapting.options import ROWS
 from zofo.errors import BadInput
 from zofo.job import Prepared
 from zofo.run.folder import RunFolder
-from zofo.run.jsonfile import read_json
+from zofo.run.jsonfile import read_object
 from zofo.tasks import files, origin
 from zofo.tasks.mixture import Mixture
 
@@ -43,7 +43,7 @@ def refuse_carved(run: RunFolder | None, ready: Prepared, split: str = "test") -
 
 def trained_records(run: RunFolder) -> list[Mapping[str, Any]]:
     """What a run's splits.json says of each task that it was trained on."""
-    record = read_json(run.splits)
+    record = read_object(run.splits, "parts")
     return [held for held in record.get("members", {}).values() if held["side"] == "train"] or [record]
 
 
@@ -52,7 +52,9 @@ def noted(run: RunFolder | None, ready: Prepared) -> Prepared:
     if run is None or not run.splits.exists():
         return ready
     own, notes = trained_records(run), []
-    known = read_json(run.texts) if run.texts.exists() else {"trained": [], "validated": []}  # older runs have none
+    known = (
+        read_object(run.texts, "trained", "validated") if run.texts.exists() else {"trained": [], "validated": []}
+    )  # older runs have none
     trained, validated = set(known["trained"]), set(known["validated"])
     for member in ready.members or (ready,):
         asked = member.splits.record

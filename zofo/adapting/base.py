@@ -20,7 +20,7 @@ from zofo.errors import BadInput
 from zofo.methods import table
 from zofo.named import Found
 from zofo.run.folder import RunFolder
-from zofo.run.jsonfile import read_json
+from zofo.run.jsonfile import read_object
 
 Say = Callable[[str], None]
 
@@ -102,7 +102,7 @@ def trained_on(run: RunFolder | None) -> dict[str, int]:
     """The tasks that a run was trained on, with its seed, which parted their rows."""
     if run is None or not run.splits.exists():
         return {}
-    record = read_json(run.splits)
+    record = read_object(run.splits, "task")
     members = record.get("members", {})  # of a mixture, whose own name may be that of an unseen task
     names = [name for name, held in members.items() if held["side"] == "train"] if members else [record["task"]]
     return dict.fromkeys(names, configs.load(run.config).run.seed)

@@ -33,7 +33,7 @@ from zofo.methods.plan import Plan
 from zofo.methods.state import Micro, State
 from zofo.run import checkpoint as files
 from zofo.run.folder import RunFolder
-from zofo.run.jsonfile import read_json
+from zofo.run.jsonfile import read_object
 from zofo.tasks import mixture
 
 GOAL = 0.05
@@ -137,9 +137,9 @@ def opened(run: RunFolder) -> Job:
         raise BadInput(f"run {run.name}", "it has no checkpoint yet", "let it train first")
     settings = config.load(run.config)
     prepared = job.prepare(settings, task=mixture.reread(run.task, f"run {run.name}"))
-    job.same_rows(read_json(run.splits), prepared)
+    job.same_rows(read_object(run.splits, "parts"), prepared)
     held = assembled(settings, prepared, f"run {run.name}")
-    base = read_json(run.environment)["base"]
+    base = read_object(run.environment, "base")["base"]
     models.same_base(held.digest, base["sha256"], base["name"])
     return held
 

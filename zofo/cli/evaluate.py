@@ -17,7 +17,7 @@ from zofo.cli.output import line, plain, refuse_no_file, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir, Target, find, refuse_slot, refuse_which
 from zofo.config import COLUMNS, Config, build, flatten, load
-from zofo.errors import BadInput
+from zofo.errors import BadInput, ZofoError
 from zofo.report.words import duration, figure, measured, named, rows_of, score
 from zofo.run.folder import RunFolder
 
@@ -131,7 +131,7 @@ def of_run(
     from zofo import job, saved, settled
     from zofo.adapting import apart
     from zofo.methods import table
-    from zofo.run.jsonfile import read_json
+    from zofo.run.jsonfile import read_object
     from zofo.tasks.mixture import Mixture
     from zofo.tasks.parts import PARTS
 
@@ -144,7 +144,7 @@ def of_run(
     task, same = mixture.turned(task, asked.side, rows_of(config)), config == own and asked.side == "test"
     ready = job.prepare(config, task=task, wanted=PARTS if same else (asked.split,))
     if same:
-        job.same_rows(read_json(run.splits), ready)
+        job.same_rows(read_object(run.splits, "parts"), ready)
     refuse_none(ready, asked.split)
     if slot is not None and table.apart(own) and ready.members:
         raise BadInput(
@@ -165,10 +165,10 @@ def of_run(
         if held.slots is not None:
             held.slots.use(name)
         results[name] = scored(held.model, ready, config, asked.split)
-    if asked.split == "test" and held.which == "best" and same:
-        record(run, held, ready, results)
     where = f"run {run.name}, step {held.step}{f', own adapter of {held.task}' if held.task else ''}"
     tell(ready, config, where, results, held, asked, time.perf_counter() - began)
+    if asked.split == "test" and held.which == "best" and same:
+        keep(run, held, ready, results)
     return 0
 
 
@@ -253,12 +253,29 @@ def scored(model: Any, ready: Any, config: Config, split: str) -> dict[str, Any]
     return scorer.of(ready, config.model.dtype)(model, split)
 
 
-def record(run: RunFolder, held: Any, ready: Any, results: Mapping[str, Any]) -> None:
-    """Lay new test results over those in eval.json, and note the step; the zero-shot score of the run's start stays."""
-    from zofo.job import adapter_of, described
-    from zofo.run.jsonfile import read_json, write_json
+def keep(run: RunFolder, held: Any, ready: Any, results: Mapping[str, Any]) -> None:
+    """Record results in the run's folder; where that cannot be (it is read-only, or being trained), say so: they are printed."""
+    from zofo.run.lock import lock
 
-    before = read_json(run.eval) if run.eval.exists() else {}
+    try:
+        with lock(run):
+            record(run, held, ready, results)
+    except ZofoError as error:
+        complain(plain(f"note: eval.json of run {run.name} stays as it is: {error.found}"))
+
+
+def record(run: RunFolder, held: Any, ready: Any, results: Mapping[str, Any]) -> None:
+    """Lay new test results over those in eval.json, and note the step; the zero-shot score of the run's start stays.
+
+    Raises: ZofoError where the best checkpoint is another one by now, whose results these are not.
+    """
+    from zofo.job import adapter_of, described
+    from zofo.run.checkpoint import unchanged
+    from zofo.run.jsonfile import read_object, write_json
+
+    if held.found is not None and not unchanged(held.found):
+        raise ZofoError(f"eval {run.name}", "training has found a better checkpoint meanwhile", "evaluate it again")
+    before = read_object(run.eval, "results") if run.eval.exists() else {}
     same = before.get("step") == held.step
     kept = {name: value for name, value in before.get("results", {}).items() if same or name == "zero-shot"}
     cut = sum(row.cut for row in ready.encoded["test"])

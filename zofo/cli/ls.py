@@ -79,12 +79,12 @@ def about_run(dir: str, name: str) -> Row:
     """A run's line: its method, task, model, and the test score of what it uses."""
     from zofo.report.words import rows_of, score
     from zofo.run import folder
-    from zofo.run.jsonfile import read_json
+    from zofo.run.jsonfile import read_object
 
     try:
         run = folder.find(name, dir)
         config = load(run.config)
-        found = read_json(run.eval) if run.eval.exists() else {}
+        found = read_object(run.eval, "results") if run.eval.exists() else {}
     except ZofoError as error:
         return (name, "-", "-", "-", error.found)
     result = found.get("results", {}).get(found.get("used"))

@@ -41,3 +41,12 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise Corrupt(f"read {path}", f"not readable as JSON ({str(error)[:120]})", "restore the file") from None
+
+
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object with these keys. Raises as `read_json`; `Corrupt` where it holds something else."""
+    held = read_json(path)
+    if not isinstance(held, dict) or (missing := [key for key in keys if key not in held]):
+        found = f"no {missing[0]!r} in it" if isinstance(held, dict) else f"a {type(held).__name__}, not an object"
+        raise Corrupt(f"read {path}", found, "restore the file")
+    return held

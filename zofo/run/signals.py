@@ -36,7 +36,7 @@ class Stop:
     After the first signal the step in progress has half of `grace` seconds to reach `check`, then the rest to reach
     `edge`, the beginning of its next pass, which raises `Interrupted`: the step is given up and the state before it can
     be saved. After the grace, or at a second signal at once, it is raised where the program is. (Python raises between
-    bytecodes: a single call into C ends first.)
+    bytecodes: a single call into C ends first.) A timer of the caller's own waits for the block's end, and fires then if it was due.
     """
 
     def __init__(self, grace: float = 6.0) -> None:
@@ -44,22 +44,29 @@ class Stop:
         self.signal: int | None = None
         self.since = 0.0
         self._before: dict[int, Any] = {}
+        self._timer = (0.0, 0.0)
+        self._entered = 0.0
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
                 self._before[number] = signal.signal(number, self._first)
+            self._timer, self._entered = signal.setitimer(signal.ITIMER_REAL, 0), time.monotonic()
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._late)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        theirs = bool(self._before) and self._timer[0] > 0
         if self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         while self._before:
             number, handler = self._before.popitem()
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if theirs:
+            left = self._timer[0] - (time.monotonic() - self._entered)
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-3), self._timer[1])
 
     def _first(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
