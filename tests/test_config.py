@@ -20,6 +20,17 @@ def made(**options: Any) -> Config:
     return build({f"method.{key}": value for key, value in options.items()})
 
 
+@pytest.mark.parametrize("name", presets())
+def test_a_runs_own_configuration_is_taken_again(name: str, tmp_path: Path) -> None:
+    """`--config RUN/config.yaml`: every option stands there, and none of them was asked for."""
+    first, _ = resolve({**BASIC, "method.eps": 2e-3, "run.name": "a"}, name)
+    (tmp_path / "config.yaml").write_text(dump(first), encoding="utf-8")
+    again, given = resolve({"run.seed": 1}, file=str(tmp_path / "config.yaml"))
+    check(again, given)
+    assert given == {"run.seed"} and again.run.seed == 1
+    assert again.model_copy(update={"run": first.run}) == first
+
+
 def test_preset_under_file_under_flags(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("preset: bilevel-prefix\nmethod: {T: 7, lam: 3}\nadapter.tokens: 9\n", encoding="utf-8")

@@ -357,17 +357,19 @@ def resolve(
     """Lay preset, file and flags over the defaults.
 
     `flags` holds dotted keys or nested mappings. Returns the configuration and the keys that the
-    user gave. Raises `BadInput` for an unknown preset or key, or a value out of range.
+    user gave: of a file that holds every key, as a run's own config.yaml, none is counted as asked for. Raises `BadInput` for an unknown preset or key, or a value out of range.
     """
-    given: dict[str, Any] = {}
+    given, held = dict[str, Any](), dict[str, Any]()
     if file is not None:
         tree = read_yaml(Path(file), f"--config {file}")
         named = tree.pop("preset", None)
         preset_name = preset_name or (None if named is None else str(named))
-        given |= flatten(tree, f"--config {file}:")
+        held = flatten(tree, f"--config {file}:")
+        given = {} if held.keys() >= set(keys()) else dict(held)
     given |= flatten(flags, "option")
     base = preset(preset_name) if preset_name else {}
-    return build({**of_mixture({**base, **given}), **base, **given}), frozenset(given)
+    laid = {**base, **held, **given}
+    return build({**of_mixture(laid), **laid}), frozenset(given)
 
 
 def of_mixture(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from zofo.job import Job
 LAM = 10.0
 SMALL = {
     "data.task": "reviews", "data.train_rows": "12", "data.validation_rows": "4", "data.test_rows": "4", "data.batch": "2",
-    "data.max_length": "60", "adapter.r": "2", "method.lam": str(LAM),
+    "data.max_length": "60", "adapter.r": "2", "method.lam": str(LAM), "method.lam_every": "1",
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from zofo.job import Job
 from zofo.methods import above, bilevel
 from zofo.methods.losses import mean_loss
 from zofo.methods.state import Micro, State
+from zofo.tune.trial import with_method
 
 LAM = 10.0  # of the job `held`
 
@@ -205,3 +206,11 @@ def test_what_has_no_truth_is_refused(
 def test_a_dtype_that_there_is_not_is_refused() -> None:
     with pytest.raises(BadInput, match=r"--model\.dtype fp8"):
         estimate.main(dtypes=("fp8",))
+
+
+def test_a_place_is_measured_where_the_penalty_is_looked_at(held: Job) -> None:
+    """Between two looks lambda is 0, and G nothing but A."""
+    seldom = with_method(held, held.config.method.model_copy(update={"lam_every": 3}))
+    place = estimate.measured(seldom, asked(), "after step 4", 4, lambda _: None)
+    assert place["lambda"] == 3 * LAM and place["step"] == 4
+    assert {row["objective"] for row in place["rows"]} > {"A", "G"}

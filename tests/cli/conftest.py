@@ -88,7 +88,7 @@ def trained(cli: Words, model: str, home: Path) -> str:
     if not (home / "runs" / "tiny-run").exists():
         status, _, err = cli(
             *f"train --preset bilevel-lora --model {model} --task reviews --run tiny-run --steps 2".split(),
-            *["--method.T", "1", "--run.eval_every", "1", "--run.threads", "1"],
+            *["--method.T", "1", "--method.lam_every", "1", "--run.eval_every", "1", "--run.threads", "1"],
             *SMALL,
         )
         assert status == 0, err

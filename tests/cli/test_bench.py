@@ -143,7 +143,7 @@ def test_a_run_is_measured_at_its_start_and_after_it(cli, trained: str) -> None:
     status, out, err = cli(*words, "--json")
     assert status == 0, err
     found = json.loads(out)
-    assert (found["run"], found["task"], found["lambda"], found["seeds"]) == (trained, "reviews", 10.0, [0, 1])
+    assert (found["run"], found["task"], found["lambda"], found["seeds"]) == (trained, "reviews", 2.0, [0, 1])
     assert found["model"] and found["machine"] and found["torch"] and found["threads"] == 1
     assert [(place["where"], place["step"]) for place in found["places"]] == [("start", 0), ("after step 2", 2)]
     start, after = (

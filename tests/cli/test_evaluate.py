@@ -29,9 +29,14 @@ def test_a_run_scores_as_it_did_at_the_end_of_training(cli, trained: str, home: 
     after = json.loads(file.read_text(encoding="utf-8"))
     assert after == before
     used = before["used"]
-    assert lines(out)["what"] == ["what", "accuracy", "loss", "rows"]
+    assert lines(out)["what"] == ["what", "accuracy", "loss", "choice loss", "rows"]
     held = before["results"][used]
-    assert lines(out)[f"{used} (used)"][1:] == [score(held), figure(held["loss"]), str(held["n"])]
+    assert lines(out)[f"{used} (used)"][1:] == [
+        score(held),
+        figure(held["loss"]),
+        figure(held["choice_loss"]),
+        str(held["n"]),
+    ]
 
 
 def test_the_record_says_how_the_scores_came_about(cli, trained: str, home: Path) -> None:
@@ -272,7 +277,7 @@ def test_a_task_is_scored_by_all_of_its_metrics(cli, model: str, home: Path) -> 
     (home / "both.yaml").write_text(text.replace("metrics: [accuracy]", "metrics: [macro_f1, accuracy]"), "utf-8")
     status, out, err = cli("eval", model, "--task", "both.yaml", "--data.test_rows", "5")
     assert status == 0, err
-    assert lines(out)["what"] == ["what", "macro-F1", "accuracy", "loss", "rows"]
+    assert lines(out)["what"] == ["what", "macro-F1", "accuracy", "loss", "choice loss", "rows"]
     assert all("% +- " in cell for cell in lines(out)["zero-shot"][1:3])
 
 

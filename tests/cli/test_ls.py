@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 from zofo.config import presets
@@ -41,6 +43,16 @@ def test_a_broken_run_does_not_hide_the_others(cli, tmp_path: Path) -> None:
         "not evaluated",
         "a list, not an object",
     ]
+
+
+def test_a_run_that_has_not_ended_has_no_score(cli, trained: str, home: Path) -> None:
+    """Until it is tested, eval.json holds what the base scored before training."""
+    shutil.copytree(home / "runs" / trained, home / "begun" / "half")
+    file = home / "begun" / "half" / "eval.json"
+    held = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(held | {"used": "zero-shot", "step": 0, "checkpoint": "base"}), encoding="utf-8")
+    status, out, _ = cli("ls", "runs", "--dir", "begun")
+    assert status == 0 and out.strip().split("\t")[4] == "not finished: step 2 of 2"
 
 
 def test_piped_output_has_no_escape_codes_or_boxes(process, tmp_path: Path) -> None:

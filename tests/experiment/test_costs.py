@@ -19,7 +19,7 @@ def test_passes_are_those_of_the_steps_and_the_yaml_goes_into_the_file(lab, make
     rows = [
         {"name": "fo", "preset": "fo-lora"},
         {"name": "mezo", "preset": "mezo"},
-        {"name": "bilevel", "preset": "bilevel-lora", "options": {"method.T": 2}},
+        {"name": "bilevel", "preset": "bilevel-lora", "options": {"method.T": 2, "method.lam_every": 1}},
         {
             "name": "seldom",
             "preset": "bilevel-lora",

@@ -158,7 +158,9 @@ def test_the_ready_files_are_whole_at_both_scales(name: str, scale: str) -> None
     assert len({cell.digest for cell in table}) > 1 and all(cell.steps for cell in swept)
 
 
-PUBLISHED = sorted(file for file in (Path(__file__).parents[2] / "benchmarks").rglob("*.yaml") if "\nrows:" in file.read_text())
+PUBLISHED = sorted(
+    file for file in (Path(__file__).parents[2] / "benchmarks").rglob("*.yaml") if "\nrows:" in file.read_text()
+)
 
 
 @pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: f"{file.parent.name}-{file.stem}")

@@ -81,7 +81,7 @@ def test_a_validation_is_told(metrics) -> None:
     rows = [row for row in metrics() if row["kind"] == "validation"]
     assert "p 74.0 % +- 1.5 (loss 0.5273)  s 74.0 % +- 1.5 (loss 0.5173)  best so far" in plain(rows, 30)[0]
     choice = [{**row, "by": "choice_loss"} for row in rows]
-    assert "p 74.0 % +- 1.5 (loss 0.2586)  s" in plain(choice, 30)[0], "the loss that decides is told"
+    assert "p 74.0 % +- 1.5 (choice loss 0.2586)  s" in plain(choice, 30)[0], "the loss that decides is told"
 
 
 def test_the_end(summary) -> None:

@@ -400,11 +400,11 @@ def test_a_missing_column_is_told_with_its_flag_and_the_columns_there_are(tmp_pa
     rows = [{"Q": "x", "mood": "good"}, {"Q": "y", "mood": "bad"}]
     asked = r"^--data.train .*mine.jsonl"
     with pytest.raises(
-        BadInput, match=rf"{asked}: no column is known as the text; .*--data.text_column; columns: Q, mood"
+        BadInput, match=rf"{asked}: no column is known as the text; .*--data.text_column; columns: 'Q', 'mood'"
     ):
         own(tmp_path, rows)
     with pytest.raises(
-        BadInput, match=rf"{asked}: no column 'label'; name it with --data.label_column; columns: Q, mood"
+        BadInput, match=rf"{asked}: no column 'label'; name it with --data.label_column; columns: 'Q', 'mood'"
     ):
         own(tmp_path, rows, text_column="Q")
     with pytest.raises(BadInput, match=rf"{asked}: no column 'tone'; name it with --data.label_column"):

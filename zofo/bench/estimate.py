@@ -224,9 +224,10 @@ def main(
 
 
 def measured(held: Job, asked: Asked, where: str, k: int, say: Say) -> dict[str, Any]:
-    """A place with its step, lambda, rows and cosines."""
-    lam, samples = measure(held, asked, k, lambda text: say(f"{where}: {text}"))
-    found = cosine.measure(held, asked, k, lambda text: say(f"{where}: {text}"))
+    """A place with its step, lambda, rows and cosines: of the next iteration that looks at the penalty, whose lambda is `lam_every` times as large."""
+    look = plans.next_look(held.config.method, k)
+    lam, samples = measure(held, asked, look, lambda text: say(f"{where}: {text}"))
+    found = cosine.measure(held, asked, look, lambda text: say(f"{where}: {text}"))
     rows, cosines = rows_of(where, samples), cosine.rows_of(where, found)
     return {"where": where, "step": k, "lambda": lam, "rows": rows, "cosines": cosines}
 
@@ -241,6 +242,7 @@ def described(held: Job, asked: Asked, run: RunFolder | None) -> dict[str, Any]:
         "adapter": settings.adapter.kind,
         "objective": held.objective.name,
         "lambda": settings.method.lam,
+        "lam_every": settings.method.lam_every,
         "weighting": settings.method.weighting,
         "batch": settings.data.batch * settings.method.accumulate_upper,
         "seed": settings.run.seed,

@@ -18,7 +18,7 @@ from zofo.cli.problems import complain
 from zofo.cli.target import Dir, Target, find, refuse_slot, refuse_which
 from zofo.config import COLUMNS, Config, build, flatten, load
 from zofo.errors import BadInput, ZofoError
-from zofo.report.words import duration, figure, measured, named, rows_of, score
+from zofo.report.words import LOSSES, duration, figure, measured, named, rows_of, score
 from zofo.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -316,8 +316,14 @@ def tell(
 def of_task(results: Mapping[str, Any], used: str | None) -> None:
     """Print one task's results, a line each."""
     metrics = list(dict.fromkeys(name for result in results.values() for name in measured(result)))
+    losses = [key for key in LOSSES if any(key in result for result in results.values())]
     rows = [
-        (name + (" (used)" if name == used else ""), *(score(r, m) for m in metrics), figure(r["loss"]), r["n"])
+        (
+            name + (" (used)" if name == used else ""),
+            *(score(r, m) for m in metrics),
+            *(figure(r.get(k)) for k in losses),
+            r["n"],
+        )
         for name, r in results.items()
     ]
-    table(("what", *map(named, metrics), "loss", "rows"), rows)
+    table(("what", *map(named, metrics), *(LOSSES[key] for key in losses), "rows"), rows)

@@ -77,9 +77,11 @@ def runs(dir: str) -> tuple[Row, list[Row]]:
 
 def about_run(dir: str, name: str) -> Row:
     """A run's line: its method, task, model, and the test score of what it uses."""
-    from zofo.report.words import rows_of, score
+    from zofo.report import history
+    from zofo.report.words import ZERO_SHOT, rows_of, score
     from zofo.run import folder
     from zofo.run.jsonfile import read_object
+    from zofo.run.metrics import read_metrics
 
     try:
         run = folder.find(name, dir)
@@ -88,7 +90,12 @@ def about_run(dir: str, name: str) -> Row:
     except ZofoError as error:
         return (name, "-", "-", "-", error.found)
     result = found.get("results", {}).get(found.get("used"))
-    return (name, config.method.name, rows_of(config), config.model.name, score(result) if result else "not evaluated")
+    if found.get("used") == ZERO_SHOT:  # the score before training is no result of it
+        done = history.steps(read_metrics(run.metrics)) if run.metrics.exists() else []
+        told = f"not finished: step {done[-1]['step'] if done else 0} of {config.run.steps}"
+    else:
+        told = score(result) if result else "not evaluated"
+    return (name, config.method.name, rows_of(config), config.model.name, told)
 
 
 LISTS: dict[str, Callable[[str], tuple[Row, list[Row]]]] = {

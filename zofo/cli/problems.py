@@ -38,7 +38,7 @@ def guarded(work: Callable[[], object]) -> int:
     except ZofoError as error:
         return told(error)
     except Interrupted as error:
-        complain(f"{error}; a run that had begun goes on with `zofo resume NAME`")
+        complain(f"{error}; a run that had begun goes on with `zofo resume` and its name")
         return error.status
     except KeyboardInterrupt:
         complain("stopped")

@@ -8,7 +8,7 @@ from zofo.bench import cosine, estimate
 from zofo.bench.setting import Asked
 from zofo.config import Config
 from zofo.methods import table
-from zofo.methods.plan import every
+from zofo.methods.plan import next_look
 from zofo.methods.state import EPS, law_of
 from zofo.run.folder import RunFolder
 
@@ -29,5 +29,5 @@ def of(run: RunFolder, keys: int) -> dict[str, Any]:
     m, dtype = held.config.method, held.config.method.probe_dtype
     kind = f"sketch-{m.noise}-{m.side}" if table.sketches(m) else f"{m.estimator}-{law_of(m)}"
     asked = Asked([m.eps or EPS], 0, 1, [dtype], m.noise, (kind,), keys, m.rank)
-    rows = cosine.rows_of("last", cosine.measure(held, asked, step + -step % every(m), lambda _: None))
+    rows = cosine.rows_of("last", cosine.measure(held, asked, next_look(m, step), lambda _: None))
     return {row["objective"]: {"mean": row["cosine"], "se": row["cosine_se"], "kind": kind} for row in rows}

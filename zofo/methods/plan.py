@@ -52,6 +52,11 @@ def every(config: MethodConfig) -> int:
     return config.lam_every if config.s == "on" and config.coupling != "follow" else 1
 
 
+def next_look(config: MethodConfig, k: int) -> int:
+    """The first iteration from k on that looks at the penalty."""
+    return k + -k % every(config)
+
+
 def scheduled(config: MethodConfig, k: int, steps: int) -> float:
     """lambda by its schedule: constant, or from lam_start to lam over the run, linearly or geometrically."""
     if config.lam_schedule == "constant" or config.lam == 0:

@@ -169,8 +169,8 @@ def opening(config: Config) -> str:
     with_weights = "all weights" if moves_theta(config) else "the adapter alone"
     return (
         f"`{config.model.name}` fine-tuned on `{rows_of(config)}` by zofo with the method `{config.method.name}` "
-        f"({what}; {with_weights} trained). It was made by one command, and everything needed to repeat it stands here "
-        "and in `config.yaml`."
+        f"({what}; {with_weights} trained). Everything needed to repeat it stands in `config.yaml`: "
+        "`zofo train --config config.yaml --run OTHER_NAME`."
     )
 
 

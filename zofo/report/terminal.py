@@ -138,8 +138,8 @@ class Reporter:
         width = max([len(name) for name in results], default=0)
         for name, found in results.items():
             mark = "  <- used" if name == used else ""
-            loss = figure(found.get("loss"))
-            self.line(f"  {name:<{width}}  {score(found):<15}  loss {loss:<7}  n {found.get('n', '-')}{mark}")
+            losses = "  ".join(f"{said} {figure(found[key]):<7}" for key, said in LOSSES.items() if key in found)
+            self.line(f"  {name:<{width}}  {score(found):<15}  {losses}  n {found.get('n', '-')}{mark}")
         for text in by_task(results):
             self.line(f"  {text}")
         if summary.get("run") is not None:
@@ -156,7 +156,7 @@ def named(place: str) -> str:
 
 def scored(result: Mapping[str, Any], measure: str) -> str:
     """A result in a few words: its score and loss, or its loss alone."""
-    loss = f"loss {figure(result.get(measure))}"
+    loss = f"{LOSSES[measure]} {figure(result.get(measure))}"
     return f"{score(result)} ({loss})" if primary(result) else loss
 
 

@@ -32,8 +32,8 @@ def figure(value: Any) -> str:
 NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "f1a": "F1a", "f1": "F1", "em": "EM", "score": "score"}
 """Metrics as people write them."""
 
-LOSSES = ("loss", "choice_loss")
-"""Losses of a result: of the right answer's tokens, and over the choices."""
+LOSSES = {"loss": "loss", "choice_loss": "choice loss"}
+"""Losses of a result, as people write them: of the right answer's tokens (nats a token), and over the choices (their cross-entropy)."""
 
 
 def measured(result: Mapping[str, Any] | None) -> list[str]:

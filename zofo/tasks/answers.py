@@ -42,20 +42,25 @@ def answers(task: Task, row: Mapping[str, Any], asked: str) -> Answers:
     try:
         label = reach(row, task.label)
     except KeyError:
-        raise BadInput(asked, f"no field '{task.label}'", f"fields of this row: {', '.join(sorted(row))}") from None
+        raise BadInput(asked, f"no field '{called(task)}'", f"fields of this row: {', '.join(sorted(row))}") from None
     if task.kind == "text":
-        return _free(label, f"field '{task.label}'", asked)
+        return _free(label, f"field '{called(task)}'", asked)
     choices = task.choices or _options(task, row, asked)
     given = label if isinstance(label, list | tuple) else [label]
     if any(map(is_nan, given)):
-        raise BadInput(asked, f"field '{task.label}' is NaN", "mend or drop the row")
+        raise BadInput(asked, f"field '{called(task)}' is NaN", "mend or drop the row")
     refuse_two_meanings(task, given, choices, asked)
     found = [_index(value, task.labels, choices) for value in given]
     if not given or None in found:
         known = task.labels or (*range(len(choices)), *choices)
         do = "it must be one of " + ", ".join(map(str, known[:SHOWN])) + (" ..." if len(known) > SHOWN else "")
-        raise BadInput(asked, f"field '{task.label}' is {str(label)[:80]!r}", do)
+        raise BadInput(asked, f"field '{called(task)}' is {str(label)[:80]!r}", do)
     return Answers(choices, tuple(dict.fromkeys(k for k in found if k is not None)))
+
+
+def called(task: Task) -> str:
+    """The field of the right answers as the user's own file calls it."""
+    return (task.files.columns if task.files is not None else {}).get(task.label, task.label)
 
 
 def is_text(value: Any) -> bool:
@@ -95,7 +100,7 @@ def refuse_two_meanings(task: Task, values: Sequence[Any], choices: Sequence[str
         named, number = _named(value, choices), _number(value, choices)
         if named is None or number in (None, named):
             continue
-        found = f"field '{task.label}' is {value!r}, the text of choice {named} and the number of choice {number}"
+        found = f"field '{called(task)}' is {value!r}, the text of choice {named} and the number of choice {number}"
         raise BadInput(
             asked, found, "say which with `labels:` in the task's file, the labels of the choices in their order"
         )

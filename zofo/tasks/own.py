@@ -195,7 +195,7 @@ def labelled(data: DataConfig, files: Files, rows: Sequence[Row], asked: str) ->
             if not text
             else (f"no column '{label}'", "--data.label_column")
         )
-        raise BadInput(asked, found, f"name it with {flag}; columns: {', '.join(map(str, rows[0]))}")
+        raise BadInput(asked, found, f"name it with {flag}; columns: {', '.join(map(repr, map(str, rows[0])))}")
     columns = {"text": text, "label": label}
     held = [row["label"] for row in renamed(list(rows), columns, asked)]
     classes = class_names(files.train, label)

@@ -20,6 +20,7 @@ from typing import Any
 from zofo.config import DataConfig
 from zofo.core.streams import generator
 from zofo.errors import BadInput
+from zofo.tasks import counted
 from zofo.tasks.answers import answers, reach
 from zofo.tasks.definition import Task
 from zofo.tasks.files import Source, load
@@ -104,6 +105,11 @@ class _Notes(list[str]):
         if taken < wanted:
             self.append(f"{part}: {taken} rows taken where {wanted} were asked for ({why})")
 
+    def more(self, part: str, taken: int, there: int) -> None:
+        """Of the user's own rows; published tasks are taken at the papers' sizes."""
+        if taken < there:
+            self.append(f"{part}: {taken} of {there} rows taken (--data.{part}_rows {there} takes all)")
+
     def dropped(self, part: str, count: int, why: str) -> None:
         if count:
             self.append(f"{part}: {count} rows left out ({why})")
@@ -126,6 +132,7 @@ def split(task: Task, config: DataConfig, seed: int, source: Source | None = Non
     held = {part: getattr(source, of[part]) for part in chosen}
     parts = {part: [held[part][k] for k in chosen[part]] for part in chosen}
     _assert_apart(task, parts)
+    notes += counted.told(task, "train", [*parts["D_f"], *parts["D_p"]])
     record: dict[str, Any] = {"task": task.name, "source": source.name, "seed": seed, "notes": list(notes), "parts": {}}
     for part, rows in parts.items():
         file = "test" if source.lent and of[part] == "validation" else of[part]
@@ -170,6 +177,8 @@ def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _N
         test = _sample(range(len(tests)), config.test_rows, seed, f"{stream}:test")
         if tests:
             notes.fewer("test", config.test_rows, len(test), "the test set has no more")
+        if task.files is not None:
+            notes.more("test", len(test), len(tests))
     if validation is None:
         validation, order = _carve(task, source.train, order, config, notes)
     return {**_levels(task, order, config, notes), "validation": validation, "test": test}
@@ -204,6 +213,8 @@ def _own_validation(
         raise BadInput(f"--task {task.name}", found, "give validation rows that are not in the test file")
     chosen = _sample(clean, config.validation_rows, seed, f"splits:{task.name}:validation")
     notes.fewer("validation", config.validation_rows, len(chosen), "the validation set has no more")
+    if task.files is not None:
+        notes.more("validation", len(chosen), len(clean))
     return chosen
 
 
@@ -259,6 +270,8 @@ def _levels(task: Task, order: list[int], config: DataConfig, notes: _Notes) -> 
     """The training rows, the first of `order`, in D_f and D_p."""
     rows = order[: config.train_rows]
     notes.fewer("train", config.train_rows, len(rows), "the training file has no more")
+    if task.files is not None:
+        notes.more("train", len(rows), len(order))
     if len(rows) < 2:
         raise BadInput(f"--task {task.name}", f"{len(rows)} training rows are left", "give at least 2 different rows")
     upper = min(max(round(config.upper_share * len(rows)), 1), len(rows) - 1)
