@@ -233,7 +233,8 @@ def test_bad_values_are_refused(options: dict[str, Any], said: str) -> None:
     [
         ([], "no floating-point parameter"),
         (nn.ReLU(), "no floating-point parameter"),
-        (nn.Linear(2, 2).requires_grad_(False), "no floating-point parameter"),
+        (nn.Linear(2, 2).requires_grad_(False), r"^ZO\(Linear\): every weight is frozen .*model\.requires_grad_\(True\)"),
+        ([nn.Parameter(torch.ones(2), requires_grad=False)], r"^ZO\(params\): every weight is frozen"),
         ([{"params": [nn.Parameter(torch.ones(2))]}], "no groups"),
         (nn.Linear(2, 2).named_parameters(), "no names"),
     ],

@@ -38,7 +38,7 @@ class ZO(torch.optim.Optimizer):
         probe: "auto" takes "scratch" for a module and "inplace" for bare parameters, with a warning.
     With "scratch" probing puts buffers back, so running statistics (a batch norm's in train mode) never move: put such
     modules in eval mode, or call the model once in train mode outside the closure. A copy or a pickle is refused: use `state_dict`.
-    Raises: BadInput for a value out of range or a policy that the parameters do not allow.
+    Raises: BadInput for a value out of range, a policy that the parameters do not allow, or a module that is frozen altogether.
     Cost: 2 q evaluations of the closure a step (forward: q + 1); memory of inference plus a module's scratch.
     Reference: Malladi et al. 2023 (arXiv 2305.17333), algorithm 1, made exact.
     """
@@ -216,6 +216,7 @@ def policy(params: nn.Module | Iterable[nn.Parameter], probe: str) -> tuple[tree
         raise BadInput(f"ZO(probe={probe!r})", "unknown policy", nearest(probe, ("auto", "scratch", "inplace")))
     if isinstance(params, nn.Module):
         refuse_outside(params)
+        tree.refuse_frozen(params.parameters(), f"ZO({type(params).__name__})")
         leaves = tree.find(params, keep=lambda p: p.requires_grad)
         tree.warn_half_vectors(leaves)
         return leaves, (Inplace(leaves) if probe == "inplace" else Scratch(params, leaves, several=True))
@@ -225,6 +226,7 @@ def policy(params: nn.Module | Iterable[nn.Parameter], probe: str) -> tuple[tree
     if wrong := [p for p in params if not isinstance(p, Tensor)]:
         found = f"{type(wrong[0]).__name__} among the parameters"
         raise BadInput("ZO(params)", found, "pass a module, or parameters alone (no groups, no names)")
+    tree.refuse_frozen(params, "ZO(params)")
     leaves = tree.positional(dict.fromkeys(p for p in params if p.requires_grad and p.is_floating_point()))
     if probe == "auto":
         warnings.warn(

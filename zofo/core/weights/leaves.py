@@ -138,6 +138,14 @@ def collect(named: Iterable[tuple[str, nn.Parameter, tuple[tuple[nn.Module, str]
     return Leaves(items)
 
 
+def refuse_frozen(params: Iterable[nn.Parameter], asked: str) -> None:
+    """Raise BadInput where there are floating-point parameters, and none of them requires a gradient."""
+    floating = [param for param in params if param.is_floating_point()]
+    if floating and not any(param.requires_grad for param in floating):
+        do = "call model.requires_grad_(True), or thaw what is to move (peft freezes a base, and taking it off thaws nothing)"
+        raise BadInput(asked, "every weight is frozen (requires_grad is False), so theta is empty", do)
+
+
 def positional(params: Iterable[nn.Parameter]) -> Leaves:
     """Make leaves of bare parameters, named by position: no module, so no hooks, so only the `inplace` policy."""
     return collect((f"parameter.{i}", p, ()) for i, p in enumerate(params))
