@@ -233,7 +233,10 @@ def test_bad_values_are_refused(options: dict[str, Any], said: str) -> None:
     [
         ([], "no floating-point parameter"),
         (nn.ReLU(), "no floating-point parameter"),
-        (nn.Linear(2, 2).requires_grad_(False), r"^ZO\(Linear\): every weight is frozen .*model\.requires_grad_\(True\)"),
+        (
+            nn.Linear(2, 2).requires_grad_(False),
+            r"^ZO\(Linear\): every weight is frozen .*model\.requires_grad_\(True\)",
+        ),
         ([nn.Parameter(torch.ones(2), requires_grad=False)], r"^ZO\(params\): every weight is frozen"),
         ([{"params": [nn.Parameter(torch.ones(2))]}], "no groups"),
         (nn.Linear(2, 2).named_parameters(), "no names"),
@@ -495,3 +498,24 @@ def test_a_state_is_a_copy_on_both_ways() -> None:
     second.step(loss(other))
     assert before and all(torch.equal(kept["moments"][name], moment) for name, moment in before.items())
     assert same(weights(model), weights(other))
+
+
+def test_a_closure_that_calls_backward_is_told_that_nothing_is_differentiated() -> None:
+    model = cnn().eval()
+
+    def closure() -> Tensor:
+        value = loss(model)()
+        value.backward()
+        return value
+
+    before = weights(model)
+    with pytest.raises(
+        BadInput, match=r"^ZO\.step\(closure\): the closure calls backward\(\).*; return the loss alone$"
+    ):
+        ZO(model).step(closure)
+    assert same(before, weights(model))
+
+
+def test_other_errors_of_a_closure_are_its_own() -> None:
+    with pytest.raises(RuntimeError, match="size of tensor a"):
+        ZO(nn.Linear(2, 2)).step(lambda: torch.ones(2) + torch.ones(3))

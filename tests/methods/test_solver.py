@@ -59,7 +59,7 @@ def test_the_walking_policy_can_be_chosen_and_drifts(tiny: Tiny, rows: torch.Ten
     ("options", "told"),
     [
         ({"name": "mezo"}, "this is the bilevel solver"),
-        ({"coupling": "follow", "lam": 3.0}, "method.lam: it has no effect"),
+        ({"coupling": "follow", "lam": 3.0}, r"Bilevel\(lam=\.\.\.\): it has no effect for method bilevel"),
         ({"stack": "on"}, r"Bilevel\(stack=...\): your loss says how it is computed"),
         ({"probe_dtype": "bf16"}, r"Bilevel\(probe_dtype=...\): your loss says how it is computed"),
         ({"schedule_theta": "linear"}, r"Bilevel\(schedule_theta=...\): a schedule needs the number of iterations"),

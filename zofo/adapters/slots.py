@@ -118,7 +118,11 @@ def refuse_adapted(model: nn.Module) -> None:
 
 
 def refuse_kinds(config: LoraConfig) -> None:
-    """Raise BadInput for kinds of LoRA that read the base's weights beside its modules, or begin by changing them."""
+    """Raise BadInput for kinds of LoRA that train or read the base's weights beside its modules, or begin by changing them."""
+    if config.modules_to_save:
+        found = "it trains copies of whole modules, and a slot holds LoRA alone"
+        do = "leave it out (theta moves these weights), or use plain LoRA on them"
+        raise BadInput(f"adapter: modules_to_save {list(config.modules_to_save)}", found, do)
     if config.use_dora:
         raise BadInput("adapter: use_dora", "it reads weights of the base outside their modules", "use plain LoRA")
     if config.init_lora_weights not in (True, False, "gaussian", "orthogonal"):

@@ -185,9 +185,20 @@ def same_randomness(closure: Callable[[], Any], seed: int, step: int) -> Objecti
 
     def objective() -> Tensor:
         with streams.seeded(seed, "closure", step):
-            return one_number(closure())
+            return one_number(called(closure))
 
     return objective
+
+
+def called(closure: Callable[[], Any]) -> Any:
+    """What a closure returns. Raises `BadInput` where it asks for a derivative, as closures of other optimizers do."""
+    try:
+        return closure()
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+        found = "the closure calls backward(), and nothing is to be differentiated (it runs under torch.no_grad)"
+        raise BadInput("ZO.step(closure)", found, "return the loss alone") from error
 
 
 def one_number(value: Any) -> Tensor:

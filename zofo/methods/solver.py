@@ -13,7 +13,7 @@ from peft import PeftConfig
 from torch import Tensor, nn
 
 from zofo.adapters.slots import Slots, attach, refuse_adapted
-from zofo.config import MethodConfig, build
+from zofo.config import AdapterConfig
 from zofo.core.optim import differing, shapes
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
@@ -22,7 +22,7 @@ from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.methods import bilevel
 from zofo.methods import plan as plans
-from zofo.methods.check import check
+from zofo.methods.given import checked, loss_of, refuse_kind
 from zofo.methods.state import Problem, Report, State, from_checkpoint, to_checkpoint
 from zofo.scoring.objective import as_found
 
@@ -42,20 +42,21 @@ class Bilevel:
         options: the method's, by the names that `zofo train --help` lists (lam, T, coupling, eps, ...).
     The adapter's own dropout is on in first-order lower-level steps; everything else runs in eval mode. After a step every module is in
     the mode that it was found in (the adapters begin in the model's).
-    Raises: BadInput for an unknown option, a value out of range, an option without effect, or a model that is frozen altogether.
+    Raises: BadInput for an unknown option, a value out of range, an option without effect, a model that is frozen altogether, or an adapter that is no configuration.
     Cost and reference: see `zofo.methods.bilevel.iterate`.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        adapter: PeftConfig | Any,
+        adapter: PeftConfig | AdapterConfig,
         loss: Callable[[nn.Module, Any], Tensor],
         *,
         seed: int = 0,
         steps: int | None = None,
         **options: Any,
     ) -> None:
+        refuse_kind(model, adapter)
         config = checked(options, steps)
         leaves = free(model)
         tree.warn_half_vectors(leaves)
@@ -159,23 +160,10 @@ KIND = ("rule", "optimizer", "upper", "lower", "noise", "rank", "estimator", "s"
 """Options that a solver's state hangs on."""
 
 
-OTHERWISE = {
-    "probe_dtype": "your loss says how it is computed, a point at a time",
-    "stack": "your loss says how it is computed, a point at a time",
-    "inference_adapter": "you choose the adapter, with `solver.slots.use`",
-    "accumulate_lower": "a list of batches says how many there are",
-    "accumulate_upper": "a list of batches says how many there are",
-}
-"""Options of a run that are said in another way here."""
-
-
 def free(model: nn.Module) -> tree.Leaves:
     """theta: the weights of a model that its user left free. Raises: BadInput where none is, or the model has adapters."""
     refuse_adapted(model)
-    params = [param for param in model.parameters() if param.is_floating_point()]
-    if params and not any(param.requires_grad for param in params):
-        do = "call model.requires_grad_(True), or thaw what is to move (peft freezes a base, and taking it off thaws nothing)"
-        raise BadInput("Bilevel(model)", "every weight is frozen (requires_grad is False), so theta is empty", do)
+    tree.refuse_frozen(model.parameters(), "Bilevel(model)")
     return tree.find(model, keep=lambda param: param.requires_grad)
 
 
@@ -214,47 +202,9 @@ def moving(
     return own | {leaf.name: leaf for leaf in leaves or ()}
 
 
-def loss_of(loss: Callable[[nn.Module, Any], Any], model: nn.Module, batch: Any) -> Tensor:
-    """The user's loss of a batch. Raises: BadInput where it is no tensor, or one that no gradient can come from where one is wanted."""
-    value = loss(model, batch)
-    if not isinstance(value, Tensor):
-        found = f"it returned a value of type {type(value).__name__}, not a tensor"
-        raise BadInput(
-            "Bilevel(loss=...)",
-            found,
-            "return the losses, a row each, or their mean (return out.loss; micro-batches then of one size)",
-        )
-    if torch.is_grad_enabled() and not value.requires_grad:
-        found = "it returned a tensor without a gradient, and the adapter learns by backpropagation"
-        do = "compute it of the model that is given, without torch.no_grad, detach, item or disable_adapter"
-        raise BadInput("Bilevel(loss=...)", found, do)
-    return value
-
-
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, which no step changes."""
     return {name: tensor.clone() for name, tensor in tensors.items()}
-
-
-def checked(options: dict[str, Any], steps: int | None) -> MethodConfig:
-    """The method's options, validated as `zofo train` does."""
-    if "name" in options:
-        raise BadInput(f"Bilevel(name={options['name']!r})", "this is the bilevel solver", "leave `name` out")
-    if "objective" in options:
-        raise BadInput("Bilevel(objective=...)", "the objective is the loss that you give", "leave it out")
-    for name, found in OTHERWISE.items():
-        if name in options:
-            raise BadInput(f"Bilevel({name}=...)", found, "leave it out")
-    config = build({f"method.{name}": value for name, value in options.items()})
-    check(config, [f"method.{name}" for name in options])
-    moving = [
-        name for name in ("schedule", "schedule_theta", "lam_schedule") if getattr(config.method, name) != "constant"
-    ]
-    if moving and steps is None:
-        raise BadInput(f"Bilevel({moving[0]}=...)", "a schedule needs the number of iterations", "give steps=N")
-    if steps is not None and (not isinstance(steps, int) or steps < 1):
-        raise BadInput(f"Bilevel(steps={steps!r})", "no number of iterations", "give a whole number from 1")
-    return config.method
 
 
 def refuse_other(upper: Any) -> None:
