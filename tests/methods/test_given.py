@@ -67,3 +67,73 @@ def test_copies_of_whole_modules_are_refused_before_the_model_is_changed(tiny: T
     with pytest.raises(BadInput, match=rf"adapter: modules_to_save \['{module}'\]: .*; leave it out"):
         zofo.Bilevel(model, LoraConfig(task_type="CAUSAL_LM", modules_to_save=[module]), loss=loss)
     assert modules == list(model.modules())
+
+
+def tokens(model: nn.Module, ids: torch.Tensor, shape: tuple[int, ...] = (-1,)) -> torch.Tensor:
+    """The losses of all tokens, with zeros for padding, as `cross_entropy(reduction="none", ignore_index=-100)` gives them."""
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    wanted = ids[:, 1:].masked_fill(ids[:, 1:] == 0, -100)
+    each = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none", ignore_index=-100)
+    return each.reshape(shape)
+
+
+def stepped(tiny: Tiny, fn: Callable[..., torch.Tensor], batch: Any, **options: Any) -> dict[str, Any]:
+    """The numbers of a step on a batch."""
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=fn, T=1, **options)
+    return solver.step([(batch, batch)], (batch, batch)).numbers
+
+
+@pytest.mark.parametrize("lower", ["first-order", "zeroth-order"])
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [((-1,), "18 losses, and the batch has 3 rows"), ((3, -1), r"shape \(3, 6\)"), ((3, 6, 1), r"\(3, 6, 1\)")],
+)
+def test_losses_of_tokens_are_refused(
+    tiny: Tiny, rows: torch.Tensor, lower: str, shape: tuple[int, ...], told: str
+) -> None:
+    batches = [rows, {"ids": rows, "mask": rows > 0}, (rows, rows[:, 0])]
+    for batch in batches if shape == (-1,) else batches[:1]:
+        with pytest.raises(BadInput, match=rf"{told}; return the losses, a row each, shape \(rows,\), or their mean"):
+            stepped(tiny, lambda model, given: tokens(model, rows, shape), batch, lower=lower)
+
+
+def test_logits_are_no_losses_and_a_row_alone_has_one(tiny: Tiny, rows: torch.Tensor) -> None:
+    with pytest.raises(BadInput, match=r"a tensor of shape \(3, 96\)"):
+        stepped(tiny, lambda model, ids: model(input_ids=ids).logits[:, -1], rows)
+    with pytest.raises(BadInput, match="6 losses, and the batch has 1 row;"):
+        stepped(tiny, tokens, rows[:1])
+    with pytest.raises(BadInput, match="18 losses, and the batch has 3 rows"):
+        stepped(tiny, lambda model, texts: tokens(model, rows), ("one", "two", "three"))
+
+
+class Odd:
+    """A batch of nobody's kind."""
+
+
+@pytest.mark.parametrize(
+    ("n", "batch"),
+    [
+        (3, torch.ones(3, 7)),
+        (0, torch.ones(3, 7)),  # a mean: no dimension
+        (1, torch.ones(3, 7)),
+        (2, torch.ones(4, 7)),  # one a pair, as preferences have
+        (3, torch.ones(7)),  # a stream of tokens, of rows that nothing tells
+        (5, (torch.ones(30), torch.tensor([0, 6, 12, 18, 24]))),
+        (3, {"ids": torch.ones(3, 7), "pixels": torch.ones(5, 4)}),
+        (3, (torch.ones(1, 7), torch.ones(1, 9), torch.ones(1, 4))),  # a tensor a row
+        (4, (torch.ones(2, 7), torch.ones(2, 7))),  # two halves, as one has them of D_f and D_p
+        (3, ("a", "b", "c")),
+        (3, (["a", "b", "c"], [0, 1, 1])),
+        (3, ({"text": "a"}, {"text": "b"}, {"text": "c"})),
+        (3, {"text": ["a", "b", "c"]}),
+        (3, Odd()),
+        (3, 7),
+    ],
+    ids=str,
+)
+def test_lawful_losses_are_taken_whatever_the_batch(tiny: Tiny, rows: torch.Tensor, n: int, batch: Any) -> None:
+    def fn(model: nn.Module, given: Any) -> torch.Tensor:
+        found = loss(model, rows).mean()
+        return found.expand(n) if n else found
+
+    assert stepped(tiny, fn, batch)["A"] == pytest.approx(stepped(tiny, loss, rows)["A"])

@@ -92,7 +92,7 @@ def advice(do: str) -> str:
 
 
 def loss_of(loss: Callable[[nn.Module, Any], Any], model: nn.Module, batch: Any) -> Tensor:
-    """The user's loss of a batch. Raises: BadInput where it is no tensor, or one that no gradient can come from where one is wanted."""
+    """The user's loss of a batch. Raises: BadInput where it is no tensor, not one a row, or one that no gradient can come from where one is wanted."""
     value = loss(model, batch)
     if not isinstance(value, Tensor):
         found = f"it returned a value of type {type(value).__name__}, not a tensor"
@@ -101,8 +101,37 @@ def loss_of(loss: Callable[[nn.Module, Any], Any], model: nn.Module, batch: Any)
             found,
             "return the losses, a row each, or their mean (return out.loss; micro-batches then of one size)",
         )
+    refuse_shape(value.shape, batch)
     if torch.is_grad_enabled() and not value.requires_grad:
         found = "it returned a tensor without a gradient, and the adapter learns by backpropagation"
         do = "compute it of the model that is given, without torch.no_grad, detach, item or disable_adapter"
         raise BadInput("Bilevel(loss=...)", found, do)
     return value
+
+
+def refuse_shape(shape: torch.Size, batch: Any) -> None:
+    """Raise BadInput for losses that are not one a row: of tokens, padding counts in their mean. One for each so many rows (pairs, choices) is."""
+    if len(shape) > 1:
+        found = f"it returned a tensor of shape {tuple(shape)}"
+    elif len(shape) == 1 and shape[0] != 1 and (n := rows(batch)) and not fits(shape[0], n, batch):
+        found = f"it returned {shape[0]} losses, and the batch has {n} row{'' if n == 1 else 's'}"
+    else:
+        return
+    do = "return the losses, a row each, shape (rows,), or their mean (a row's own mean leaves out what is masked)"
+    raise BadInput("Bilevel(loss=...)", found, do)
+
+
+def fits(losses: int, rows: int, batch: Any) -> bool:
+    """Whether losses are one for each row, or so many rows, or one for each part of a tuple, or each row of its parts together."""
+    parts = len(batch) if isinstance(batch, (tuple, list)) else 1
+    return losses > 0 and (rows % losses == 0 or losses in (parts, parts * rows))
+
+
+def rows(batch: Any) -> int | None:
+    """How many rows a batch certainly has: texts, or the tensors of it, all as long, of which one has a row in each; else None."""
+    if isinstance(batch, (tuple, list)) and batch and all(isinstance(row, str) for row in batch):
+        return len(batch)
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else [batch]
+    tensors = [part for part in parts if isinstance(part, Tensor) and part.dim()]
+    lengths = {len(part) for part in tensors}
+    return lengths.pop() if len(lengths) == 1 and any(part.dim() > 1 for part in tensors) else None

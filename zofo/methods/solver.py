@@ -37,7 +37,7 @@ class Bilevel:
         model: a causal model (changed in place: peft puts the adapters into it, the base is frozen). theta: its weights that
             require a gradient when it is given; those that do not stay as they are.
         adapter: a peft configuration, or a `zofo.config.AdapterConfig`.
-        loss: fn(model, batch) -> a loss a row, shape (rows,), in fp32 at least.
+        loss: fn(model, batch) -> a loss a row, shape (rows,), or their mean, in fp32 at least.
         steps: planned outer iterations, which a schedule needs. seed: of noise, adapters and dropout.
         options: the method's, by the names that `zofo train --help` lists (lam, T, coupling, eps, ...).
     The adapter's own dropout is on in first-order lower-level steps; everything else runs in eval mode. After a step every module is in
@@ -83,7 +83,7 @@ class Bilevel:
         batch_s and batch_p are of D_p, batch_f of D_f. mixed is p's own batch with coupling `both`: of D_f with probability
         1 / (1 + lambda), else of D_p; with others it may be None. Where nothing learns below (lambda 0 with `outer`; `lam_every`,
         between two looks at the penalty) the pairs are not used. A batch is whatever `loss` takes; a list of them is accumulated.
-        Raises: BadInput when the pairs are not those that the options ask for, for a list of tensors of several kinds, for a loss that is no tensor,
+        Raises: BadInput when the pairs are not those that the options ask for, for a list of tensors of several kinds, for a loss that is no tensor or not one a row,
         or for a model that was converted to another type since.
         On an exception at any forward or backward pass nothing has changed.
         """
