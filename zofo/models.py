@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from zofo import sources, tensorfile
+from zofo import sources, suited, tensorfile
 from zofo.config import ModelConfig
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.store import PIECE, raw
@@ -111,6 +111,7 @@ def load_tokenizer(source: Source) -> Any:
     """Load a model's tokenizer (no model weights are read, but a GGUF file is converted first)."""
     from transformers import AutoTokenizer
 
+    suited.refuse_wordless(source)
     with reachable(source):
         return AutoTokenizer.from_pretrained(resolve(source), trust_remote_code=False)
 
@@ -131,9 +132,9 @@ def positions(source: Source) -> int | None:
     from transformers import AutoConfig
 
     with reachable(source):
-        found = getattr(
-            AutoConfig.from_pretrained(resolve(source), trust_remote_code=False), "max_position_embeddings", None
-        )
+        config = AutoConfig.from_pretrained(resolve(source), trust_remote_code=False)
+        refuse(source, config)
+        found = getattr(config, "max_position_embeddings", None)
     return int(found) if found else None
 
 
@@ -148,13 +149,14 @@ def vocabulary(source: Source) -> int | None:
 
 
 def refuse(source: Source, config: Any) -> None:
-    """Raise when a configuration names code to run, or weights that are no floating-point numbers, which nothing here could move."""
+    """Raise when a configuration names code to run, is of no causal model, or names weights that are no floating-point numbers, which nothing here could move."""
     if getattr(config, "auto_map", None):
         raise BadInput(f"--model {source.name}", "the model brings code of its own (auto_map)", "use another model")
     if getattr(config, "quantization_config", None) is not None:
         raise BadInput(
             f"--model {source.name}", "its files hold quantised weights", "take the model that was quantised"
         )
+    suited.refuse_other_kinds(source, config)
 
 
 def device(config: ModelConfig) -> torch.device:
@@ -176,6 +178,7 @@ def load(source: Source, config: ModelConfig) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     target = device(config)
+    suited.refuse_pickled(source)
     with reachable(source):
         place = resolve(source)
         refuse(source, AutoConfig.from_pretrained(place, trust_remote_code=False))
