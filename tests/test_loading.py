@@ -68,9 +68,13 @@ def test_an_adapter_that_was_made_from_a_few_examples(folder: str, run: str, pla
         ({"slot": "q"}, "--slot q: this run has no such adapter"),
         ({"slot": "p", "adapter": "x"}, "--adapter names another one"),
         ({"adapter": "nosuch"}, "nosuch"),
+        ({"dtype": "bf8"}, r"load\(dtype='bf8'\): unknown; choose one of: fp32, bf16, fp16"),
+        ({"device": "tpu"}, r"load\(device='tpu'\): .*; choose one of: auto, cpu, cuda, mps"),
+        ({"device": "cuda"}, r"load\(device='cuda'\): this machine has none that torch can use; use cpu"),
     ],
 )
-def test_bad_input(run: str, options: dict[str, Any], told: str) -> None:
+def test_bad_input(run: str, options: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match=told):
         zofo.load(run, **options)
 
@@ -81,3 +85,30 @@ def test_bad_input(run: str, options: dict[str, Any], told: str) -> None:
 def test_a_model_has_neither_adapters_nor_checkpoints(folder: str, options: dict[str, Any], told: str) -> None:
     with pytest.raises(BadInput, match=told):
         zofo.load(folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)]
+)
+def test_the_type_of_all_weights_can_be_chosen(folder: str, run: str, name: str, dtype: torch.dtype) -> None:
+    for target in (folder, run):
+        model, plain = zofo.load(target, dtype=name)[0], zofo.load(target)[0]
+        own = dict(model.named_parameters())
+        assert {p.dtype for p in own.values()} == {dtype} and logits(model).dtype == dtype
+        assert all(torch.equal(own[n], p.to(dtype)) for n, p in plain.named_parameters())
+        assert {p.dtype for p in plain.parameters()} == {torch.float32}, "as it was"
+
+
+def test_a_run_of_another_device_is_loaded_where_it_is_wanted(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was trained on cuda: what it asks for is not there, and need not be."""
+    config = Path(run) / "config.yaml"
+    before = config.read_text(encoding="utf-8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    try:
+        config.write_text(before.replace("device: auto", "device: cuda"), encoding="utf-8")
+        with pytest.raises(BadInput, match=r"model\.device cuda: this machine has none"):
+            zofo.load(run)
+        model, _ = zofo.load(run, device="cpu")
+    finally:
+        config.write_text(before, encoding="utf-8")
+    assert torch.equal(logits(model), logits(zofo.load(run)[0]))

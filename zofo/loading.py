@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from zofo import models, named, saved
@@ -16,6 +17,8 @@ from zofo.errors import BadInput
 from zofo.guest import guest
 from zofo.named import Found
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @guest()
 def load(
@@ -24,34 +27,51 @@ def load(
     which: str = "best",
     slot: str | None = None,
     adapter: str | Path | None = None,
-    dir: str = "runs",
+    dtype: str | None = None,
+    device: str = "auto",
+    dir: str | Path = "runs",
 ) -> tuple[nn.Module, Any]:
     """A run's model with its trained theta and the adapter in use, or a model as it is; and its tokenizer.
 
     Args: target, a run (name or path) or a model; which, "best" (by validation) or "last" checkpoint; slot, another adapter than
-    validation chose ("p", "s"; of tasks with their own, TASK or TASK/s); adapter, a folder that `zofo adapt` saved, instead; dir, where
-    runs are. The weights are in memory, whatever `--memory-cap` a run was trained under. Returns: the model in eval mode (with an adapter: peft's, the base's weights frozen), computing as its weights are stored;
+    validation chose ("p", "s"; of tasks with their own, TASK or TASK/s); adapter, a folder that `zofo adapt` saved, instead; dtype, "fp32", "bf16" or
+    "fp16", of all the weights, rounded to nearest (None: as they are stored: fp32, but of a run with `--model.weights` its own); device, "auto" (a run's own), "cpu", "cuda" or "mps"; dir, where
+    runs are. The weights are in memory, whatever `--memory-cap` a run was trained under. Returns: the model in eval mode (with an adapter: peft's, the base's weights frozen), computing as its weights are held;
     a transformers tokenizer. Raises: BadInput. Cost: see `saved.open_run`; with `adapter` one more read of the weights, for the base's fingerprint.
     """
     if which not in ("best", "last"):
         raise BadInput(f"load(which={which!r})", "unknown", "choose one of: best, last")
-    found = named.find(str(target), dir)
+    if dtype is not None and dtype not in DTYPES:
+        raise BadInput(f"load(dtype={dtype!r})", "unknown", f"choose one of: {', '.join(DTYPES)}")
+    refuse_device(device)
+    found = named.find(str(target), str(dir))
     named.refuse_which(found, which)
-    return opened(found, which, slot, str(adapter) if adapter is not None else None, warned)
+    model, tokenizer = opened(found, which, slot, str(adapter) if adapter is not None else None, warned, device)
+    return model if dtype is None else model.to(DTYPES[dtype]), tokenizer
+
+
+def refuse_device(device: str) -> None:
+    """Raise BadInput for a device that is none, or that this machine has not."""
+    try:
+        models.device(build({"model.device": device}).model)
+    except BadInput as error:
+        do = "choose one of: auto, cpu, cuda, mps" if device not in ("cuda", "mps") else error.do
+        raise BadInput(f"load(device={device!r})", error.found, do) from None
 
 
 def opened(
-    found: Found, which: str, slot: str | None, adapter: str | None, say: Callable[[str], None]
+    found: Found, which: str, slot: str | None, adapter: str | None, say: Callable[[str], None], device: str = "auto"
 ) -> tuple[nn.Module, Any]:
-    """The model and tokenizer of what was found. Raises: BadInput."""
+    """The model and tokenizer of what was found; device, "auto" for a run's own. Raises: BadInput."""
+    where = {} if device == "auto" else {"model.device": device}
     named.refuse_slot(found, slot, adapter)
     if adapter is not None:
-        used = use.opened(found, folder.find(adapter), {}, which, say)
+        used = use.opened(found, folder.find(adapter), where, which, say)
         return used.slots.model.eval(), used.tokenizer
     if found.run is not None:
-        held = saved.open_run(found.run, which, slot, say, whole=True)
+        held = saved.open_run(found.run, which, slot, say, whole=True, device=device)
         return held.model.eval(), held.tokenizer
-    model = models.load(found.source, build({"model.name": found.source.name}).model)
+    model = models.load(found.source, build({"model.name": found.source.name, **where}).model)
     return model.eval(), models.load_tokenizer(found.source)
 
 

@@ -41,16 +41,17 @@ def open_run(
     slot: str | None = None,
     say: Callable[[str], None] = print,
     whole: bool = False,
+    device: str = "auto",
 ) -> Saved:
     """Load a run's best or last checkpoint on its base. The task's rows are not needed.
 
     Args: which, "best" (by validation loss) or "last"; slot, an adapter instead of the chosen one: "p", "s", or, where
-    training tasks have their own, TASK (its p) or TASK/s; whole, in memory whatever cap the run was trained under. A cap
+    training tasks have their own, TASK (its p) or TASK/s; whole, in memory whatever cap the run was trained under; device, another than the run's own. A cap
     never refuses here: where training kept the weights in memory, it says nothing of using them.
     Raises: BadInput for a slot that the run has not; ZofoError when the base is not the run's.
     Cost: the weights in memory; for "last", the replay of the journal since the newest full copy.
     """
-    settings = uncapped(settled.plain(config.load(run.config)), whole)
+    settings = placed(uncapped(settled.plain(config.load(run.config)), whole), device)
     source = sources.find(settings.model.name)
     tokenizer, held = models.load_tokenizer(source), load(settings, source, train=slot is not None)
     if held.outside:
@@ -77,6 +78,13 @@ def uncapped(settings: Config, whole: bool) -> Config:
     if not whole and table.streams(settings):
         return settings
     return settings.model_copy(update={"run": settings.run.model_copy(update={"memory_cap": ""})})
+
+
+def placed(settings: Config, device: str) -> Config:
+    """The configuration on another device ("auto": on its own)."""
+    if device == "auto":
+        return settings
+    return settings.model_copy(update={"model": settings.model.model_copy(update={"device": device})})
 
 
 def parted(asked: str, slots: Slots) -> tuple[str, str]:

@@ -89,7 +89,7 @@ def of_run(run: RunFolder, config: Config, which: str, start: str | None, say: S
     own = configs.load(run.config)
     lent = start == "run" or (start is None and lends(own) and config.adapter == own.adapter)
     refuse_start(run, own, config, lent)
-    held = saved.open_run(run, which, None, say)
+    held = saved.open_run(run, which, None, say, device=config.model.device)
     if held.held.hooks is not None:
         raise BadInput(f"run {run.name}", "its weights stay on disk (--memory-cap)", "export it, and adapt the export")
     values = held.slots.tensors(held.used) if held.slots is not None and lent else None
