@@ -25,6 +25,38 @@ def test_train_in_python_takes_the_names_of_the_command_line(folder: str, home: 
         train(folder, "reviews", "bilevel-lora", method__lamb=3)
 
 
+def test_paths_may_be_paths(folder: str, home: Path) -> None:
+    """Of train, adapt and load alike; the run's folder holds texts, so that it is gone on with."""
+    from zofo import adapt, load, train
+
+    rows = home / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"film {k} is {w},{w}\n" for k in range(12) for w in ("good", "bad")))
+    (home / "c.yaml").write_text("run: {steps: 1, threads: 1}\n")
+    done = train(
+        Path(folder), preset="fo-lora", config_file=home / "c.yaml", data__train=rows, run__dir=home / "runs", run="py",
+        data__train_rows=12, data__validation_rows=4, data__test_rows=4, batch=2,
+    )  # fmt: skip
+    assert f"train: {rows}\n" in (home / "runs" / "py" / "config.yaml").read_text()
+    out, few = home / "adapter", {"shots": 1, "steps": 1, "draws": 1}
+    adapt(Path(done["run"]), data__train=rows, dir=home / "runs", out=out, **few)
+    adapt(Path(folder), task_folder(home), **few)
+    load(Path(done["run"]), adapter=out, dir=home / "runs")
+
+
+def task_folder(home: Path) -> Path:
+    """A task as a folder."""
+    place = home / "task"
+    place.mkdir()
+    for part in ("train", "test"):
+        lines = [
+            f'{{"input": "{part} {k} {w}", "output": "{w}", "options": ["up", "down"]}}'
+            for k in range(3)
+            for w in ("up", "down")
+        ]
+        (place / f"{part}.jsonl").write_text("\n".join(lines) + "\n")
+    return place
+
+
 def test_a_run_without_a_name_gets_one_that_is_free(tmp_path: Path) -> None:
     settings, _ = resolve({"model.name": "some/tiny", "data.task": "reviews", "run.dir": str(tmp_path)}, "mezo")
     first = begin.named(settings, ()).run.name

@@ -127,11 +127,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], show: Show) -
 
 @guest()
 def train(
-    model: str | None = None,
-    task: str | None = None,
+    model: str | Path | None = None,
+    task: str | Path | None = None,
     preset: str | None = None,
     *,
-    config_file: str | None = None,
+    config_file: str | Path | None = None,
     show: Show | None = None,
     auto_lr: bool = False,
     **options: Any,
@@ -147,4 +147,5 @@ def train(
     short |= {"batch": "data.batch", "dtype": "model.dtype", "shots": "data.shots", "objective": "method.objective"}
     flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
     flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}
-    return start(*config.resolve(flags, preset, config_file), show, auto_lr)
+    file = None if config_file is None else str(config_file)
+    return start(*config.resolve(flags, preset, file), show, auto_lr)

@@ -7,6 +7,7 @@ that an option without effect for the chosen method can be refused by name (`met
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from collections.abc import Mapping
@@ -300,7 +301,7 @@ def keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
 
 
 def flatten(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Turn `{"method": {"lam": 1}}` or `{"method.lam": 1}` into `{"method.lam": 1}`; unknown keys are errors."""
+    """Turn `{"method": {"lam": 1}}` or `{"method.lam": 1}` into `{"method.lam": 1}`, paths into texts; unknown keys are errors."""
     known = keys()
     found: dict[str, Any] = {}
     for name, value in tree.items():
@@ -313,7 +314,7 @@ def flatten(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
         name = "method.lam" if name == "method.lambda" else name
         if name not in known:
             raise BadInput(f"{source} {name}", "no such option", nearest(name, known))
-        found[name] = value
+        found[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
     return found
 
 

@@ -45,7 +45,7 @@ def mixture(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("cache")
 def test_every_unseen_task_and_one_that_fails(folder: str, mixture: Path, tmp_path: Path) -> None:
-    found = zofo.adapt(folder, mixture=str(mixture), out=str(tmp_path / "out"), shots=3, steps=2, draws=2, adapter__r=2)
+    found = zofo.adapt(Path(folder), mixture=mixture, out=tmp_path / "out", shots=3, steps=2, draws=2, adapter__r=2)
     assert list(found["tasks"]) == ["own/hot", "own/few", "own/cold"]
     assert "class 'down' of own/few has 2 training rows" in found["tasks"]["own/few"]["failed"]
     assert (found["mean"]["tasks"], found["mean"]["of"], found["mean"]["after"]["n"]) == (2, 3, 2)

@@ -58,3 +58,10 @@ def test_the_page_names_what_is_public() -> None:
     table = PAGE.read_text(encoding="utf-8").partition("\n\n## ")[0]
     named = set(re.findall(r"\| `zofo\.(\w+)", table))
     assert named == set(zofo.__all__) - {"BadInput", "NotFinite", "ZofoError", "__version__"}
+
+
+def test_dir_lists_what_is_public_and_nothing_else() -> None:
+    import zofo
+
+    assert dir(zofo) == sorted(zofo.__all__)
+    assert all(getattr(zofo, name) is not None for name in dir(zofo))

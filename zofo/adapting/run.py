@@ -59,9 +59,9 @@ class Asked:
 @guest()
 def adapt(
     target: str | Path,
-    task: str | None = None,
+    task: str | Path | None = None,
     *,
-    mixture: str | None = None,
+    mixture: str | Path | None = None,
     shots: int = 4,
     steps: int = 10,
     draws: int = 5,
@@ -70,8 +70,8 @@ def adapt(
     seed: int = 0,
     which: str = "best",
     start: str | None = None,
-    out: str | None = None,
-    dir: str = "runs",
+    out: str | Path | None = None,
+    dir: str | Path = "runs",
     show: Show | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -83,9 +83,9 @@ def adapt(
     """
     plan = Plan(shots, steps, draws, batch, lr, seed)
     flags = flat(options)
-    asked = Asked(str(target), which, start, dir, flags | ({"data.task": task} if task else {}))
+    asked = Asked(str(target), which, start, str(dir), flags | ({"data.task": str(task)} if task else {}))
     if mixture is not None:
-        return over(asked, plan, mixture, Path(out) if out else None, show or Quiet())
+        return over(asked, plan, str(mixture), Path(out) if out else None, show or Quiet())
     return alone(asked, plan, Path(out) if out else None, show or Quiet())
 
 
