@@ -90,7 +90,11 @@ def test_lambda_is_lam() -> None:
         ({"data.calibration": "yes"}, "--data.calibration yes: input should be 'none', 'sfc' or 'icl-sfc'"),
         ({"data.shots": -1}, "--data.shots -1: input should be greater than or equal to 0"),
         ({"method.s": "perhaps"}, "--method.s perhaps: input should be 'on' or 'off'"),
-        ({"adapter.targets": "q_proj"}, "--adapter.targets q_proj: input should be a valid tuple"),
+        ({"adapter.targets": 3}, "--adapter.targets 3: input should be a valid tuple"),
+        (
+            {"adapter.targets": ["q_proj", "all-linear"]},
+            "--adapter.targets ['q_proj', 'all-linear']: value error, all-linear takes in every other name",
+        ),
         ({"model.name": 3}, "--model.name 3: input should be a valid string"),
         ({"method.lam": "x" * 1000}, f"--method.lam {'x' * 80}: "),
     ],
@@ -100,6 +104,15 @@ def test_wrong_values(flags: dict[str, Any], told: str) -> None:
         resolve(flags)
     assert str(error.value).startswith(told) or told in str(error.value)
     assert len(str(error.value)) < 2000 and error.value.status == 2
+
+
+@pytest.mark.parametrize("given", ["q,v", "q, v", ["q,v"], ["q", "v"], ("q,", "v"), "q v"], ids=str)
+def test_targets_are_names_parted_by_commas_or_spaces(given: Any, tmp_path: Path) -> None:
+    """On the command line, in YAML and in Python; the run's file says them one by one, and is read as it was."""
+    config, _ = resolve({"adapter.targets": given})
+    assert config.adapter.targets == ("q", "v")
+    (tmp_path / "c.yaml").write_text(dump(config), encoding="utf-8")
+    assert load(tmp_path / "c.yaml") == config
 
 
 def test_unknown_preset() -> None:

@@ -23,12 +23,8 @@ from zofo.errors import BadInput, nearest
 PRESETS = Path(__file__).parent / "presets"
 OF_MIXTURE = {"data.train_rows": 768, "data.validation_rows": 32}
 """Defaults of a mixture, rows a task: 256 in D_f, 512 in D_p."""
-
-
 COLUMNS = ("text_column", "label_column", "prompt_column", "completion_column", "messages_column")
 """Options of `data` that name a column of the user's own rows."""
-
-
 SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
@@ -115,6 +111,10 @@ class DataConfig(Section):
     batch: int = Field(8, ge=1, description="rows a micro-batch")
 
 
+ALL_LINEAR = "all-linear"
+"""peft's word for every linear layer but the output head, as a target."""
+
+
 class AdapterConfig(Section):
     """The small adapter p and its twin s."""
 
@@ -122,15 +122,29 @@ class AdapterConfig(Section):
     r: int = Field(8, ge=1, description="LoRA rank")
     alpha: float = Field(16.0, gt=0, description="LoRA alpha (scaling alpha / r)")
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout in lower-level steps")
-    targets: tuple[str, ...] = Field((), description="LoRA target modules (empty: query and value projections)")
+    targets: tuple[str, ...] = Field(
+        (),
+        description="LoRA target modules; all-linear: every linear layer but the output head (empty: query and value projections)",
+    )
     last: int = Field(
         0, ge=0, description="LoRA in the last so many layers alone: a backward pass goes no deeper (0: in all layers)"
     )
     tokens: int = Field(0, ge=0, description="virtual tokens (0: 5 for prefix, 10 for prompt)")
 
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        """Names in a list, in one text, or both: commas and spaces part them."""
+        parts = (value,) if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+            return value
+        names = tuple(name for part in parts for name in part.replace(",", " ").split())
+        if ALL_LINEAR in names and len(names) > 1:
+            raise ValueError(f"{ALL_LINEAR} takes in every other name")
+        return names
 
-RANK_OF_Z = 32
-"""Rank of a low-rank z at most."""
+
+RANK_OF_Z = 32  # rank of a low-rank z at most
 
 
 class MethodConfig(Section):

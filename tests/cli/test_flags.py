@@ -96,6 +96,7 @@ def test_only_what_was_typed_is_taken() -> None:
         ("--model.activation_checkpointing TRUE", "model.activation_checkpointing", True),
         ("--adapter.targets q_proj v_proj", "adapter.targets", ("q_proj", "v_proj")),
         ("--adapter.targets q --adapter.targets v", "adapter.targets", ("q", "v")),
+        ("--adapter.targets all-linear", "adapter.targets", ("all-linear",)),
     ],
 )
 def test_spellings(words: str, key: str, value: object) -> None:

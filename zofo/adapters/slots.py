@@ -19,9 +19,10 @@ from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, PromptTu
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from zofo.adapters.targets import refuse_targets, where
 from zofo.config import AdapterConfig
 from zofo.core import streams
-from zofo.errors import BadInput, nearest
+from zofo.errors import BadInput
 
 TOKENS = {"prefix": 5, "prompt": 10}  # virtual tokens where the configuration says 0 (the papers' numbers)
 
@@ -105,9 +106,8 @@ def peft_config(config: AdapterConfig, model: nn.Module) -> PeftConfig:
         r=config.r,
         lora_alpha=cast(int, config.alpha),
         lora_dropout=config.dropout,
-        target_modules=list(config.targets) or None,
-        layers_to_transform=last_layers(model, config.last) or None,
         fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
+        **cast(Any, where(config, model)),
     )
 
 
@@ -128,24 +128,6 @@ def refuse_kinds(config: LoraConfig) -> None:
     if config.init_lora_weights not in (True, False, "gaussian", "orthogonal"):
         found = "it begins by changing the base, which two adapters share"
         raise BadInput(f"adapter: init_lora_weights {config.init_lora_weights!r}", found, "use True or 'gaussian'")
-
-
-def refuse_targets(model: nn.Module, config: AdapterConfig) -> None:
-    """Raise BadInput for a target that is no module's name: peft passes over it where another one fits."""
-    names = [name for name, _ in model.named_modules()]
-    for target in config.targets:
-        if not any(f".{name}".endswith(f".{target}") for name in names):
-            ends = sorted({name.rpartition(".")[2] for name in names})
-            asked = f"--adapter.targets {' '.join(config.targets)}"
-            raise BadInput(asked, f"the model has no module '{target}'", nearest(target, ends))
-
-
-def last_layers(model: nn.Module, last: int) -> list[int]:
-    """The numbers of a model's last so many layers (0: none). Raises: BadInput where it has fewer, or does not say."""
-    count = getattr(getattr(model, "config", None), "num_hidden_layers", 0) or 0
-    if last > count:
-        raise BadInput(f"--adapter.last {last}", f"the model has {count} layers", "take fewer, or 0 for all")
-    return list(range(count - last, count)) if last else []
 
 
 def attach(
