@@ -228,7 +228,9 @@ def concluded(r: Running) -> bool:
 
 
 def totals(r: Running, summary: dict[str, Any], state: State, progress: Progress) -> dict[str, Any]:
-    """A summary with the run's place, steps and training seconds."""
+    """A summary with the run's place, steps and training seconds; `untested`, why there was nothing to score."""
+    if not r.job.prepared.encoded["test"]:
+        summary = {**summary, "untested": "the mixture has no unseen tasks"}
     return {**summary, "run": str(r.run.path), "steps": state.k, "seconds": progress.seconds}
 
 

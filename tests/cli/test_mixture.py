@@ -148,7 +148,9 @@ def test_a_split_without_tasks_is_one_line(cli, model: str, mixed: Path, home: P
     assert (status, out) == (2, "") and err.count("\n") == 1 and "it has no training tasks" in err
     (mixed.parent / "seen.yaml").write_text("[a]", encoding="utf-8")
     train = f"train --preset mezo --model {model} --mixture {mixed.parent / 'seen.yaml'} --run all-seen --steps 1"
-    assert cli(*train.split(), "--batch", "2", "--run.eval_every", "0", "--run.threads", "1")[0] == 0
+    status, out, _ = cli(*train.split(), "--batch", "2", "--run.eval_every", "0", "--run.threads", "1")
+    assert status == 0 and "test rows of seen: not scored (the mixture has no unseen tasks)" in out
+    assert "run.test" not in out + cli("resume", "all-seen")[1]
     card = (home / "runs" / "all-seen" / "README.md").read_text(encoding="utf-8")
     assert "`zofo eval --side train` scores" in card and "left unread" not in card
     status, out, err = cli("eval", "all-seen")

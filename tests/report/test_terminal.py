@@ -108,6 +108,16 @@ def test_what_comes_next_can_be_typed(summary, place: str, word: str) -> None:
     assert f"  zofo show {word}\n" in out.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [({}, "--run.test false"), ({"untested": "the mixture has no unseen tasks"}, "the mixture has no unseen tasks")],
+)
+def test_why_nothing_was_scored_is_said(summary, more: dict[str, str], why: str) -> None:
+    out = io.StringIO()
+    Reporter(out).done({**summary, "results": {}, **more})
+    assert f"test rows of sst2: not scored ({why})\n" in out.getvalue()
+
+
 def test_on_a_terminal(metrics, summary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "150")
     monkeypatch.setenv("TERM", "xterm")

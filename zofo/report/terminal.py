@@ -134,7 +134,8 @@ class Reporter:
         self.close()
         results, used = summary.get("results", {}), summary.get("used")
         what = f"{summary.get('split', 'test')} rows of {summary.get('task', '?')}"
-        self.line(f"\n{what}, {checkpoint(summary)}" if results else f"\n{what}: not scored (--run.test false)")
+        why = summary.get("untested", "--run.test false")
+        self.line(f"\n{what}, {checkpoint(summary)}" if results else f"\n{what}: not scored ({why})")
         width = max([len(name) for name in results], default=0)
         for name, found in results.items():
             mark = "  <- used" if name == used else ""
