@@ -21,8 +21,7 @@ from zofo import yamlfile
 from zofo.errors import BadInput, nearest
 
 PRESETS = Path(__file__).parent / "presets"
-OF_MIXTURE = {"data.train_rows": 768, "data.validation_rows": 32}
-"""Defaults of a mixture, rows a task: 256 in D_f, 512 in D_p."""
+OF_MIXTURE = {"data.train_rows": 768, "data.validation_rows": 32}  # rows a task: 256 in D_f, 512 in D_p
 COLUMNS = ("text_column", "label_column", "prompt_column", "completion_column", "messages_column")
 """Options of `data` that name a column of the user's own rows."""
 SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", re.IGNORECASE)
@@ -111,8 +110,7 @@ class DataConfig(Section):
     batch: int = Field(8, ge=1, description="rows a micro-batch")
 
 
-ALL_LINEAR = "all-linear"
-"""peft's word for every linear layer but the output head, as a target."""
+ALL_LINEAR = "all-linear"  # peft's word for every linear layer but the output head, as a target
 
 
 class AdapterConfig(Section):
