@@ -34,7 +34,7 @@ from zofo.scorer import Scorer
 from zofo.scoring.batch import Encoded
 from zofo.scoring.tokens import pad_id
 from zofo.sources import Source
-from zofo.tasks import mixture
+from zofo.tasks import files, mixture
 from zofo.tasks.batches import Batches, MixtureBatches
 from zofo.tasks.definition import Task
 from zofo.tasks.mixture import Mixture
@@ -104,10 +104,11 @@ def prepare(
     given: Collection[str] = (),
     task: Task | Mixture | None = None,
     wanted: Collection[str] = tuple(PARTS),
+    rows: files.Source | None = None,
 ) -> Prepared:
     """Check options, model and task (or mixture of tasks), choose the rows and encode them: all that needs no weights.
 
-    Args: task, a run's own definition, instead of what the configuration names; wanted, the parts to encode. Raises `BadInput`. Cost: reads the data once (a GGUF file is converted first, once).
+    Args: task, a run's own definition, instead of what the configuration names; wanted, the parts to encode; rows, one task's as they were read (read anew without). Raises `BadInput`. Cost: reads the data once (a GGUF file is converted first, once).
     """
     check(config, given)
     source = sources.find(config.model.name)
@@ -117,7 +118,7 @@ def prepare(
         raise BadInput(f"--method.name {config.method.name}", found, "name a --mixture (`zofo ls mixtures`)")
     if isinstance(asked, Mixture):
         return of_mixture(config, asked, source, wanted)
-    return of_task(config, asked, source, wanted=wanted)
+    return of_task(config, asked, source, wanted=wanted, rows=rows)
 
 
 def load(config: Config, source: Source, train: bool = False) -> Loaded:

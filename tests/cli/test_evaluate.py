@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -199,10 +201,102 @@ def test_test_rows_that_the_run_was_trained_on_are_told(cli, model: str, home: P
 
 def test_a_test_file_that_is_the_training_file_is_told(cli, model: str, home: Path) -> None:
     begun(cli, model, home, "own", "--data.train", mine(home))
+    parts = json.loads((home / "more" / "own" / "splits.json").read_text(encoding="utf-8"))["parts"]
+    trained, chosen = parts["D_f"]["rows"] + parts["D_p"]["rows"], parts["validation"]["rows"]
     status, out, err = cli("eval", "own", "--dir", "more", "--data.test", "mine.jsonl")
-    told = (
-        "--data.test mine.jsonl: 30 of the 30 training rows are test rows too (it is the training file), which leaves 0"
-    )
+    assert status == 0, err
+    assert f"note: test: {trained} of the 30 rows of own/mine have a text that the run was trained on\n" in out
+    assert f"note: test: {chosen} of the 30 rows of own/mine chose the run's checkpoint" in out
+
+
+STARS = [{"body": f"Film {k} was fine", "stars": str(1 + 4 * (k % 2)), "id": k} for k in range(30)]
+
+
+def table(path: Path, rows: list[dict[str, Any]]) -> str:
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path.name
+
+
+def stars(cli, model: str, home: Path) -> None:
+    """A run on labelled rows of which three are tested, whose file is gone."""
+    if not (home / "more" / "stars").exists():
+        columns = ["--data.text_column", "body", "--data.label_column", "stars", "--data.test_rows", "3"]
+        begun(cli, model, home, "stars", "--data.train", table(home / "stars.csv", STARS), *columns)
+        (home / "stars.csv").unlink()
+
+
+def results(home: Path, name: str = "new.json") -> Any:
+    return json.loads((home / name).read_text(encoding="utf-8"))
+
+
+def test_a_run_is_scored_on_a_whole_test_file_though_its_training_file_is_gone(cli, model: str, home: Path) -> None:
+    stars(cli, model, home)
+    record = (home / "more" / "stars" / "eval.json").read_bytes()
+    table(home / "new.csv", [{"body": f"Another film, {k}", "stars": "5"} for k in range(8)])
+    status, _, err = cli("eval", "stars", "--dir", "more", "--data.test", "new.csv", "--out", "new.json")
+    assert status == 0, err
+    found = results(home)
+    assert found["results"]["theta"]["n"] == 8, "all of them, where the run tested 3"
+    assert found["source"] == str((home / "new.csv").resolve()) and found["task"] == "own/stars"
+    assert (home / "more" / "stars" / "eval.json").read_bytes() == record
+    few = ["--data.test_rows", "2", "--out", "few.json"]
+    assert cli("eval", "stars", "--dir", "more", "--data.test", "new.csv", *few)[0] == 0
+    assert results(home, "few.json")["results"]["theta"]["n"] == 2, "as many as are asked for"
+
+
+def test_a_test_file_may_call_its_columns_otherwise(cli, model: str, home: Path) -> None:
+    stars(cli, model, home)
+    table(home / "other.csv", [{"review": f"Another film, {k}", "given": "5"} for k in range(4)])
+    words = ["eval", "stars", "--dir", "more", "--data.test", "other.csv", "--data.text_column", "review"]
+    status, _, err = cli(*words)
+    assert status == 2 and err.count("\n") == 1 and "no column 'stars'" in err
+    assert cli(*words, "--data.label_column", "given")[0] == 0
+    status, _, err = cli(*words, "--data.messages_column", "m")
+    assert status == 2 and "--data.messages_column m: own/stars reads no such column" in err
+
+
+def test_a_label_that_the_run_has_not_is_named(cli, model: str, home: Path) -> None:
+    stars(cli, model, home)
+    table(home / "third.csv", [{"body": "A film", "stars": "3"}])
+    status, _, err = cli("eval", "stars", "--dir", "more", "--data.test", "third.csv")
+    assert status == 2 and err.count("\n") == 1 and "row 1: field 'label' is '3'; it must be one of 1, 5" in err
+
+
+def test_a_run_on_a_task_that_ships_is_scored_on_a_file_of_the_users(cli, trained: str, home: Path) -> None:
+    rows = [{"sentence": f"Film {k} was fine", "label": k % 2} for k in range(20)]
+    (home / "films.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    status, _, err = cli("eval", trained, "--data.test", "films.jsonl", "--out", "new.json")
+    assert status == 0, err
+    assert {slot: result["n"] for slot, result in results(home)["results"].items()} == {"p": 20, "s": 20}
+
+
+def test_a_model_is_scored_on_a_whole_file_of_the_users(cli, model: str, home: Path) -> None:
+    table(home / "all.csv", STARS)
+    words = ["--data.text_column", "body", "--data.label_column", "stars"]
+    status, out, err = cli("eval", model, "--data.test", "all.csv", *words, "--out", "new.json")
+    assert status == 0, err
+    assert results(home)["results"]["zero-shot"]["n"] == 30 and ", own/all, test rows" in out
+    assert "note: train" not in out and "note: test" not in out
+    assert cli("eval", model, "--task", "reviews", "--data.test", "all.csv")[0] == 2, "it has no sentence"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--data.test all.csv --data.text_column body --data.label_column nosuch", "no column 'nosuch'"),
+        ("--data.test empty.jsonl", "--data.test empty.jsonl: no rows"),
+        ("--data.test nosuch.csv", "--data.test nosuch.csv: no such file"),
+        ("--data.test all.csv --shots 2", "no --data.train beside it"),
+        ("--data.test all.csv --split validation", "no --data.train beside it"),
+    ],
+)
+def test_what_is_wrong_with_a_test_file_is_one_line(cli, model: str, home: Path, words: str, told: str) -> None:
+    table(home / "all.csv", STARS)
+    (home / "empty.jsonl").write_text("", encoding="utf-8")
+    status, out, err = cli("eval", model, *words.split())
     assert (status, out) == (2, "") and err.count("\n") == 1 and told in err
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -16,14 +16,11 @@ from zofo.cli.adapted import Adapter
 from zofo.cli.output import line, plain, refuse_no_file, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir, Target, find, refuse_slot, refuse_which
-from zofo.config import COLUMNS, Config, build, flatten, load
+from zofo.config import Config, build, load
+from zofo.elsewhere import ROWS
 from zofo.errors import BadInput, ZofoError
 from zofo.report.words import LOSSES, duration, figure, measured, named, rows_of, score
 from zofo.run.folder import RunFolder
-
-if TYPE_CHECKING:
-    from zofo.tasks.definition import Task
-    from zofo.tasks.mixture import Mixture
 
 Side = Literal["train", "test"]
 Which = Annotated[Literal["best", "last"], Parameter(help="which checkpoint of the run")]
@@ -31,13 +28,6 @@ Slot = Annotated[
     str | None,
     Parameter(help="which adapter of the run: p or s; where each training task has its own: TASK, or TASK/s"),
 ]
-OTHER_ROWS = {"data.task", "data.train", "data.mixture"}
-"""Options that take a run to another task, or to a mixture of tasks."""
-FILES = OTHER_ROWS | {"data.validation", "data.test", *(f"data.{column}" for column in COLUMNS)}
-"""Options that say where rows are."""
-FIXED = ("run.seed", "data.train_rows", "data.validation_rows", "data.upper_share", *(f"data.{c}" for c in COLUMNS))
-"""Options that would choose a run's own rows anew: some that it was trained on could come to be tested."""
-
 TRAINING = ("data.batch", "data.redraw")
 """Options of the data that act in training only."""
 
@@ -95,22 +85,21 @@ def evaluate(
         return demonstrated.evaluate(target, flags, which, draws, out, dir)
     if found.run is not None:
         return of_run(found.run, flags, which, slot, asked)
-    if not OTHER_ROWS & set(flags):
-        raise BadInput(
-            f"zofo eval {target}", "a model needs a task", "add --task NAME, --mixture NAME, or --data.train FILE"
-        )
+    if not ROWS & set(flags):
+        do = "add --task NAME, --mixture NAME, --data.train FILE, or --data.test FILE"
+        raise BadInput(f"zofo eval {target}", "a model needs a task", do)
     return of_model(target, flags, asked)
 
 
 def of_model(name: str, flags: Mapping[str, Any], asked: Asked) -> int:
     """Scores of a model without training."""
-    from zofo import job, models, settled
-    from zofo.tasks.mixture import asked_for
+    from zofo import elsewhere, job, models, settled
 
     config = settled.plain(build({"model.name": name, **flags}))  # fp32 unless asked: scores do not hang on the machine
     refuse_idle(flags, config.data.shots)
-    task = mixture.turned(asked_for(config.data), asked.side, rows_of(config))
-    ready = job.prepare(config, task=task, wanted=(asked.split,))
+    found = elsewhere.of_model(config, flags, asked.split, asked.side)
+    config, task = found.config, mixture.turned(found.task, asked.side, rows_of(config))
+    ready = job.prepare(config, task=task, wanted=(asked.split,), rows=found.rows)
     refuse_none(ready, asked.split)
     began = time.perf_counter()
     results = {word(config): scored(models.load(ready.source, config.model), ready, config, asked.split)}
@@ -128,7 +117,7 @@ def of_run(
     run: RunFolder, flags: Mapping[str, Any], which: Literal["best", "last"], slot: str | None, asked: Asked
 ) -> int:
     """Scores of a run's adapters (or its weights) at a checkpoint."""
-    from zofo import job, saved, settled
+    from zofo import elsewhere, job, saved, settled
     from zofo.adapting import apart
     from zofo.methods import table
     from zofo.run.jsonfile import read_object
@@ -136,13 +125,14 @@ def of_run(
     from zofo.tasks.parts import PARTS
 
     own = settled.plain(load(run.config))
-    config = settled.plain(changed(own, flags))
-    task = asked_task(run, own, config, flags)
+    found = elsewhere.of_run(run, own, flags, asked.split, asked.side)
+    config, task = found.config, found.task
     refuse_idle(flags, config.data.shots)
     if isinstance(task, Mixture) and (asked.side, asked.split) == ("test", "test"):
         apart.refuse_seen(run, task)
-    task, same = mixture.turned(task, asked.side, rows_of(config)), config == own and asked.side == "test"
-    ready = job.prepare(config, task=task, wanted=PARTS if same else (asked.split,))
+    task = mixture.turned(task, asked.side, rows_of(config))
+    same = config == own and asked.side == "test" and found.rows is None
+    ready = job.prepare(config, task=task, wanted=PARTS if same else (asked.split,), rows=found.rows)
     if same:
         job.same_rows(read_object(run.splits, "parts"), ready)
     refuse_none(ready, asked.split)
@@ -172,27 +162,6 @@ def of_run(
     return 0
 
 
-def asked_task(run: RunFolder, own: Config, config: Config, flags: Mapping[str, Any]) -> Task | Mixture:
-    """The task or mixture that a run is scored on: one of its own mixture, another that was asked for, or its own."""
-    from zofo.tasks.mixture import asked_for
-
-    if found := member(run, flags):
-        return found
-    return asked_for(config.data) if OTHER_ROWS & set(flags) else with_own_files(run, own, config, flags)
-
-
-def member(run: RunFolder, flags: Mapping[str, Any]) -> Task | None:
-    """The task of a run's own mixture that is asked for by its name there, where no task that ships has it (the user's are called own/NAME); else None."""
-    from zofo.tasks import definition
-    from zofo.tasks.mixture import Mixture, reread
-
-    name = flags.get("data.task", "")
-    if not name or name in definition.names() or not run.task.is_file():
-        return None
-    held = reread(run.task, f"run {run.name}")
-    return next((t for _, t in held.sides() if t.name == name), None) if isinstance(held, Mixture) else None
-
-
 def refuse_none(ready: Any, split: str) -> None:
     """Raise BadInput where a mixture has no tasks that a split's rows are of."""
     if ready.encoded[split]:
@@ -201,41 +170,6 @@ def refuse_none(ready: Any, split: str) -> None:
     if split == "test":
         raise BadInput(asked, "it has no unseen tasks", "add --side train, or --task")
     raise BadInput(asked, "it has no training tasks, which validation rows are of", "leave --split out, or add --task")
-
-
-def with_own_files(run: RunFolder, own: Config, config: Config, flags: Mapping[str, Any]) -> Task | Mixture:
-    """A run's own task (or mixture), its test or validation file replaced where that was asked for. Raises BadInput for what would mix its rows."""
-    from zofo.tasks.definition import Task
-    from zofo.tasks.mixture import reread
-
-    task = reread(run.task, f"run {run.name}")
-    before, now = flatten(own.model_dump(), ""), flatten(config.model_dump(), "")
-    if wrong := [key for key in FIXED if key in flags and now[key] != before[key]]:
-        found = "a run's rows are those that it was made on"
-        raise BadInput(
-            f"--{wrong[0]} {flags[wrong[0]]}", found, "leave it out, or name other rows: --task, --data.train"
-        )
-    new = {key: flags[f"data.{key}"] for key in ("validation", "test") if f"data.{key}" in flags}
-    if not isinstance(task, Task):
-        for key, value in new.items():
-            raise BadInput(f"--data.{key} {value}", "the run's tasks bring files of their own", "leave it out")
-        return task
-    if new and task.files is None:
-        key, value = next(iter(new.items()))
-        raise BadInput(
-            f"--data.{key} {value}", f"the rows of {task.name} are no files of yours", "give --data.train too"
-        )
-    files = task.files.model_copy(update=new) if task.files is not None else None
-    return task.model_copy(update={"files": files}) if new else task
-
-
-def changed(own: Config, flags: Mapping[str, Any]) -> Config:
-    """A run's configuration with options laid over it; another task forgets the run's own files and objective."""
-    before = flatten(own.model_dump(), "")
-    if OTHER_ROWS & set(flags):
-        fresh = flatten(Config().model_dump(), "")
-        before |= {key: fresh[key] for key in (*FILES, "method.objective")}
-    return build({**before, **flags}) if flags else own
 
 
 def chosen(held: Any, slot: str | None, name: str) -> list[str]:

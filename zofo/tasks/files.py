@@ -26,7 +26,8 @@ Splits = tuple[str | None, str | None, str | None]
 class Source:
     """A task's rows as published, and where from (`name`; `files`: what errors call each part).
 
-    `validation` and `test` are None where the set has no file for them; `lent`: validation rows are those of the test file.
+    `validation` and `test` are None where the set has no file for them; `lent`: validation rows are those of the test file;
+    `alone`: there is a test file and nothing else.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Source:
     test: list[Row] | None
     files: dict[str, str]
     lent: bool = False
+    alone: bool = False
 
     def without_test(self) -> Source:
         """The same for a task that is never tested: without a validation file its test rows serve to validate, and none are left to test.
@@ -121,6 +123,15 @@ def _from_files(task: Task, files: Files) -> Source:
         task, lambda part, where: renamed(part_rows(where, part, called[part]), files.columns, called[part]),
         splits, files.train, called,
     )  # fmt: skip
+
+
+def test_alone(task: Task) -> Source:
+    """All rows of a task's test file, and none to train on. Raises: BadInput, as `load`."""
+    assert task.files is not None and task.files.test is not None
+    where = task.files.test
+    asked = f"--data.test {where}"
+    rows = _checked(task, renamed(part_rows(where, "test", asked), task.files.columns, asked), asked)
+    return Source(where, [], None, rows, dict.fromkeys(("train", "validation", "test"), asked), alone=True)
 
 
 def renamed(rows: list[Row], columns: dict[str, str], asked: str) -> list[Row]:

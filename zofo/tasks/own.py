@@ -47,6 +47,32 @@ def resolve(data: DataConfig) -> Task:
     return made(data, files or in_folder(Path(data.task)))
 
 
+def of_test(data: DataConfig) -> Task:
+    """The task of `data.test` with no training file beside it: the one that `data.task` names, on that file, or one made from its rows.
+
+    Raises: BadInput, as `resolve`. Cost: reads the file where a task is made.
+    """
+    if is_folder(data.task):
+        raise BadInput(
+            f"--data.test {data.test}", f"--task {data.task} is a folder with files of its own", "leave one out"
+        )
+    if not data.task:
+        return made(data, tested(data.test), "test")
+    refuse_columns(data)
+    return with_files(definition.find(data.task), tested(data.test))
+
+
+def tested(where: str) -> Files:
+    """A file that is scored, where there is none to train on (it stands for that one too: a task's rows have to be somewhere)."""
+    place = resolved(where)
+    return Files(train=place, test=place)
+
+
+def resolved(where: str) -> str:
+    """A file's whole path; a hub id as it is."""
+    return str(Path(where).resolve()) if Path(where).exists() else where
+
+
 def is_folder(name: str) -> bool:
     """Whether a task is a folder of the user's (a task that ships goes before one of its name)."""
     return bool(name) and name not in definition.names() and Path(name).is_dir()
@@ -78,8 +104,7 @@ def given(data: DataConfig) -> Files | None:
                 "give both",
             )
         return None
-    paths = {part: str(Path(w).resolve()) if Path(w).exists() else w for part, w in named(data).items()}
-    return Files(**paths)
+    return Files(**{part: resolved(where) for part, where in named(data).items()})
 
 
 def named(data: DataConfig) -> dict[str, str]:
@@ -106,10 +131,10 @@ def in_folder(folder: Path) -> Files:
     return Files(**found)
 
 
-def made(data: DataConfig, files: Files) -> Task:
-    """A task by the columns of the training rows."""
-    asked = f"--data.train {data.train or files.train}"
-    rows = part_rows(files.train, "train", asked)
+def made(data: DataConfig, files: Files, part: str = "train") -> Task:
+    """A task by the columns of the rows of a part (test rows, where there are none to train on)."""
+    asked = f"--data.{part} {getattr(data, part) or files.train}"
+    rows = part_rows(files.train, part, asked)
     if not rows:
         raise BadInput(asked, "no rows", "give data with at least one row")
     there, given = set(rows[0]), [column for column in COLUMNS if getattr(data, column)]

@@ -126,7 +126,7 @@ def split(task: Task, config: DataConfig, seed: int, source: Source | None = Non
     """
     source = source or load(task)
     notes = _Notes()
-    chosen = _choose(task, source, config, seed, notes)
+    chosen = (_alone if source.alone else _choose)(task, source, config, seed, notes)
     own = {"validation": source.validation, "test": source.test}
     of = {part: part if own.get(part) is not None else "train" for part in chosen}
     held = {part: getattr(source, of[part]) for part in chosen}
@@ -150,6 +150,17 @@ def _assert_apart(task: Task, parts: dict[str, list[Row]]) -> None:
     for one, other in itertools.combinations(parts, 2):
         held = rows if {one, other} == set(rows) else texts
         assert not held[one] & held[other], f"{one} and {other} share rows"
+
+
+def _alone(task: Task, source: Source, config: DataConfig, seed: int, notes: _Notes) -> dict[str, list[int]]:
+    """Indices of a test file's rows (`test_rows` at most), where there are no others."""
+    rows = range(len(source.test or ()))
+    return {
+        "D_f": [],
+        "D_p": [],
+        "validation": [],
+        "test": _sample(rows, config.test_rows, seed, f"splits:{task.name}:test"),
+    }
 
 
 def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _Notes) -> dict[str, list[int]]:
