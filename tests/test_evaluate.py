@@ -152,7 +152,7 @@ def test_ties_go_to_the_first_choice(model: Any) -> None:
 def test_a_choice_without_a_number_is_never_the_answer(scores: list[float], choice: int) -> None:
     """A model that computes NaN is not right wherever the first choice is."""
     example = Encoded((1,), ((2,), (3,)), 0)
-    said = room.chosen(example, scores, [0.0, 0.0])
+    said = room.chosen(example, scores)
     assert said.choice == choice and (said.text == "") == (choice < 0)
     assert right(said) == float(choice == 0)
 
@@ -178,6 +178,9 @@ def test_calibration_picks_the_highest_score_over_the_null_prompts(model: Any) -
     wanted = [best([s - b for s, b in zip(*pair, strict=True)]) for pair in zip(scores, bases, strict=True)]
     found = evaluate(model, rows, TASK, batch_rows=4, predictions=True, nulls=nulls)
     assert found["predictions"] == wanted != [best(row) for row in scores]
+    assert flat(found["ranked"]) == pytest.approx(
+        [s - b for s, b in zip(flat(scores), flat(bases), strict=True)], abs=1e-5
+    )
     plain = evaluate(model, rows, TASK, batch_rows=4, predictions=True)
     for name in ("scores", "losses", "loss", "choice_loss"):
         assert found[name] == plain[name], "calibration changes what is chosen, nothing else"
@@ -212,7 +215,8 @@ def test_what_is_shared_changes_cost_and_not_results(
         wanted = evaluate(model, rows, TASK, 5, predictions=True, nulls=nulls, share=False)
     with passes(model) as shared:
         found = evaluate(model, rows, TASK, 5, predictions=True, nulls=nulls)
-    assert flat(found.pop("scores")) == pytest.approx(flat(wanted.pop("scores")), abs=1e-5)
+    for key in ("scores", "ranked"):
+        assert flat(found.pop(key)) == pytest.approx(flat(wanted.pop(key)), abs=1e-5)
     assert found.pop("losses") == pytest.approx(wanted.pop("losses"), abs=1e-5)
     assert [found.pop(key) for key in ("predictions", "by_row")] == [
         wanted.pop(key) for key in ("predictions", "by_row")
@@ -267,7 +271,7 @@ def test_free_answers_are_generated_and_compared(writer: Any, spelling: Any) -> 
         {name: found[name] for name in ("f1", "em")}
     )
     names = ("loss", "f1", "em")
-    assert {key for key in found if key not in ("predictions", "losses", "scores", "by_row")} == {
+    assert set(found) - set(room.BY_ROW) == {
         "n", *names, *(f"{name}_se" for name in names)
     }  # fmt: skip
 

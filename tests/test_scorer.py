@@ -65,3 +65,10 @@ def test_what_a_task_needs_first_is_called_with_its_name(job: Any) -> None:
 def test_the_scorer_is_chosen_by_what_was_prepared(job: Any, folder: str, made: Any) -> None:
     assert isinstance(scorer.of(job.prepared), ManyTasks)
     assert isinstance(scorer.of(made(folder).prepared), OneTask)
+
+
+def test_what_was_answered_to_each_row_is_kept_apart_from_the_results(job: Any) -> None:
+    seen: dict[str, Any] = {}
+    marks = scorer.of(job.prepared, keep=lambda ready, part, found: seen.update({ready.task.name: found}))
+    assert marks(job.model, "test") == job.scorer(job.model, "test")
+    assert {name: len(found["predictions"]) for name, found in seen.items()} == {"own/c": 8, "own/d": 8}

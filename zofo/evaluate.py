@@ -20,6 +20,8 @@ from zofo.tasks.definition import Task
 
 WORTH = 32  # tokens of a shared prefix that are worth keeping
 TOKENS = 2048  # padded tokens of a batch, at most (one example may have more)
+BY_ROW = ("predictions", "losses", "scores", "ranked", "by_row")
+"""What a result has of each row, with `predictions`."""
 KEPT = 1 << 16  # tokens of a kept prefix that a batch may hold copies of (46 kB a token in SmolLM2, fp32)
 
 
@@ -77,7 +79,7 @@ def evaluate(
     task-only twin; tokenizer, needed to generate (without one, or without metrics, free answers have a loss
     only); share, keep the keys and values of what rows or choices have in common, where the model can.
     Returns: the task's metrics, `loss`, `choice_loss`, each with NAME_se, and `n`; with `predictions` also
-    `predictions` (choice numbers or texts), `losses`, `scores` and `by_row` (the metrics; of those that are no means over rows, such as macro-F1, each row's share by the jackknife), a value a row in the order given. Raises: ValueError without rows.
+    `predictions` (choice numbers or texts), `losses`, `scores`, `ranked` (what choices are compared by: scores, less those of the task-only twins where calibrated) and `by_row` (the metrics; of those that are no means over rows, such as macro-F1, each row's share by the jackknife), a value a row in the order given. Raises: ValueError without rows.
     Cost: a forward pass a batch, more rows each where choices have several tokens.
     """
     reading = Reading(model, dtype, pad, share and can_share(model), check, progress)
@@ -85,23 +87,28 @@ def evaluate(
         if task.kind == "text":
             found = freely(reading, encoded, task, batch_rows, tokenizer)
             rows = [Answered(t, e.texts) for t, e in zip(found.texts, encoded, strict=True)] if found.texts else []
+            ranked = found.scores
         else:
             found = among(reading, encoded, batch_rows)
-            base = among_unique(reading, nulls, batch_rows) if nulls else [[0.0] * len(s) for s in found.scores]
-            rows = [chosen(e, s, b) for e, s, b in zip(encoded, found.scores, base, strict=True)]
+            ranked = found.scores if not nulls else less(found.scores, among_unique(reading, nulls, batch_rows))
+            rows = [chosen(e, s) for e, s in zip(encoded, ranked, strict=True)]
     result: dict[str, Any] = summarise(found.losses, rows, task.metrics)
     if predictions:
         result["predictions"] = [row.text if task.kind == "text" else row.choice for row in rows]
-        result |= {"losses": found.losses["loss"], "scores": found.scores}
+        result |= {"losses": found.losses["loss"], "scores": found.scores, "ranked": ranked}
         result["by_row"] = {name: by_row(name, rows) for name in task.metrics if rows}
     return result
 
 
-def chosen(example: Encoded, scores: Sequence[float], base: Sequence[float]) -> Answered:
-    """The choice with the highest score over its base (ties: the first). A choice without a number is never it; where none has one, there is no answer."""
-    over = [score - null for score, null in zip(scores, base, strict=True)]
-    texts = example.texts or tuple(map(str, range(len(over))))
-    best = max((k for k, value in enumerate(over) if not math.isnan(value)), key=over.__getitem__, default=-1)
+def less(scores: Sequence[Sequence[float]], base: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Each row's scores over those of its task-only twin."""
+    return [[score - null for score, null in zip(*pair, strict=True)] for pair in zip(scores, base, strict=True)]
+
+
+def chosen(example: Encoded, ranked: Sequence[float]) -> Answered:
+    """The choice with the highest score (ties: the first). A choice without a number is never it; where none has one, there is no answer."""
+    texts = example.texts or tuple(map(str, range(len(ranked))))
+    best = max((k for k, value in enumerate(ranked) if not math.isnan(value)), key=ranked.__getitem__, default=-1)
     said = texts[best] if best >= 0 else ""
     return Answered(said, tuple(texts[k] for k in example.rights), best, example.rights)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
 
-from zofo.evaluate import evaluate
+from zofo.evaluate import BY_ROW, evaluate
 from zofo.prepared import Prepared
 from zofo.scoring.metrics import over_tasks
 from zofo.scoring.tokens import pad_id
+
+Keep = Callable[[Prepared, str, Mapping[str, Any]], object]
+"""Is given a task, a part of its rows, and what was found of it, row by row."""
 
 
 class Scorer(Protocol):
@@ -24,18 +27,23 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class OneTask:
-    """Scores on one task; `dtype` computes."""
+    """Scores on one task; `dtype` computes; `keep` is given what was answered to each row."""
 
     ready: Prepared
     dtype: str = "fp32"
+    keep: Keep | None = None
 
     def __call__(self, model: nn.Module, part: str, write: bool = True) -> dict[str, Any]:
         """As `zofo.evaluate.evaluate`."""
         ready = self.ready
-        return evaluate(
+        found = evaluate(
             model, ready.encoded[part], ready.task, dtype=self.dtype, pad=pad_id(ready.tokenizer),
             nulls=ready.nulls.get(part, ()), tokenizer=ready.tokenizer if write else None,
+            predictions=self.keep is not None,
         )  # fmt: skip
+        if self.keep is not None:
+            self.keep(ready, part, found)
+        return {name: value for name, value in found.items() if name not in BY_ROW}
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,10 @@ class ManyTasks:
         return over_tasks(found)
 
 
-def of(ready: Prepared, dtype: str = "fp32", before: Callable[[str], object] | None = None) -> OneTask | ManyTasks:
-    """The scorer of what was prepared; `before`, as `ManyTasks` has it."""
+def of(
+    ready: Prepared, dtype: str = "fp32", before: Callable[[str], object] | None = None, keep: Keep | None = None
+) -> OneTask | ManyTasks:
+    """The scorer of what was prepared; `before`, as `ManyTasks` has it, `keep`, as `OneTask`."""
     if not ready.members:
-        return OneTask(ready, dtype)
-    return ManyTasks(tuple(OneTask(member, dtype) for member in ready.members), before)
+        return OneTask(ready, dtype, keep)
+    return ManyTasks(tuple(OneTask(member, dtype, keep) for member in ready.members), before)

@@ -410,3 +410,48 @@ def test_a_slot_that_is_not_there() -> None:
     assert evaluate.chosen(Held(), None, "r") == ["theta"]
     with pytest.raises(BadInput, match="no such adapter"):
         evaluate.chosen(Held(), "s", "r")
+
+
+def samples(home: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in (home / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("words", ["", "--calibration sfc"])
+def test_samples_are_the_scores_row_by_row(cli, trained: str, home: Path, words: str) -> None:
+    """Accuracy, loss and choices of the results follow from the lines."""
+    status, _, err = cli("eval", trained, *words.split(), "--samples", "rows.jsonl", "--out", "found.json")
+    assert status == 0, err
+    found, lines = results(home, "found.json"), samples(home)
+    parts = json.loads((home / "runs" / trained / "splits.json").read_text(encoding="utf-8"))["parts"]
+    assert [line["row"] - 1 for line in lines] == parts["test"]["indices"] * 2
+    for slot in ("p", "s"):
+        held, result = [line for line in lines if line["slot"] == slot], found["results"][slot]
+        assert sum(line["right"] for line in held) / len(held) == pytest.approx(result["accuracy"])
+        assert sum(line["loss"] for line in held) / len(held) == pytest.approx(result["loss"])
+        for line in held:
+            assert line["predicted"] == max(line["scores"], key=line["scores"].get)
+            assert line["right"] == (line["predicted"] == line["answer"])
+            assert {"sentence", "label"} <= set(line["columns"])
+    if not words:
+        assert all(-line["scores"][line["answer"]] == pytest.approx(line["loss"]) for line in lines)
+
+
+def test_samples_of_a_model(cli, model: str, home: Path) -> None:
+    few = "--task reviews --data.test_rows 3 --samples rows.jsonl"
+    assert cli("eval", model, *few.split())[0] == 0
+    assert [line["slot"] for line in samples(home)] == ["zero-shot"] * 3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--samples nosuch/x.jsonl", "--samples nosuch/x.jsonl: its folder does not exist"),
+        (
+            "--samples x.jsonl --shots 1 --draws 2",
+            "--samples x.jsonl: with --draws every row is answered several times",
+        ),
+    ],
+)
+def test_samples_that_cannot_be_written_are_told(cli, trained: str, words: str, told: str) -> None:
+    status, out, err = cli("eval", trained, *words.split())
+    assert (status, out) == (2, "") and err.count("\n") == 1 and told in err

@@ -35,9 +35,12 @@ def refuse(split: str, flags: Mapping[str, Any], side: str, draws: int | None) -
         raise BadInput(f"--seed {flags['run.seed']}", found, "leave it out")
 
 
-def evaluate(found: Found, flags: Mapping[str, Any], which: str, adapter: str, out: str | None) -> int:
+def evaluate(
+    found: Found, flags: Mapping[str, Any], which: str, adapter: str, out: str | None, samples: str | None
+) -> int:
     """Score a saved adapter; without other rows, on the task it was made for."""
-    from zofo.adapting import draws, folder, use
+    from zofo.adapting import folder, use
+    from zofo.cli.evaluate import sampling, scored
     from zofo.job import described
     from zofo.run.jsonfile import write_json
 
@@ -45,7 +48,8 @@ def evaluate(found: Found, flags: Mapping[str, Any], which: str, adapter: str, o
     config, ready = use.prepared(found, saved, flags)
     used = use.opened(found, saved, flags, which, complain)
     began = time.perf_counter()
-    result = draws.measured(used.slots.model, ready, config)
+    with sampling(samples) as rows:
+        result = scored(used.slots.model, ready, config, "test", "adapter", rows)
     seconds = time.perf_counter() - began
     for note in ready.notes:
         line(f"note: {plain(note)}")

@@ -15,8 +15,10 @@ OURS = ("data.shots", "data.mixture", "run.seed")
 """Options that say what is drawn; all others say how rows are read."""
 
 
-def refuse(slot: str | None, split: str, side: str) -> None:
+def refuse(slot: str | None, split: str, side: str, samples: str | None) -> None:
     """Raise where an option does not go with draws."""
+    if samples is not None:
+        raise BadInput(f"--samples {samples}", "with --draws every row is answered several times", "leave one out")
     if slot is not None:
         raise BadInput(f"--slot {slot}", "with --draws the adapter that the run uses is scored", "leave one out")
     if split != "test" or side != "test":

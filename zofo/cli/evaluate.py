@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -22,7 +23,16 @@ from zofo.errors import BadInput, ZofoError
 from zofo.report.words import LOSSES, duration, figure, measured, named, rows_of, score
 from zofo.run.folder import RunFolder
 
+if TYPE_CHECKING:
+    from zofo.samples import Samples
+
 Side = Literal["train", "test"]
+SamplesFile = Annotated[
+    str | None,
+    Parameter(
+        metavar="FILE", help="write a JSON line a row and adapter: columns, right and predicted answer, loss, scores"
+    ),
+]
 Which = Annotated[Literal["best", "last"], Parameter(help="which checkpoint of the run")]
 Slot = Annotated[
     str | None,
@@ -37,11 +47,12 @@ OTHER_PARTS = {"train", "validation", "test"}
 
 @dataclass(frozen=True)
 class Asked:
-    """What to score on: rows of a split, a mixture's side, and where to write the results beside printing them."""
+    """What to score on: rows of a split, a mixture's side, and where to write results and rows beside printing."""
 
     split: str
     out: str | None
     side: Side = "test"
+    samples: str | None = None
 
 
 def key_is_read(key: str) -> bool:
@@ -63,6 +74,7 @@ def evaluate(
         int | None, Parameter(help="draws of the demonstrations (--shots): mean, spread and interval over them")
     ] = None,
     out: Annotated[str | None, Parameter(metavar="FILE", help="write the results as JSON too")] = None,
+    samples: SamplesFile = None,
     dir: Dir = "runs",
 ) -> int:
     """Score a run or a model on a task; a run's test results at its best checkpoint go to its eval.json.
@@ -70,7 +82,8 @@ def evaluate(
     Without options a run is scored on its own task, as it was trained.
     """
     refuse_no_file("--out", out)
-    found, asked = find(target, dir), Asked(split, out, side)
+    refuse_no_file("--samples", samples)
+    found, asked = find(target, dir), Asked(split, out, side, samples)
     refuse_which(found, which)
     refuse_slot(found, slot, adapter)
     if side == "train" and split != "test":
@@ -79,9 +92,9 @@ def evaluate(
         )
     if adapter is not None:
         adapted.refuse(split, flags, side, draws)
-        return adapted.evaluate(found, flags, which, adapter, out)
+        return adapted.evaluate(found, flags, which, adapter, out, samples)
     if draws is not None:
-        demonstrated.refuse(slot, split, side)
+        demonstrated.refuse(slot, split, side, samples)
         return demonstrated.evaluate(target, flags, which, draws, out, dir)
     if found.run is not None:
         return of_run(found.run, flags, which, slot, asked)
@@ -101,8 +114,10 @@ def of_model(name: str, flags: Mapping[str, Any], asked: Asked) -> int:
     config, task = found.config, mixture.turned(found.task, asked.side, rows_of(config))
     ready = job.prepare(config, task=task, wanted=(asked.split,), rows=found.rows)
     refuse_none(ready, asked.split)
-    began = time.perf_counter()
-    results = {word(config): scored(models.load(ready.source, config.model), ready, config, asked.split)}
+    began, called = time.perf_counter(), word(config)
+    with sampling(asked.samples) as rows:
+        model = models.load(ready.source, config.model)
+        results = {called: scored(model, ready, config, asked.split, called, rows)}
     tell(ready, config, name, results, None, asked, time.perf_counter() - began)
     return 0
 
@@ -151,10 +166,11 @@ def of_run(
     own_slot = slot if table.apart(own) else None
     held = saved.open_run(run, which, own_slot, complain)
     began, results = time.perf_counter(), dict[str, Any]()
-    for name in [held.used] if own_slot else chosen(held, slot, run.name):
-        if held.slots is not None:
-            held.slots.use(name)
-        results[name] = scored(held.model, ready, config, asked.split)
+    with sampling(asked.samples) as rows:
+        for name in [held.used] if own_slot else chosen(held, slot, run.name):
+            if held.slots is not None:
+                held.slots.use(name)
+            results[name] = scored(held.model, ready, config, asked.split, name, rows)
     where = f"run {run.name}, step {held.step}{f', own adapter of {held.task}' if held.task else ''}"
     tell(ready, config, where, results, held, asked, time.perf_counter() - began)
     if asked.split == "test" and held.which == "best" and same:
@@ -180,11 +196,24 @@ def chosen(held: Any, slot: str | None, name: str) -> list[str]:
     return [slot] if slot is not None else there or ["theta"]
 
 
-def scored(model: Any, ready: Any, config: Config, split: str) -> dict[str, Any]:
-    """Evaluate a model on a split of prepared data, of one task or of several."""
+@contextmanager
+def sampling(path: str | None) -> Iterator[Samples | None]:
+    """What gathers the rows that are scored in a block, where they are asked for; they are written at its end."""
+    from zofo.samples import Samples
+
+    rows = Samples(path) if path is not None else None
+    yield rows
+    if rows is not None:
+        rows.write()
+
+
+def scored(model: Any, ready: Any, config: Config, split: str, name: str, rows: Samples | None) -> dict[str, Any]:
+    """Evaluate a model on a split of prepared data, of one task or of several; `rows` gathers what was answered by this adapter's `name`."""
     from zofo import scorer
 
-    return scorer.of(ready, config.model.dtype)(model, split)
+    if rows is not None:
+        rows.slot = name
+    return scorer.of(ready, config.model.dtype, keep=rows)(model, split)
 
 
 def keep(run: RunFolder, held: Any, ready: Any, results: Mapping[str, Any]) -> None:
