@@ -1,6 +1,6 @@
 """zofo: fine-tune all the weights of a language model with forward passes, an adapter beside it by backpropagation.
 
-`train` runs what `zofo train` runs, `adapt` what `zofo adapt` does, `load` gives what came of it; `ZO` is the zeroth-order optimizer for any PyTorch loop;
+`train` runs what `zofo train` runs, `adapt` what `zofo adapt` does, `load` gives what came of it, `predict` its answers to rows without one; `ZO` is the zeroth-order optimizer for any PyTorch loop;
 `Bilevel` is the bilevel solver for anybody's loop. `zofo.core` holds the parts.
 """
 
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from zofo.errors import BadInput, NotFinite, ZofoError
     from zofo.loading import load
     from zofo.methods.solver import Bilevel
+    from zofo.predicting import predict
 
 __version__ = "0.1.0"
-__all__ = ["ZO", "BadInput", "Bilevel", "NotFinite", "ZofoError", "__version__", "adapt", "load", "train"]
+__all__ = ["ZO", "BadInput", "Bilevel", "NotFinite", "ZofoError", "__version__", "adapt", "load", "predict", "train"]
 PLACES = {
     "ZO": "zofo.core.optim",
     "Bilevel": "zofo.methods.solver",
     "train": "zofo.begin",
     "adapt": "zofo.adapting.run",
     "load": "zofo.loading",
+    "predict": "zofo.predicting",
     "ZofoError": "zofo.errors",
     "BadInput": "zofo.errors",
     "NotFinite": "zofo.errors",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zofo.config import COLUMNS, Config, build, flatten
+from zofo.config import COLUMNS, Config, build, flatten, load
 from zofo.errors import BadInput
 
 if TYPE_CHECKING:
@@ -25,6 +25,13 @@ FIXED = ("run.seed", "data.train_rows", "data.validation_rows", "data.upper_shar
 """Options that would choose a run's own rows anew: some that it was trained on could come to be tested."""
 FIELDS = {f"data.{column}": column.removesuffix("_column") for column in COLUMNS}
 """The field of a task made from own rows that a column option names."""
+ANSWERS = ("data.label_column", "data.completion_column")
+"""Options that name a column of answers."""
+PREDICTING = {
+    "model.dtype", "data.task", "data.train", "data.shots", "data.channel", "data.calibration", "data.hard_prompt",
+    "data.max_length", *FIELDS,
+}  # fmt: skip
+"""Options that have an effect on predicting."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,39 @@ def of_run(run: RunFolder, own: Config, flags: Mapping[str, Any], split: str, si
         return Scored(config, asked_for(config.data))
     task = with_own_files(run, own, config, flags)
     return Scored(whole(config, flags, task), task)
+
+
+def to_predict(run: RunFolder | None, name: str, flags: Mapping[str, Any]) -> tuple[Config, Task]:
+    """The task that a run's or (without a run) a model's predictions are of, and how its rows are read.
+
+    Raises: BadInput for a model without a task, for several tasks, for a column of answers, which are not read.
+    """
+    from zofo import settled
+    from zofo.tasks import own as tasks
+    from zofo.tasks.definition import Task
+    from zofo.tasks.mixture import reread
+
+    if run is None and not PREDICTING & OTHER_ROWS & set(flags):
+        raise BadInput(f"zofo predict {name}", "a model needs a task", "add --task NAME, or --data.train FILE")
+    own = config_of(run) if run is not None else build({"model.name": name})
+    config = settled.plain(changed(own, flags))
+    if run is not None and (held := member(run, flags)):
+        return config, held
+    if run is None or OTHER_ROWS & set(flags):
+        return config, tasks.resolve(config.data)
+    if idle := [key for key in ANSWERS if key in flags]:
+        raise BadInput(f"--{idle[0]} {flags[idle[0]]}", "answers are predicted, not read", "leave it out")
+    task = reread(run.task, f"run {run.name}")
+    if not isinstance(task, Task):
+        raise BadInput(f"zofo predict {run.name}", "it was trained on several tasks", "name the one with --task")
+    return config, with_columns(task, flags)
+
+
+def config_of(run: RunFolder) -> Config:
+    """A run's configuration, as it was resolved."""
+    from zofo import settled
+
+    return settled.plain(load(run.config))
 
 
 def alone(flags: Mapping[str, Any], shots: int, split: str = "test", side: str = "test") -> bool:

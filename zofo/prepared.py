@@ -59,7 +59,18 @@ def of_task(
     Args: tokenizer, the model's (loaded without); rows, the task's as they were read (read anew without). Raises `BadInput`.
     """
     task = objectives.measured(config, task)
-    splits = split(task, config.data, config.run.seed, rows)
+    return of_splits(config, task, split(task, config.data, config.run.seed, rows), source, tokenizer, wanted)
+
+
+def of_splits(
+    config: Config,
+    task: Task,
+    splits: Splits,
+    source: Source,
+    tokenizer: Any = None,
+    wanted: Collection[str] = tuple(PARTS),
+) -> Prepared:
+    """Encode the parts that are wanted of rows that are chosen. Arguments and errors as `of_task`."""
     tokenizer = tokenizer or models.load_tokenizer(source)
     check_choices(task, tokenizer)
     made = parts.encode(task, splits, tokenizer, config.data, config.run.seed, room(config, task, source), wanted)

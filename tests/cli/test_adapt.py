@@ -192,3 +192,12 @@ def test_compare_refuses(cli, trained: str, home: Path, words: str, told: str) -
     (home / "broken.json").write_text('{"tasks": {"a": {"task": "a"}}}', encoding="utf-8")
     status, _, err = cli(*words.format(trained=trained).split())
     assert status == 2 and told in err and err.count("\n") == 1, err
+
+
+def test_samples_of_a_saved_adapter(cli, adapted: str, model: str, home: Path) -> None:
+    status, _, err = cli("eval", model, "--adapter", adapted, "--samples", "rows.jsonl", "--out", "found.json")
+    assert status == 0, err
+    lines = [json.loads(text) for text in (home / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    result = json.loads((home / "found.json").read_text(encoding="utf-8"))["results"]["adapter"]
+    assert {line["slot"] for line in lines} == {"adapter"} and len(lines) == result["n"]
+    assert sum(line["right"] for line in lines) / len(lines) == pytest.approx(result["accuracy"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from zofo.errors import BadInput
-from zofo.tasks.answers import Answers, answers, fault, label_text, reach
+from zofo.tasks.answers import UNKNOWN, Answers, answers, fault, label_text, reach
 from zofo.tasks.definition import Task
 
 WHERE = "mine.jsonl, row 7"
@@ -185,3 +185,17 @@ def test_what_is_wrong_with_a_value_where_text_is_wanted() -> None:
     wrong = {"null": None, "NaN": float("nan"), "a list": ["x"], "an object": {"text": "x"}}
     assert [fault(value) for value in wrong.values()] == list(wrong)
     assert {fault(value) for value in ("", "nan", 0, 1.5, float("inf"), True)} == {""}
+
+
+@pytest.mark.parametrize(
+    ("more", "row", "choices"),
+    [
+        ({"choices": ("1", "0")}, {}, ("1", "0")),
+        ({"options": "ways"}, {"ways": ["a", "b", "c"]}, ("a", "b", "c")),
+        ({"metrics": ("f1",)}, {}, ("x",)),
+    ],
+)
+def test_an_answer_that_is_to_be_predicted_leaves_the_choices(more: Any, row: Any, choices: Any) -> None:
+    """A stand-in that is a label could be one choice's text and another's number."""
+    task = Task(name="t", **more)
+    assert answers(task, {**row, "label": UNKNOWN}, "x") == Answers(choices, (0,))

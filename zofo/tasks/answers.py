@@ -13,6 +13,16 @@ from zofo.tasks.definition import Task
 SHOWN = 12  # labels listed in an error
 
 
+class Unknown:
+    """What stands in a row's label field where its answer is to be predicted."""
+
+    def __repr__(self) -> str:
+        return "unknown"
+
+
+UNKNOWN = Unknown()
+
+
 @dataclass(frozen=True)
 class Answers:
     """The texts of a row's choices and which are right (the first right one is trained on). Free answers: all accepted."""
@@ -32,7 +42,7 @@ def reach(row: Mapping[str, Any], name: str) -> Any:
 
 
 def answers(task: Task, row: Mapping[str, Any], asked: str) -> Answers:
-    """The choices of a row and the right ones among them.
+    """The choices of a row and the right ones among them (the first stands for it where the label is `UNKNOWN`).
 
     Args: asked, what errors name (file and row). Raises: BadInput where the label or an option is missing,
     null or none of the choices.
@@ -43,6 +53,8 @@ def answers(task: Task, row: Mapping[str, Any], asked: str) -> Answers:
         label = reach(row, task.label)
     except KeyError:
         raise BadInput(asked, f"no field '{called(task)}'", f"fields of this row: {', '.join(sorted(row))}") from None
+    if label is UNKNOWN:
+        return Answers(("x",) if task.kind == "text" else task.choices or _options(task, row, asked), (0,))
     if task.kind == "text":
         return _free(label, f"field '{called(task)}'", asked)
     choices = task.choices or _options(task, row, asked)

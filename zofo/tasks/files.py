@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zofo.errors import BadInput
-from zofo.tasks.answers import answers, fault
+from zofo.tasks.answers import UNKNOWN, answers, fault
 from zofo.tasks.definition import Files, Hub, Task
 from zofo.tasks.read import READERS, Row, is_saved, kind, read_rows, saved
 from zofo.tasks.template import fields, own_text, plain_fields
@@ -132,6 +132,28 @@ def test_alone(task: Task) -> Source:
     asked = f"--data.test {where}"
     rows = _checked(task, renamed(part_rows(where, "test", asked), task.files.columns, asked), asked)
     return Source(where, [], None, rows, dict.fromkeys(("train", "validation", "test"), asked), alone=True)
+
+
+def unlabelled(task: Task, rows: list[Row], asked: str) -> list[Row]:
+    """Rows whose answers are to be predicted, under the task's names for their columns; an answer that is there is not looked at.
+
+    Of a conversation the assistant's last message is the answer; where the user's comes last, one is put there for it.
+    Raises: BadInput, as `load`, but for labels.
+    """
+    columns = dict(task.files.columns) if task.files is not None else {}
+    if task.chat is not None:
+        chat = task.chat
+        return _checked(task, [{**row, chat: _asking(row.get(chat))} for row in renamed(rows, columns, asked)], asked)
+    columns.pop(task.label, None)
+    return _checked(task, [{**row, task.label: UNKNOWN} for row in renamed(rows, columns, asked)], asked)
+
+
+def _asking(messages: Any) -> Any:
+    """Messages with an answer at their end: their own, or one that stands for it."""
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if not isinstance(last, dict) or last.get("role") == "assistant":
+        return messages
+    return [*messages, {"role": "assistant", "content": "x"}]
 
 
 def renamed(rows: list[Row], columns: dict[str, str], asked: str) -> list[Row]:

@@ -12,6 +12,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from zofo.errors import BadInput, nearest
+from zofo.tasks.answers import UNKNOWN
 from zofo.tasks.definition import Task
 
 MAX_TEXT = 1 << 18  # characters of a rendered text
@@ -139,7 +140,7 @@ def fill(task: Task, template: str, row: Mapping[str, Any], asked: str) -> str:
     try:
         text = _bounded(_compiled(template), row)
     except UndefinedError as error:
-        known = sorted(set(row) - {CHOICE})
+        known = sorted(name for name, value in row.items() if name != CHOICE and value is not UNKNOWN)
         missing = re.search(r"'(\w+)' is undefined", str(error))
         do = nearest(missing[1] if missing else "", known)
         raise BadInput(asked, f"task {task.name}'s template reads a field that is missing ({error})", do) from None
