@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from zofo import cap, checkpoints, config, models
+from zofo import cap, checkpoints, config, example, models
 from zofo.checkpoints import Progress
 from zofo.errors import NotFinite
 from zofo.job import Job, adapter_of, described
@@ -228,10 +228,11 @@ def concluded(r: Running) -> bool:
 
 
 def totals(r: Running, summary: dict[str, Any], state: State, progress: Progress) -> dict[str, Any]:
-    """A summary with the run's place, steps and training seconds; `untested`, why there was nothing to score."""
+    """A summary with the run's place, steps and training seconds, a prompt to try it on; `untested`, why there was nothing to score."""
     if not r.job.prepared.encoded["test"]:
         summary = {**summary, "untested": "the mixture has no unseen tasks"}
-    return {**summary, "run": str(r.run.path), "steps": state.k, "seconds": progress.seconds}
+    tried = example.of(r.job.prepared, r.job.config.data.hard_prompt)
+    return {**summary, "run": str(r.run.path), "steps": state.k, "seconds": progress.seconds, "example": tried}
 
 
 def evaluation(job: Job, results: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zofo.report.terminal import Quiet, Reporter, told
+from zofo.report.terminal import Quiet, Reporter, coming, told
 
 
 def play(show: Reporter | Quiet, rows: list[dict[str, Any]], of: int) -> None:
@@ -95,10 +95,23 @@ def test_the_end(summary) -> None:
     assert "test rows of sst2, best checkpoint (step 20)" in lines
     assert next(line for line in lines if line.endswith("<- used")).split()[:4] == ["p", "87.1", "%", "+-"]
     assert "30 steps, 1 min 30 s of training; everything is in runs/x (README.md, curves.png, eval.json)" in lines
-    assert lines[-5:] == [
-        "next:", "  zofo show x", "  zofo generate x 'The soup was cold. It was'", "  zofo export x --out FOLDER",
-        "  zofo compare",
-    ]  # fmt: skip
+    assert lines[-4:] == ["next:", "  zofo show x", "  zofo export x --out FOLDER", "  zofo compare"]
+
+
+@pytest.mark.parametrize(
+    ("example", "told"),
+    [
+        (
+            {"prompt": "It's cold. It was", "choices": True},
+            ["zofo predict x FILE", "zofo generate x 'It'\"'\"'s cold. It was'"],
+        ),
+        ({"prompt": "Why?", "choices": False}, ["zofo generate x 'Why?'"]),
+        ({"prompt": "", "choices": True}, ["zofo predict x FILE"]),
+    ],
+)
+def test_what_comes_next_is_of_the_runs_own(summary, example, told: list[str]) -> None:
+    """A prompt of its own rows, quoted for a shell; labels for new rows where it has labels."""
+    assert coming({**summary, "example": example})[1:-2] == told
 
 
 @pytest.mark.parametrize(("place", "word"), [("runs/x", "x"), ("runs/my run", "'my run'"), ("else/x", "else/x")])

@@ -195,3 +195,10 @@ def test_common_tokens_of_random_rows_are_counted_as_one_by_one() -> None:
         while all(len(row) > size for row in rows) and len({row[size] for row in rows}) == 1:
             size += 1
         assert common(rows) == size
+
+
+def test_a_prompt_that_a_chat_template_began_gets_no_second_bos() -> None:
+    tokenizer = Letters([1], [])
+    tokenizer.bos_token = "<s>"  # type: ignore[attr-defined]
+    assert prompt_ids(tokenizer, "<s>a") == (60, 115, 62, 97)
+    assert prompt_ids(tokenizer, "a<s>") == (1, 97, 60, 115, 62)

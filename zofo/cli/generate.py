@@ -10,7 +10,7 @@ from zofo.cli.adapted import Adapter
 from zofo.cli.evaluate import Slot, Which
 from zofo.cli.output import line
 from zofo.cli.problems import complain
-from zofo.cli.target import Dir, Target, find, refuse_which
+from zofo.cli.target import Dir, Found, Target, find, refuse_which
 from zofo.errors import BadInput
 
 
@@ -21,6 +21,12 @@ def generate(
     *,
     max_new_tokens: Annotated[int, Parameter(help="tokens at most")] = 40,
     temperature: Annotated[float, Parameter(help="0: always the likeliest token")] = 0.0,
+    chat: Annotated[
+        bool | None,
+        Parameter(
+            help="the text is a user's message, by the tokenizer's chat template (default: where a run was trained on messages)"
+        ),
+    ] = None,
     seed: Annotated[int, Parameter(help="seed, for a temperature above 0")] = 0,
     which: Which = "best",
     slot: Slot = None,
@@ -39,6 +45,39 @@ def generate(
     from zofo import loading
     from zofo.scoring.generation import generate as write
 
+    text = prompt(found, adapter, chat, text)
     model, tokenizer = loading.opened(found, which, slot, adapter, complain)
     line(write(model, tokenizer, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed))
     return 0
+
+
+def prompt(found: Found, adapter: str | None, chat: bool | None, text: str) -> str:
+    """The text as it is, or as a user's message: where that is asked for, or what was trained on messages writes. A model that could is told of in a note."""
+    from zofo import models, sources
+    from zofo.config import load
+    from zofo.scoring.generation import as_message
+
+    source = found.source if found.run is None else sources.find(load(found.run.config).model.name)
+    tokenizer = models.load_tokenizer(source)
+    if chat or (chat is None and on_messages(found, adapter)):
+        return as_message(tokenizer, text)
+    if chat is None and found.run is None and adapter is None and getattr(tokenizer, "chat_template", None):
+        complain(
+            "note: the text is continued as it stands; --chat would use this tokenizer's chat template (--no-chat: no note)"
+        )
+    return text
+
+
+def on_messages(found: Found, adapter: str | None) -> bool:
+    """Whether a run, or a saved adapter, was trained on chat messages."""
+    from zofo.adapting import folder
+    from zofo.tasks import mixture
+
+    held = found.run.task if found.run is not None else None
+    if adapter is not None:
+        held = folder.find(adapter).path / folder.TASK
+    if held is None or not held.is_file():
+        return False
+    task = mixture.reread(held, str(held))
+    trained = task.train if isinstance(task, mixture.Mixture) else (task,)
+    return bool(trained) and all(one.chat is not None for one in trained)

@@ -15,9 +15,6 @@ from zofo.report.words import LOSSES, duration, figure, number, primary, score, 
 EVERY = 30.0
 """Seconds after which a plain line is written though less than a tenth of the steps has passed."""
 
-NEXT = ("zofo show {}", "zofo generate {} 'The soup was cold. It was'", "zofo export {} --out FOLDER", "zofo compare")
-"""What to try after a run."""
-
 
 class Quiet:
     """Says nothing."""
@@ -146,13 +143,21 @@ class Reporter:
         if summary.get("run") is not None:
             spent = f"{summary.get('steps', '?')} steps, {duration(summary.get('seconds'))} of training"
             self.line(f"{spent}; everything is in {summary['run']} (README.md, curves.png, eval.json)")
-            self.line("\n".join(["next:", *(f"  {text.format(named(summary['run']))}" for text in NEXT)]))
+            self.line("\n".join(["next:", *(f"  {text}" for text in coming(summary))]))
 
 
 def named(place: str) -> str:
     """A run as it is typed in a command: its name where it lies in `runs`, else its path."""
     path = Path(place)
     return shlex.quote(path.name if path.parent == Path("runs") else str(path))
+
+
+def coming(summary: Mapping[str, Any]) -> list[str]:
+    """What to try after a run: labels for new rows where it has labels, and a prompt of its own continued."""
+    name, example = named(summary["run"]), summary.get("example", {})
+    tried = [f"zofo predict {name} FILE"] if example.get("choices") else []
+    tried += [f"zofo generate {name} {shlex.quote(example['prompt'])}"] if example.get("prompt") else []
+    return [f"zofo show {name}", *tried, f"zofo export {name} --out FOLDER", "zofo compare"]
 
 
 def scored(result: Mapping[str, Any], measure: str) -> str:

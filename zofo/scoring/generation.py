@@ -70,6 +70,17 @@ def _refuse_too_long(model: Any, tokens: int) -> None:
         raise BadInput("generate", found, "shorten one of them")
 
 
+def as_message(tokenizer: Any, text: str) -> str:
+    """A text as a user's message by the tokenizer's chat template, the assistant's answer begun. Raises: BadInput where there is none, or it refuses."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise BadInput("--chat", "this model's tokenizer has no chat template", "leave it out")
+    messages = [{"role": "user", "content": text}]
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a template can raise whatever it likes
+        raise BadInput("--chat", f"the chat template refuses the text ({str(error)[:160]})", "take --no-chat") from None
+
+
 def generate(
     model: Any, tokenizer: Any, text: str, max_new_tokens: int = 32, temperature: float = 0.0, seed: int = 0
 ) -> str:

@@ -37,8 +37,12 @@ def starting_ids(tokenizer: Any) -> Ids:
 
 
 def prompt_ids(tokenizer: Any, text: str) -> Ids:
-    """Tokens of a text that something is to follow: special tokens in front as the tokenizer does, none behind."""
-    return leading_ids(tokenizer) + bare_ids(tokenizer, text)
+    """Tokens of a text that something is to follow: special tokens in front as the tokenizer does, none behind.
+
+    A text that begins with the BOS token, as chat templates write it, gets no second.
+    """
+    begun = text.startswith(getattr(tokenizer, "bos_token", None) or "\0")
+    return (() if begun else leading_ids(tokenizer)) + bare_ids(tokenizer, text)
 
 
 def parted(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[tuple[Ids, int]]:
