@@ -262,7 +262,7 @@ def test_a_label_that_the_run_has_not_is_named(cli, model: str, home: Path) -> N
     stars(cli, model, home)
     table(home / "third.csv", [{"body": "A film", "stars": "3"}])
     status, _, err = cli("eval", "stars", "--dir", "more", "--data.test", "third.csv")
-    assert status == 2 and err.count("\n") == 1 and "row 1: field 'label' is '3'; it must be one of 1, 5" in err
+    assert status == 2 and err.count("\n") == 1 and "row 1: field 'stars' is '3'; it must be one of 1, 5" in err
 
 
 def test_a_run_on_a_task_that_ships_is_scored_on_a_file_of_the_users(cli, trained: str, home: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_model_is_scored_on_a_whole_file_of_the_users(cli, model: str, home: P
     status, out, err = cli("eval", model, "--data.test", "all.csv", *words, "--out", "new.json")
     assert status == 0, err
     assert results(home)["results"]["zero-shot"]["n"] == 30 and ", own/all, test rows" in out
-    assert "note: train" not in out and "note: test" not in out
+    assert "note: test: labels '1' 15, '5' 15\n" in out and "note: train" not in out, "no rows to train on are missed"
     assert cli("eval", model, "--task", "reviews", "--data.test", "all.csv")[0] == 2, "it has no sentence"
 
 

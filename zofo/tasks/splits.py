@@ -132,7 +132,8 @@ def split(task: Task, config: DataConfig, seed: int, source: Source | None = Non
     held = {part: getattr(source, of[part]) for part in chosen}
     parts = {part: [held[part][k] for k in chosen[part]] for part in chosen}
     _assert_apart(task, parts)
-    notes += counted.told(task, "train", [*parts["D_f"], *parts["D_p"]])
+    part, counting = ("test", parts["test"]) if source.alone else ("train", [*parts["D_f"], *parts["D_p"]])
+    notes += counted.told(task, part, counting)
     record: dict[str, Any] = {"task": task.name, "source": source.name, "seed": seed, "notes": list(notes), "parts": {}}
     for part, rows in parts.items():
         file = "test" if source.lent and of[part] == "validation" else of[part]
@@ -155,12 +156,9 @@ def _assert_apart(task: Task, parts: dict[str, list[Row]]) -> None:
 def _alone(task: Task, source: Source, config: DataConfig, seed: int, notes: _Notes) -> dict[str, list[int]]:
     """Indices of a test file's rows (`test_rows` at most), where there are no others."""
     rows = range(len(source.test or ()))
-    return {
-        "D_f": [],
-        "D_p": [],
-        "validation": [],
-        "test": _sample(rows, config.test_rows, seed, f"splits:{task.name}:test"),
-    }
+    test = _sample(rows, config.test_rows, seed, f"splits:{task.name}:test")
+    notes.more("test", len(test), len(rows))
+    return {"D_f": [], "D_p": [], "validation": [], "test": test}
 
 
 def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _Notes) -> dict[str, list[int]]:
