@@ -35,7 +35,6 @@ from zofo.scoring.batch import Batch
 from zofo.settled import plain
 
 CLOSE = 0.005  # of the bytes: what an operator takes within itself, small constants
-UNRUN = {"mixtral"}  # grouped products have no fake twin in fp32
 SLOW = pytest.mark.slow
 
 
@@ -94,8 +93,6 @@ def estimates(problem: Problem, work: Work) -> Callable[[], Any]:
     ],
 )
 def test_an_estimate(tiny, arch: str, dtype: str, probe: str) -> None:
-    if arch in UNRUN:
-        pytest.skip("cannot be run without numbers")
     made, problem, work = both(tiny, arch, {"method.name": "mezo", "model.dtype": dtype, "method.probe": probe})
     parts = dry.probing(made)
     agree(parts, estimates(problem, work))
@@ -140,13 +137,21 @@ def test_ways_to_estimate(tiny, monkeypatch: pytest.MonkeyPatch, way: str) -> No
     ],
 )
 def test_a_backward_pass_of_an_adapter(tiny, arch: str, kind: str, checkpointing: bool) -> None:
-    if arch in UNRUN:
-        pytest.skip("cannot be run without numbers")
-    flags = {"adapter.kind": kind, "model.activation_checkpointing": checkpointing}
+    flags: dict[str, Any] = {"adapter.kind": kind, "model.activation_checkpointing": checkpointing}
+    if arch == "mixtral" and kind == "lora":
+        flags["adapter.targets"] = ["q_proj", "v_proj"]  # peft knows no others by itself
     made, problem, work = both(tiny, arch, {"method.name": "first-order"} | flags)
     parts = dry.learning(made)
     agree(parts, lambda: losses.gradient(problem, [work.largest], "p", 0))
     assert parts[dry.LAYERS] > 0  # the gradients may not be there yet when the peak is
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_backward_pass_of_all_weights_experts_too(tiny, dtype: str) -> None:
+    made, problem, work = both(
+        tiny, "mixtral", {"method.name": "first-order", "method.tune": "full", "model.dtype": dtype}
+    )
+    agree(dry.descending(made), lambda: losses.gradient(problem, [work.largest], None, 0, whole=True))
 
 
 @pytest.mark.parametrize("shadow", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from zofo import models
@@ -25,7 +27,7 @@ from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.memory import dry
 from zofo.memory.live import Live
-from zofo.memory.sizes import PASSES, UNKNOWN, WHEN, Size, estimate, total, whole
+from zofo.memory.sizes import PASSES, UNKNOWN, WHEN, Size, estimate, total, tried, whole
 from zofo.memory.work import Work, of_shape
 from zofo.methods import table
 from zofo.methods.state import Member, Problem
@@ -61,6 +63,32 @@ def once(flags: tuple[tuple[str, Any], ...]) -> list[Size]:
 
 def told(flags: dict[str, Any]) -> dict[str, int]:
     return {size.name: size.bytes for size in sizes(flags) if size.when not in PASSES}
+
+
+def test_a_mixture_of_experts_is_estimated_whole(tiny: Any) -> None:
+    config, model = plain(build(SMALL | {"method.name": "mezo"})), tiny("mixtral")
+    found = estimate(config, skeleton(lambda: type(model)(model.config)), of_shape(config, 8))
+    assert whole(found) and any(size.when == "probing" for size in found)
+
+
+def test_what_cannot_be_estimated_is_said_without_torchs_traceback() -> None:
+    def run() -> Any:
+        with FakeTensorMode():
+            return torch._grouped_mm(torch.ones(4, 8), torch.ones(2, 8, 8), torch.ones(2, dtype=torch.int32))
+
+    log, told = logging.getLogger("torch._subclasses.fake_tensor"), list[logging.LogRecord]()
+
+    def keep(record: logging.LogRecord) -> bool:
+        return bool(told.append(record))  # type: ignore[func-returns-value]
+
+    log.addFilter(keep)
+    try:
+        assert tried("probing", run) == [Size("activations and logits", UNKNOWN, "probing")] and not told
+        with pytest.raises(RuntimeError):
+            run()
+        assert len(told) == 1, "afterwards torch speaks as before"
+    finally:
+        log.removeFilter(keep)
 
 
 def test_weights_are_counted_once_where_they_are_tied() -> None:
@@ -145,9 +173,9 @@ def test_the_total_is_what_stays_and_the_largest_pass() -> None:
 
 
 def test_a_model_that_cannot_be_run_without_weights_is_not_estimated(tiny) -> None:
-    """Experts' grouped products have no fake twin in fp32."""
+    """A loop over the experts takes as many rows for each as were sent to it, which hangs on numbers."""
     config = plain(build(SMALL | {"method.name": "mezo"}))
-    bare = skeleton(lambda: AutoModelForCausalLM.from_config(tiny("mixtral").config))
+    bare = skeleton(lambda: AutoModelForCausalLM.from_config(tiny("mixtral").config, experts_implementation="eager"))
     found = estimate(config, bare, of_shape(config, 8))
     assert not whole(found) and {size.when for size in found if size.bytes == UNKNOWN} == {"probing"}
     assert total(found) == sum(size.bytes for size in found if size.bytes != UNKNOWN) > 0

@@ -108,13 +108,21 @@ def faked(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
 
 
 class Ones(TorchDispatchMode):
-    """Answers 1 where code asks a fake tensor for its number."""
+    """Answers 1 where code asks a fake tensor for its number, and makes products of experts, which torch fakes in bf16 alone."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator, or answer."""
         if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
             return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
+        if func is torch.ops.aten._grouped_mm.default and isinstance(args[0], FakeTensor):
+            return grouped(*args[:3])
         return func(*args, **(kwargs or {}))
+
+
+def grouped(a: Tensor, b: Tensor, ends: Tensor) -> Tensor:
+    """An empty product of two matrices in groups, `ends` of them: of rows (b is a stack), or of what is summed over (neither is)."""
+    groups = ends.shape[:1] if a.dim() == b.dim() == 2 else a.shape[:-2]
+    return a.new_empty(*groups, a.shape[-2], b.shape[-1])
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,11 +108,23 @@ def passes(made: dry.Hollow, state: RuleState, begun: State) -> list[Size]:
 def tried(when: str, run: Callable[[], dry.Parts]) -> list[Size]:
     """A pass's parts, the layers' first; those below a thousandth are left out."""
     try:
-        parts = run()
+        with quiet():
+            parts = run()
     except Exception:  # whatever an architecture's own code does with numbers that are not there
         return [Size("activations and logits", UNKNOWN, when)]
     parts = {name: parts.get(name, 0) for name in (dry.LAYERS, dry.COPIES, dry.HEAD, dry.SLOPES)}
     return [Size(name, size, when) for name, size in parts.items() if size > sum(parts.values()) / 1000]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep torch's log of fake tensors silent for a block: it writes a traceback of every failure, also of one that is caught."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def writing(config: Config, skeleton: nn.Module, work: Work) -> list[Size]:
