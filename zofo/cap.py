@@ -6,7 +6,7 @@ import resource
 import sys
 from pathlib import Path
 
-from zofo import models
+from zofo import cache, models
 from zofo.config import Config, size_of
 from zofo.errors import BadInput
 from zofo.memory.resident import HighWater
@@ -40,10 +40,8 @@ def needed(config: Config, source: Source) -> int:
 
 
 def workplace() -> Path:
-    """The folder for working copies of weights: in zofo's cache."""
-    folder = models.cache() / "work"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """The folder for working copies of weights: in zofo's cache. Raises: BadInput where it cannot be written to."""
+    return cache.folder("work")
 
 
 def status(key: str) -> int:

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from zofo import sources, suited, tensorfile
+from zofo import cache, sources, suited, tensorfile
 from zofo.config import ModelConfig
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.store import PIECE, raw
@@ -32,13 +32,6 @@ from zofo.sources import Source
 from zofo.tensorfile import Entry
 
 
-def cache() -> Path:
-    """zofo's cache folder: $ZOFO_CACHE, or `zofo` in the user's cache folder."""
-    return Path(
-        os.environ.get("ZOFO_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "zofo").expanduser()
-    )
-
-
 def resolve(source: Source) -> str:
     """The folder or hub id that transformers loads from: a GGUF file is converted once into the cache."""
     return str(converted(Path(source.place))) if source.kind == "gguf" else source.place
@@ -46,12 +39,12 @@ def resolve(source: Source) -> str:
 
 def converted(gguf: Path) -> Path:
     """Dequantise a GGUF file into a safetensors folder of the cache, unless it is there. Cost: some 20 s, once."""
-    target = cache() / "models" / f"{gguf.stem}-{sha256(gguf)[:16]}"
+    target = cache.place() / "models" / f"{gguf.stem}-{sha256(gguf)[:16]}"
     if target.is_dir():
         return target
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    target.parent.mkdir(parents=True, exist_ok=True)
+    cache.folder("models")
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     with quiet(), tempfile.TemporaryDirectory(dir=target.parent) as work:
         model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, trust_remote_code=False)
@@ -292,9 +285,9 @@ def copied(leaves: Leaves, digest: str) -> Path:
     """Write the leaves to the cache under their fingerprint, unless they are there. Cost: the weights on disk."""
     from safetensors.torch import save_file
 
-    path = cache() / "bases" / f"{digest}.safetensors"
+    path = cache.place() / "bases" / f"{digest}.safetensors"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        cache.folder("bases")
         work = path.with_suffix(f".tmp-{os.getpid()}")
         save_file({leaf.name: leaf.data.cpu().contiguous() for leaf in leaves}, work)
         os.replace(work, path)

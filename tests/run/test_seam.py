@@ -161,3 +161,14 @@ def test_a_file_in_parts_is_written_in_order_and_what_making_one_raises_is_raise
     with pytest.raises(OSError, match="the source failed"):
         seam.put_parts(tmp_path / "half", parts(True))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_a_library_in_rust_says_of_the_system_is_told_and_nothing_else_is(tmp_path):
+    """tokenizers raises plain exceptions, safetensors its own."""
+    full = "write .*: the disk is full \\([1-9][0-9]* free\\); make room, then give the command again"
+    with pytest.raises(ZofoError, match=full), seam.told(tmp_path / "x", then="give the command again"):
+        raise Exception("No space left on device (os error 28)")
+    for error in (ZofoError("a", "b (os error 28)", "c"), KeyError("no space"), Exception("os error")):
+        with pytest.raises(type(error)) as caught, seam.told(tmp_path / "x"):
+            raise error
+        assert caught.value is error

@@ -20,6 +20,7 @@ from zofo.errors import ZofoError
 if TYPE_CHECKING:
     import torch
 
+RESUME = "go on with `zofo resume`"
 TEMPORARY = re.compile(r"\.tmp-(\d+)$")
 FULL = {
     errno.ENOSPC: "the disk is full",
@@ -60,10 +61,10 @@ class Disk:
         try:
             save_file(dict(tensors), path)
         except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            if number is None:
+            known = of_system(error)
+            if known is None:
                 raise
-            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+            raise known from error
         os.chmod(path, os.stat(path.parent).st_mode & 0o666)
 
     def truncate(self, file: int, length: int) -> None:
@@ -117,22 +118,35 @@ def free(path: Path) -> int:
     return 0
 
 
-def failure(path: Path, need: int, error: OSError) -> ZofoError:
-    """Turn a failed operation into an error that says bytes needed and free, or the system's reason."""
+def failure(path: Path, need: int, error: OSError, then: str = RESUME) -> ZofoError:
+    """Turn a failed operation into an error that says bytes needed (0: not known) and free, or the system's reason, and what to do `then`."""
     asked = f"write {path}"
     if error.errno in FULL:
-        found = f"{FULL[error.errno]} ({need} bytes needed, {free(path.parent)} free)"
-        return ZofoError(asked, found, "make room, then go on with `zofo resume`")
-    return ZofoError(asked, (error.strerror or str(error)).lower(), "check the disk, then go on with `zofo resume`")
+        needed = f"{need} bytes needed, " if need else ""
+        return ZofoError(asked, f"{FULL[error.errno]} ({needed}{free(path.parent)} free)", f"make room, then {then}")
+    return ZofoError(asked, (error.strerror or str(error)).lower(), f"check the disk, then {then}")
+
+
+def of_system(error: Exception) -> OSError | None:
+    """The system's refusal that a library in Rust (safetensors, tokenizers) tells in an exception of its own, else None."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 @contextmanager
-def told(path: Path, need: int = 0) -> Iterator[None]:
-    """Run a block that writes `path` (`need` bytes); an `OSError` in it becomes a `ZofoError`."""
+def told(path: Path, need: int = 0, then: str = RESUME) -> Iterator[None]:
+    """Run a block that writes `path` (`need` bytes); an `OSError` in it, or what `of_system` finds to be one, becomes a `ZofoError`."""
     try:
         yield
     except OSError as error:
-        raise failure(path, need, error) from error
+        raise failure(path, need, error, then) from error
+    except ZofoError:
+        raise
+    except Exception as error:
+        known = of_system(error)
+        if known is None:
+            raise
+        raise failure(path, need, known, then) from error
 
 
 def room(folder: Path, need: int) -> None:
