@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +173,67 @@ class TestLoad:
         with pytest.raises(BadInput, match="cuda"):
             models.device(ModelConfig(device="cuda"))
         assert models.device(CPU) == torch.device("cpu")
+
+
+@pytest.fixture
+def gguf(tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A GGUF file whose model is the tiny one."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    def dequantised(path: Path) -> tuple[Any, Any]:
+        return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+    monkeypatch.setattr(models, "dequantised", dequantised)
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    return tmp_path / "m.gguf"
+
+
+class TestConverted:
+    """A GGUF file is converted once; what others did meanwhile stays, and a full disk is called so."""
+
+    def test_it_is_in_the_cache_for_whoever_may_read_there(self, gguf: Path, folder: str, cache: Path) -> None:
+        before = os.umask(0o022)
+        try:
+            found = models.converted(gguf)
+        finally:
+            os.umask(before)
+        assert os.listdir(cache / "models") == [found.name]
+        assert {p.name: oct(p.stat().st_mode & 0o777) for p in found.iterdir() if p.suffix == ".safetensors"} == {
+            "model.safetensors": "0o644"
+        }
+        assert found.stat().st_mode & 0o777 == 0o755
+        model = models.load(source(gguf), CPU)
+        want = dict(models.load(source(Path(folder)), CPU).named_parameters())
+        assert all(torch.equal(p, want[name]) for name, p in model.named_parameters())
+        models.load_tokenizer(source(gguf))
+
+    def test_of_two_first_starts_one_copy_stays(self, gguf: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        slow = models.dequantised
+
+        def while_another(path: Path) -> tuple[Any, Any]:
+            monkeypatch.setattr(models, "dequantised", slow)
+            (models.converted(path) / "first").write_text("")
+            return slow(path)
+
+        monkeypatch.setattr(models, "dequantised", while_another)
+        found = models.converted(gguf)
+        assert (found / "first").is_file() and os.listdir(cache / "models") == [found.name]
+
+    @pytest.mark.parametrize("limit", [0, 100, 2000])
+    def test_a_full_disk_is_called_so_and_nothing_is_left(self, gguf: Path, cache: Path, limit: int) -> None:
+        """RLIMIT_FSIZE stands for the disk: a real failure in the middle of a file."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            for read in (models.load_tokenizer, models.skeleton, lambda s: models.load(s, CPU)):
+                with pytest.raises(
+                    ZofoError, match=r"write .*: the file is larger than the system allows .[1-9][0-9]* bytes needed"
+                ) as caught:
+                    read(source(gguf))
+                assert caught.value.status == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert os.listdir(cache / "models") == []
 
 
 class TestFingerprint:

@@ -12,8 +12,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -38,23 +36,29 @@ def resolve(source: Source) -> str:
 
 
 def converted(gguf: Path) -> Path:
-    """Dequantise a GGUF file into a safetensors folder of the cache, unless it is there. Cost: some 20 s, once."""
+    """Dequantise a GGUF file into a safetensors folder of the cache, unless it is there. Raises: ZofoError where the disk has no room. Cost: some 20 s, once."""
     target = cache.place() / "models" / f"{gguf.stem}-{sha256(gguf)[:16]}"
+    cache.sweep("models")
     if target.is_dir():
         return target
+    cache.folder("models")
+    with quiet():
+        model, tokenizer = dequantised(gguf)
+        with cache.new(target, sum(p.nbytes for p in model.parameters())) as work:
+            model.save_pretrained(work)
+            tokenizer.save_pretrained(work)
+    return target
+
+
+def dequantised(gguf: Path) -> tuple[Any, Any]:
+    """A GGUF file's model, its weights plain fp32, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    cache.folder("models")
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    with quiet(), tempfile.TemporaryDirectory(dir=target.parent) as work:
-        model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, trust_remote_code=False)
-        del model.config.quantization_config  # the file was quantised; these weights are plain
-        cast(Any, model).hf_quantizer, cast(Any, model).is_quantized = None, False
-        model.save_pretrained(work)
-        AutoTokenizer.from_pretrained(**place, trust_remote_code=False).save_pretrained(work)
-        with contextlib.suppress(OSError):  # another process was first: its copy is the same
-            os.rename(shutil.copytree(work, f"{target}.tmp-{os.getpid()}"), target)
-    return target
+    model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, trust_remote_code=False)
+    del model.config.quantization_config  # the file was quantised; these weights are plain
+    cast(Any, model).hf_quantizer, cast(Any, model).is_quantized = None, False
+    return model, AutoTokenizer.from_pretrained(**place, trust_remote_code=False)
 
 
 def sha256(path: Path) -> str:

@@ -94,6 +94,10 @@ class Disk:
         """Give a file or folder another name; a file of that name is replaced."""
         os.rename(old, new)
 
+    def chmod(self, path: Path, mode: int) -> None:
+        """Say who may read and write a file."""
+        os.chmod(path, mode)
+
     def unlink(self, path: Path) -> None:
         """Delete a file or a symbolic link."""
         os.unlink(path)
@@ -169,9 +173,14 @@ def settle(file: int) -> None:
 
 
 def settle_folder(path: Path) -> None:
-    """Fsync what others wrote into a folder: its files, and their names."""
+    """Fsync what others wrote into a folder and below, files and names, and let those read it who may read the folder (safetensors says 0600)."""
+    mode = path.stat().st_mode & 0o666
     for entry in sorted(path.iterdir()):
-        settle(disk.extend(entry))
+        if entry.is_dir():
+            settle_folder(entry)
+        else:
+            disk.chmod(entry, mode)
+            settle(disk.extend(entry))
     disk.fsync_dir(path)
 
 
@@ -273,11 +282,11 @@ def alive(pid: int) -> bool:
     return pid not in (0, os.getpid())
 
 
-def sweep(folder: Path) -> list[str]:
-    """Delete what dead writers left in a folder (`*.tmp-PID`; this process's own too) and name it."""
+def sweep(folder: Path, left: re.Pattern[str] = TEMPORARY) -> list[str]:
+    """Delete what dead writers left in a folder (`*.tmp-PID`; this process's own too) and name it. Args: left, names that are meant, the writer's number their group."""
     swept = []
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
-        writer = TEMPORARY.search(entry.name)
+        writer = left.search(entry.name)
         if writer and not alive(int(writer[1])):
             discard(entry)
             swept.append(entry.name)
