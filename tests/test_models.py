@@ -339,9 +339,87 @@ class TestBase:
     def test_a_hub_model_without_files_gets_a_copy(self, tiny: Tiny, cache: Path) -> None:
         model = tiny("llama")
         leaves = tree.find(model)
-        base = Base(Source("nobody/none", "hub", "nobody/none"), model, leaves, "d" * 64)
+        digest = models.fingerprint(leaves)
+        base = Base(Source("nobody/none", "hub", "nobody/none"), model, leaves, digest)
         assert models.moved(leaves, base) == 0
-        assert (cache / "bases" / f"{'d' * 64}.safetensors").is_file()
+        assert (cache / "bases" / f"{digest}.safetensors").is_file()
+
+
+def flip(path: Path) -> None:
+    """Flip a bit of a file's last byte."""
+    held = bytearray(path.read_bytes())
+    held[-1] ^= 1
+    path.write_bytes(held)
+
+
+def renamed(path: Path) -> None:
+    """Give a tensor another name."""
+    held = load_file(path)
+    held["other"] = held.pop("embed_out.weight" if "embed_out.weight" in held else "lm_head.weight")
+    save_file(held, path)
+
+
+BREAKS: dict[str, Callable[[Path], object]] = {
+    "a flipped bit": flip,
+    "cut": lambda path: os.truncate(path, path.stat().st_size - 5),
+    "cut in its header": lambda path: os.truncate(path, 30),
+    "empty": lambda path: path.write_bytes(b""),
+    "a name": renamed,
+    "a shape": lambda path: save_file({key: t.reshape(-1) for key, t in load_file(path).items()}, path),
+}
+
+
+class TestCopy:
+    """The cache's copy of a base is checked when it is opened, and made anew where it is not what it was."""
+
+    @pytest.mark.parametrize("weights", ["fp32", "bf16"])
+    @pytest.mark.parametrize("how", BREAKS)
+    def test_a_broken_one_is_written_anew(self, how: str, weights: str, save: Callable[..., Path], cache: Path) -> None:
+        folder = save("gpt-neox")
+        base_of(folder, weights)
+        (copy,) = (cache / "bases").iterdir()
+        whole = copy.read_bytes()
+        BREAKS[how](copy)
+        assert copy.read_bytes() != whole
+        _, leaves, base = base_of(folder, weights)
+        before = tree.snapshot(leaves)
+        move.apply(leaves, SeedGrad("gaussian", ((1, 1.0),)), lr=0.1)
+        models.reset(leaves, base)
+        assert all(torch.equal(leaf.data, before[leaf.name]) for leaf in leaves)
+        assert copy.read_bytes() == whole and list((cache / "bases").iterdir()) == [copy]
+
+    def test_a_broken_one_is_told_where_the_weights_have_moved(self, save: Callable[..., Path], cache: Path) -> None:
+        folder = save("gpt-neox")
+        model, leaves, _ = base_of(folder)
+        digest = models.fingerprint(leaves)
+        move.apply(leaves, SeedGrad("gaussian", ((1, 1.0),)), lr=0.1)
+        Base(source(folder), model, leaves, digest)  # a whole one serves wherever they are
+        (copy,) = (cache / "bases").iterdir()
+        flip(copy)
+        with pytest.raises(ZofoError, match=f"the copy of the base, {copy}: .*broken.*; delete it"):
+            Base(source(folder), model, leaves, digest)
+
+    def test_what_the_disk_gives_back_otherwise_is_told(
+        self, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write = models.tensorfile.write
+        monkeypatch.setattr(models.tensorfile, "write", lambda path, tensors: (write(path, tensors), flip(path)))
+        with pytest.raises(ZofoError, match="what is read back is not what was written; check the disk"):
+            base_of(save("gpt-neox"))
+
+    def test_it_is_read_once_a_process_and_again_when_it_changes(
+        self, save: Callable[..., Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder, read, pieces = save("gpt-neox"), list[str](), models.tensorfile.pieces
+        base_of(folder)
+        monkeypatch.setattr(models.tensorfile, "pieces", lambda held: read.append(held.path.name) or pieces(held))
+        for _ in range(3):
+            base_of(folder)
+        assert not read, "it was read when it was written"
+        (copy,) = (cache / "bases").iterdir()
+        os.utime(copy, ns=(1, 1))
+        base_of(folder)
+        assert set(read) == {copy.name}
 
 
 class TestMoved:

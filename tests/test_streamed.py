@@ -211,7 +211,7 @@ class TestWriting:
 
     def test_safetensors_reads_it(self, save: Save, tmp_path: Path) -> None:
         want, _, leaves, store = both(save("llama-tied"), keep=32)
-        tensorfile.write(tmp_path / "theta.safetensors", streamed.flats(leaves))
+        tensorfile.write(tmp_path / "theta.safetensors", tensorfile.flats(leaves))
         with safe_open(tmp_path / "theta.safetensors", framework="pt") as file:
             assert all(torch.equal(file.get_tensor(leaf.name), leaf.data) for leaf in tree.find(want))
             assert set(file.keys()) == set(dict(want.named_parameters()))
@@ -221,8 +221,8 @@ class TestWriting:
         """So a checkpoint's SHA-256 does not say where its weights were."""
         want, _, leaves, store = both(save("llama"), keep=32)
         plain = tree.find(want)
-        made = b"".join(tensorfile.serialised(streamed.flats(leaves)))
-        assert made == b"".join(tensorfile.serialised(streamed.flats(plain)))
+        made = b"".join(tensorfile.serialised(tensorfile.flats(leaves)))
+        assert made == b"".join(tensorfile.serialised(tensorfile.flats(plain)))
         assert made == safetensors_bytes({leaf.name: leaf.data for leaf in plain})
         store.close()
 
@@ -232,7 +232,7 @@ class TestWriting:
             part.mul_(0.5)
         out = tmp_path / "out"
         model.config.save_pretrained(out)
-        tensorfile.write(out / "model.safetensors", streamed.flats(leaves))
+        tensorfile.write(out / "model.safetensors", tensorfile.flats(leaves))
         same(leaves, AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32))
         store.close()
 

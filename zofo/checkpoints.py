@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zofo import models, streamed, tensorfile
+from zofo import models, tensorfile
 from zofo.adapters import bank
 from zofo.adapters.slots import Slots
 from zofo.core.noise import Law
@@ -54,7 +54,7 @@ class Progress:
 def theta_tensors(leaves: Leaves) -> files.Group:
     """theta by canonical names: the tensors themselves, on CPU, or a file that comes by pieces of one outside memory."""
     if any(isinstance(leaf, StoredLeaf) for leaf in leaves):
-        held = streamed.flats(leaves)
+        held = tensorfile.flats(leaves)
         return seam.Parts(sum(flat.nbytes for flat in held.values()), lambda: tensorfile.serialised(held))
     return {leaf.name: leaf.data.cpu().contiguous() for leaf in leaves}
 

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -216,8 +215,32 @@ def fingerprint(leaves: Leaves, dtype: torch.dtype | None = None) -> str:
     digest = hashlib.sha256()
     for leaf, start, part in reading(leaves):
         if start == 0:
-            digest.update(f"{leaf.name}{tuple(leaf.shape)}{dtype or leaf.dtype}".encode())
+            digest.update(title(leaf.name, leaf.shape, dtype or leaf.dtype))
         digest.update(raw(part.cpu().to(dtype or leaf.dtype)))
+    return digest.hexdigest()
+
+
+def title(name: str, shape: torch.Size, dtype: torch.dtype) -> bytes:
+    """What a fingerprint takes up of a tensor before its bytes."""
+    return f"{name}{tuple(shape)}{dtype}".encode()
+
+
+def stands(path: Path, names: Iterable[str]) -> str:
+    """The fingerprint of tensors in a file, by their names in that order; empty where they are not all there, whole. Cost: reads them, once as long as the file's size and time stay."""
+    try:
+        found = path.stat()
+        return _stands(path, found.st_size, found.st_mtime_ns, tuple(names))
+    except (OSError, BadInput, KeyError):
+        return ""
+
+
+@functools.lru_cache(maxsize=8)
+def _stands(path: Path, size: int, changed: int, names: tuple[str, ...]) -> str:
+    digest, there = hashlib.sha256(), tensorfile.entries(path)
+    for name in names:
+        digest.update(title(name, there[name].shape, there[name].dtype))
+        for part in tensorfile.pieces(there[name]):
+            digest.update(raw(part))
     return digest.hexdigest()
 
 
@@ -225,16 +248,14 @@ class Base:
     """theta_0 on disk, read by pieces: the model's own safetensors files, or a copy in the cache.
 
     The files serve when every leaf stands in them under its name (with or without the model's prefix)
-    and shape; else `fingerprint` names a copy that is written once, from the freshly loaded model.
+    and shape; else `fingerprint` names a copy that is written once, from the freshly loaded model, and checked by it
+    whenever it is opened. Raises: ZofoError where the copy is broken and the model has moved. Cost: reads a copy, once a process.
     """
 
     def __init__(self, source: Source, model: nn.Module, leaves: Leaves, digest: str) -> None:
         place = own_files(resolve(source))
         places = located(place, leaves, str(getattr(model, "base_model_prefix", "")))
-        if places is None:
-            places = located([copied(leaves, digest)], leaves, "")
-        assert places is not None
-        self.places = places
+        self.places = tensorfile.entries(copied(leaves, digest)) if places is None else places
 
     def tensor(self, name: str) -> Tensor:
         """One leaf of theta_0, in the file's type. Cost: that tensor's memory."""
@@ -286,15 +307,22 @@ def spelt(name: str, prefix: str) -> tuple[str, str, str]:
 
 
 def copied(leaves: Leaves, digest: str) -> Path:
-    """Write the leaves to the cache under their fingerprint, unless they are there. Cost: the weights on disk."""
-    from safetensors.torch import save_file
+    """The cache's copy of the base of that fingerprint, written from the leaves, where they stand at it, unless it is there and whole.
 
-    path = cache.place() / "bases" / f"{digest}.safetensors"
-    if not path.is_file():
-        cache.folder("bases")
-        work = path.with_suffix(f".tmp-{os.getpid()}")
-        save_file({leaf.name: leaf.data.cpu().contiguous() for leaf in leaves}, work)
-        os.replace(work, path)
+    Raises: ZofoError where it is not whole and the leaves stand elsewhere, or what was written is not read back.
+    Cost: reads the file, once a process; when it is written, the weights on disk.
+    """
+    path, names = cache.place() / "bases" / f"{digest}.safetensors", [leaf.name for leaf in leaves]
+    if stands(path, names) == digest:
+        return path
+    asked = f"the copy of the base, {path}"
+    if fingerprint(leaves) != digest:
+        raise ZofoError(asked, "it is missing or broken, and the weights in memory have moved", "delete it, begin anew")
+    cache.folder("bases")
+    with cache.new(path, sum(leaf.numel * leaf.dtype.itemsize for leaf in leaves)) as work:
+        tensorfile.write(work, tensorfile.flats(leaves))
+    if stands(path, names) != digest:
+        raise ZofoError(asked, "what is read back is not what was written", "check the disk, and delete the file")
     return path
 
 

@@ -23,7 +23,7 @@ from zofo.core.weights import leaves as tree
 from zofo.core.weights.fetch import Fetcher
 from zofo.core.weights.leaves import Leaf, Leaves
 from zofo.core.weights.store import ALIGN, Named, Store
-from zofo.core.weights.stored import placeholder, reading, stored
+from zofo.core.weights.stored import placeholder, stored
 from zofo.errors import BadInput, ZofoError
 from zofo.sources import Source
 from zofo.tensorfile import Entry, Flat
@@ -189,16 +189,6 @@ def working_copy(leaves: Iterable[Leaf], held: Mapping[str, Entry], folder: Path
         raise ZofoError(asked, str(error), f"make room, or {WHOLE}") from error
 
 
-def flats(leaves: Iterable[Leaf]) -> dict[str, Flat]:
-    """Leaves as tensors of a safetensors file that is written by pieces."""
-    return {leaf.name: flat(leaf) for leaf in leaves}
-
-
-def flat(leaf: Leaf) -> Flat:
-    """One leaf, read anew each time it is written."""
-    return Flat(leaf.dtype, leaf.shape, lambda: (part for _, _, part in reading([leaf])))
-
-
 def save(model: nn.Module, leaves: Leaves, out: Path) -> None:
     """Write a model to a new folder as `save_pretrained` does (one file of weights), by pieces."""
     out.mkdir(parents=True)
@@ -210,4 +200,4 @@ def save(model: nn.Module, leaves: Leaves, out: Path) -> None:
     kept = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
     also = {name: Flat(b.dtype, b.shape, lambda b=b: [b.reshape(-1)]) for name, b in buffers.items()}  # type: ignore[misc]
-    tensorfile.write(out / "model.safetensors", flats(leaves) | also)
+    tensorfile.write(out / "model.safetensors", tensorfile.flats(leaves) | also)

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from zofo.core.weights.leaves import Leaf
 from zofo.core.weights.store import PIECE, fill, raw
+from zofo.core.weights.stored import reading
 from zofo.errors import BadInput
 
 MAX_HEADER = 100_000_000  # bytes, as safetensors has it
@@ -46,6 +48,16 @@ class Flat(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of its elements."""
         return self.shape.numel() * self.dtype.itemsize
+
+
+def flats(leaves: Iterable[Leaf]) -> dict[str, Flat]:
+    """Leaves as tensors of a safetensors file that is written by pieces."""
+    return {leaf.name: flat(leaf) for leaf in leaves}
+
+
+def flat(leaf: Leaf) -> Flat:
+    """One leaf, read anew each time it is written."""
+    return Flat(leaf.dtype, leaf.shape, lambda: (part for _, _, part in reading([leaf])))
 
 
 def entries(path: Path) -> dict[str, Entry]:
