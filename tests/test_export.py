@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import resource
+import signal
+import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +19,18 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from zofo import begin
+from zofo import export as exported
 from zofo.config import resolve
 from zofo.core.weights.leaves import find
-from zofo.errors import BadInput
+from zofo.errors import BadInput, ZofoError
 from zofo.evaluate import evaluate
 from zofo.export import export
 from zofo.job import prepare
 from zofo.models import fingerprint
 from zofo.report.terminal import Quiet
+from zofo.run import seam
 from zofo.run.folder import RunFolder
+from zofo.run.signals import Interrupted
 from zofo.saved import open_run
 from zofo.scoring.batch import choice_batch
 from zofo.scoring.objective import answer_logprobs
@@ -156,3 +164,86 @@ def test_half_weights_are_exported_to_the_bit_for_whoever_loads_them(
     there = dict(plain.named_parameters())
     assert all(torch.equal(there[leaf.name], leaf.data.float()) for leaf in saved.held.leaves)
     assert fingerprint(find(plain)) == json.loads((out / "zofo.json").read_text())["theta_sha256"]
+
+
+class Recorder(seam.Disk):
+    """A disk that notes what was fsynced and renamed, in order."""
+
+    def __init__(self) -> None:
+        self.log = list[str]()
+
+    def fsync(self, file: int) -> None:
+        self.log.append(os.readlink(f"/proc/self/fd/{file}"))
+
+    def rename(self, old: Path, new: Path) -> None:
+        self.log.append("renamed")
+        super().rename(old, new)
+
+
+@pytest.mark.parametrize(("merge", "mask"), [(True, 0o022), (False, 0o077)])
+def test_it_is_fsynced_before_it_has_its_name_and_readable_as_the_umask_says(
+    trained: Any, tmp_path: Path, merge: bool, mask: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, disk = trained("lora"), Recorder()
+    monkeypatch.setattr(seam, "disk", disk)
+    before = os.umask(mask)
+    try:
+        out = export(run, tmp_path / "out", merge=merge)
+    finally:
+        os.umask(before)
+    found = [path for path in out.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".safetensors" for path in found)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (out, *out.rglob("*"))}
+    assert modes == {0o777 & ~mask, 0o666 & ~mask}
+    synced = disk.log[: disk.log.index("renamed")]
+    assert {Path(path).name for path in synced} == {path.name for path in found} and len(synced) == len(found)
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 20_000])
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_full_disk_is_one_line_and_nothing_is_left(trained: Any, tmp_path: Path, merge: bool, limit: int) -> None:
+    """RLIMIT_FSIZE stands for the disk: a real failure in the middle of a file."""
+    run = trained("lora")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(
+            ZofoError, match=r"out: the file is larger .* free\); make room, then export again"
+        ) as caught:
+            export(run, tmp_path / "out", merge=merge)
+        assert caught.value.status == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_and_nothing_is_left(
+    trained: Any, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained("lora")
+
+    def write(saved: Any, out: Path, merge: bool) -> str:
+        (out / "base").mkdir(parents=True)
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+        raise AssertionError("it was not stopped")
+
+    monkeypatch.setattr(exported, "write", write)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as caught:
+        export(run, tmp_path / "out")
+    assert caught.value.status == 128 + number and os.listdir(tmp_path) == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_dead_processes_left_of_it_is_swept_and_nothing_else(trained: Any, tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    kept = [f"out.tmp-{os.getppid()}", f"another.tmp-{child}", f"my-out.tmp-{child}"]
+    for name in (f"out.tmp-{child}", *kept):
+        (tmp_path / name / "base").mkdir(parents=True)
+    export(trained("lora"), tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == sorted(["out", *kept])

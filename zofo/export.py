@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from zofo.methods.table import lends
 from zofo.models import fingerprint
 from zofo.run import folder, seam
 from zofo.run.folder import RunFolder
+from zofo.run.signals import Stop
 from zofo.saved import Saved, open_run
 
 README = """# {name}
@@ -35,6 +37,7 @@ BESIDE = (
     "`base/` holds the trained weights theta, `adapter/` the adapter that fits them and no others: "
     "`PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder + '/base'), folder + '/adapter')`."
 )
+SOON = 0.01  # seconds: a signal stops an export where it is
 
 
 def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | None = None, which: str = "best") -> Path:
@@ -42,7 +45,7 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
 
     Args: merge, True for plain weights (LoRA only), False for adapter and base side by side, None for
     merged where it can be (LoRA, and not on a weight that two modules share); slot, instead of the chosen one, as `saved.open_run` has it; which, "best" or "last".
-    Raises: BadInput when merging was asked of a prefix, a prompt or LoRA on a tied weight, or the folder exists.
+    Raises: BadInput when merging was asked of a prefix, a prompt or LoRA on a tied weight, or the folder exists; ZofoError where the disk refuses.
     Cost: the weights in memory and on disk.
     """
     if out.exists() or out.is_symlink():
@@ -58,20 +61,41 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
     if merge and (name := tied(saved)):
         found = f"the adapter changes {name}, whose weight is another module's too: both would change"
         raise BadInput("--merge", found, "use --no-merge")
-    work = out.with_name(f"{out.name}.tmp-{os.getpid()}")
-    try:
-        with seam.told(out), models.quiet():
-            text = write(saved, work, merge if merge is not None else kind == "lora" and not tied(saved))
-        theta = fingerprint(saved.held.leaves, torch.float32 if mixed(saved) else None)
-        used = f"{saved.task}/{saved.used}" if saved.task else saved.used
-        values = {"name": run.name, "step": saved.step, "which": saved.which, "used": used}
-        (work / "README.md").write_text(README.format(what=text, theta=theta, **values), encoding="utf-8")
-        (work / "zofo.json").write_text(json.dumps({**values, "theta_sha256": theta}, indent=1), encoding="utf-8")
-        seam.disk.rename(work, out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    plainly = merge if merge is not None else kind == "lora" and not tied(saved)
+    with whole(out, sum(leaf.numel * leaf.dtype.itemsize for leaf in saved.held.leaves)) as work, models.quiet():
+        describe(saved, run.name, write(saved, work, plainly), work)
     return out
+
+
+@contextmanager
+def whole(out: Path, need: int) -> Iterator[Path]:
+    """A block that writes a folder under the name given, which then becomes `out`, fsynced; of one that fails or is stopped nothing is left.
+
+    What dead processes left of `out` is deleted. Args: need, about how many bytes.
+    Raises: ZofoError where the disk refuses; Interrupted at SIGTERM and SIGINT.
+    """
+    work = seam.beside(out)
+    with Stop(grace=SOON), seam.told(out, need, "export again"):
+        seam.make_folder(out.parent)
+        seam.sweep(out.parent, re.compile(rf"^{re.escape(out.name)}\.tmp-(\d+)$"))
+        seam.room(out.parent, need)
+        try:
+            yield work
+            seam.settle_folder(work)
+            seam.disk.rename(work, out)
+        except BaseException:
+            seam.discard(work)
+            raise
+        seam.disk.fsync_dir(out.parent)
+
+
+def describe(saved: Saved, name: str, what: str, out: Path) -> None:
+    """Write beside the weights what they are: README.md for people, zofo.json for programs."""
+    theta = fingerprint(saved.held.leaves, torch.float32 if mixed(saved) else None)
+    used = f"{saved.task}/{saved.used}" if saved.task else saved.used
+    values = {"name": name, "step": saved.step, "which": saved.which, "used": used}
+    (out / "README.md").write_text(README.format(what=what, theta=theta, **values), encoding="utf-8")
+    (out / "zofo.json").write_text(json.dumps({**values, "theta_sha256": theta}, indent=1), encoding="utf-8")
 
 
 def tied(saved: Saved) -> str:
