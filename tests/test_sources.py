@@ -77,6 +77,22 @@ def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
             sources.find(str(tmp_path))
 
 
+@pytest.mark.parametrize("text", ["5", "[]", "null", '"auto_map"', "true"])
+def test_a_configuration_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(BadInput, match=r"config\.json is broken: no JSON object; mend it, or fetch it again"):
+        sources.find(str(tmp_path))
+
+
+def test_a_configuration_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(BadInput, match=r"config\.json cannot be read .Permission denied"):
+        sources.find(str(folder(tmp_path)))
+
+
 def test_a_model_that_brings_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="auto_map"):
         sources.find(str(folder(tmp_path, auto_map={"AutoModelForCausalLM": "modeling.Evil"})))

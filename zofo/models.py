@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from zofo import cache, sources, suited, tensorfile
+from zofo import cache, sources, suited, tensorfile, unread
 from zofo.config import ModelConfig
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.store import PIECE, raw
@@ -90,17 +89,27 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reachable(source: Source) -> Iterator[None]:
-    """Turn the many errors of a missing or unsafe model into one line; of a hub model that is not here, ask the hub first."""
+    """As `legible`; of a hub model that is not here, the hub is asked first."""
     sources.had(source)
+    with legible(source):
+        yield
+
+
+@contextlib.contextmanager
+def legible(source: Source) -> Iterator[None]:
+    """Turn whatever a missing, broken or unsafe model makes transformers raise in a block into one line.
+
+    What is no fault of the model's is raised as it is, or as what it is: memory that is used up, a disk that is full.
+    """
     try:
         with quiet():
             yield
-    except BadInput:
+    except ZofoError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        found = " ".join(str(error).split())[:200]
-        what = "is it a hub id, and can the hub be reached? else name a folder or .gguf file"
-        raise BadInput(f"--model {source.name}", found, what) from None
+    except Exception as error:
+        if unread.used_up(error):
+            raise
+        raise unread.line(source, error) from None
 
 
 def load_tokenizer(source: Source) -> Any:
@@ -130,8 +139,7 @@ def positions(source: Source) -> int | None:
     with reachable(source):
         config = AutoConfig.from_pretrained(resolve(source), trust_remote_code=False)
         refuse(source, config)
-        found = getattr(config, "max_position_embeddings", None)
-    return int(found) if found else None
+        return int(getattr(config, "max_position_embeddings", None) or 0) or None  # 0: it does not say
 
 
 def vocabulary(source: Source) -> int | None:
@@ -274,14 +282,17 @@ def own_files(place: str) -> list[Path]:
 
 
 def read_by_transformers(folder: Path) -> list[Path]:
-    """The safetensors files that `from_pretrained` reads: one, or those that the index names (others may lie about)."""
+    """The safetensors files that `from_pretrained` reads: one, or those that the index names (others may lie about). Raises: BadInput for an index that names none."""
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return []
-    names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return sorted(folder / name for name in names)
+    try:
+        return sorted({folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        do = "mend it, or fetch it again"
+        raise BadInput(str(index), "it is broken: it does not say which file holds which weight", do) from None
 
 
 def located(files: list[Path], leaves: Leaves, prefix: str) -> dict[str, Entry] | None:

@@ -101,13 +101,17 @@ def packaged(name: str) -> Path:
 
 
 def checked_folder(path: Path, asked: str) -> Path:
-    """Refuse a folder that holds no model, or whose configuration names code to run."""
+    """Refuse a folder that holds no model, whose configuration cannot be read, or names code to run."""
     if not (path / "config.json").is_file():
         raise BadInput(asked, "the folder has no config.json", "name a folder that `save_pretrained` wrote")
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadInput(asked, f"its config.json is not JSON ({error})", "bring the file back") from None
+    except OSError as error:
+        raise BadInput(asked, f"its config.json cannot be read ({error.strerror})", "bring the file back") from None
+    if not isinstance(config, dict):
+        raise BadInput(asked, "its config.json is broken: no JSON object", "mend it, or fetch it again")
     if "auto_map" in config:
         raise BadInput(
             asked, "the model brings code of its own (auto_map)", "zofo runs no remote code; use another model"

@@ -45,8 +45,10 @@ def load(
     target = models.device(config)
     with models.reachable(source):
         place = models.resolve(source)
-        model = placed(empty(source, place), keep, target, dtype)
-        leaves = tree.find(model)
+        bare = empty(source, place)
+    model = placed(bare, keep, target, dtype)
+    leaves = tree.find(model)
+    with models.legible(source):
         held = found(source, place, model, leaves)
     large = [leaf for leaf in leaves if leaf.numel > keep]
     fill_small([(leaf.name, leaf.data) for leaf in leaves if leaf.numel <= keep], held)
@@ -113,7 +115,9 @@ def room(param: nn.Parameter, dtype: torch.dtype, device: torch.device) -> nn.Pa
 
 def found(source: Source, place: str, model: nn.Module, leaves: Leaves) -> dict[str, Entry]:
     """Where every leaf, and every buffer that is saved, stands in a model's files."""
-    files = models.own_files(place) or downloaded(place)
+    files = models.own_files(place) or ([] if Path(place).is_dir() else downloaded(place))
+    if not files:
+        raise BadInput(f"--model {source.name}", "it has no safetensors files", "mend it, or fetch it again")
     there = {name: entry for path in files for name, entry in tensorfile.entries(path).items()}
     prefix, found = str(getattr(model, "base_model_prefix", "")), dict[str, Entry]()
     for name, tensor in [*((leaf.name, leaf.param) for leaf in leaves), *model.named_buffers()]:
