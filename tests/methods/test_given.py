@@ -129,7 +129,6 @@ class Odd:
         (3, Odd()),
         (3, 7),
     ],
-    ids=str,
 )
 def test_lawful_losses_are_taken_whatever_the_batch(tiny: Tiny, rows: torch.Tensor, n: int, batch: Any) -> None:
     def fn(model: nn.Module, given: Any) -> torch.Tensor:
