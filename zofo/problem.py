@@ -15,12 +15,13 @@ from zofo.core.probe.hooks import Hooks
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
+from zofo.core.weights.head import output_head
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.shadow import Shadow
 from zofo.methods import table
 from zofo.methods.state import Problem
 from zofo.objectives import Objective
-from zofo.scoring.objective import HALF, output_head
+from zofo.scoring.objective import HALF
 from zofo.scoring.past import can_share
 from zofo.tasks.definition import Task
 

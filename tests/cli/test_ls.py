@@ -59,3 +59,14 @@ def test_a_run_that_has_not_ended_has_no_score(cli, trained: str, home: Path) ->
 def test_piped_output_has_no_escape_codes_or_boxes(process, tmp_path: Path) -> None:
     done = process("ls", "tasks", cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.isascii() and "\x1b" not in done.stdout and "\t" in done.stdout
+
+
+def test_a_run_whose_metrics_are_broken_does_not_hide_the_others(cli, trained: str, home: Path) -> None:
+    shutil.copytree(home / "runs" / trained, home / "torn" / "bad")
+    shutil.copytree(home / "runs" / trained, home / "torn" / "good")
+    file = home / "torn" / "bad" / "eval.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"used": "zero-shot"}), encoding="utf-8")
+    (home / "torn" / "bad" / "metrics.jsonl").write_text("[\n{}\n", encoding="utf-8")
+    status, out, _ = cli("ls", "runs", "--dir", "torn")
+    assert status == 0 and [line.split("\t")[0] for line in out.splitlines()] == ["bad", "good"]
+    assert "%" in out.splitlines()[1]

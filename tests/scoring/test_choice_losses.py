@@ -17,8 +17,9 @@ from zofo.core.probe import Point, affine
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.core.weights import move
+from zofo.core.weights.head import output_head
 from zofo.scoring.batch import Batch, Encoded, choice_batch
-from zofo.scoring.objective import answer_logprobs, choice_losses, cross_entropy, few_words, one_word, output_head
+from zofo.scoring.objective import answer_logprobs, choice_losses, cross_entropy, few_words, one_word
 
 # peft 0.21.2 reads a name that transformers 5.23 has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from zofo.adapters.targets import refuse_targets, where
 from zofo.config import AdapterConfig
 from zofo.core import streams
+from zofo.core.weights.head import output_head
 from zofo.errors import BadInput
 
 TOKENS = {"prefix": 5, "prompt": 10}  # virtual tokens where the configuration says 0 (the papers' numbers)
@@ -46,7 +47,7 @@ class Slots:
         To the head go the wanted positions of all rows, which peft would take for rows.
         """
         kinds = {str(getattr(c.peft_type, "value", c.peft_type)) for c in self.model.peft_config.values()}
-        head = getattr(self.model.get_base_model(), "get_output_embeddings", lambda: None)()
+        head = output_head(self.model.get_base_model())
         return kinds == {"LORA"} and not hasattr(head, "lora_A")
 
     @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from zofo.config import ALL_LINEAR, AdapterConfig
+from zofo.core.weights.head import output_head
 from zofo.errors import BadInput, nearest
 
 LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
@@ -25,7 +26,7 @@ def where(config: AdapterConfig, model: nn.Module) -> dict[str, Any]:
 
 def linear(model: nn.Module, head: bool = False) -> list[str]:
     """Full names of a model's linear layers; without its output head, as peft's `all-linear` means them, or with it."""
-    top = getattr(model, "get_output_embeddings", lambda: None)()
+    top = output_head(model)
     kinds: tuple[type[nn.Module], ...] = (
         nn.Linear,
         *(type(m) for m in model.modules() if type(m).__name__ == "Conv1D"),

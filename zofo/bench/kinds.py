@@ -22,11 +22,12 @@ from zofo.core.noise import Law
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.core.weights import move
+from zofo.core.weights.head import output_head
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.shadow import Shadow
 from zofo.methods.state import Problem, State
 from zofo.scoring.batch import Batch, Encoded, lm_batch
-from zofo.scoring.objective import HALF, computing, output_head, row_losses
+from zofo.scoring.objective import HALF, computing, row_losses
 
 Step = Callable[[], Any]
 RATE = 1e-7  # of what moves all weights: small, for the kinds share them

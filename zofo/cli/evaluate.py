@@ -17,7 +17,7 @@ from zofo.cli.adapted import Adapter
 from zofo.cli.output import line, plain, refuse_no_file, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Dir, Target, find, refuse_slot, refuse_which
-from zofo.config import Config, build, load
+from zofo.config import Config, build
 from zofo.elsewhere import ROWS
 from zofo.errors import BadInput, ZofoError
 from zofo.report.words import LOSSES, duration, figure, measured, named, rows_of, score
@@ -132,14 +132,14 @@ def of_run(
     run: RunFolder, flags: Mapping[str, Any], which: Literal["best", "last"], slot: str | None, asked: Asked
 ) -> int:
     """Scores of a run's adapters (or its weights) at a checkpoint."""
-    from zofo import elsewhere, job, saved, settled
+    from zofo import elsewhere, job, saved
     from zofo.adapting import apart
     from zofo.methods import table
     from zofo.run.jsonfile import read_object
     from zofo.tasks.mixture import Mixture
     from zofo.tasks.parts import PARTS
 
-    own = settled.plain(load(run.config))
+    own = elsewhere.config_of(run)
     found = elsewhere.of_run(run, own, flags, asked.split, asked.side)
     config, task = found.config, found.task
     refuse_idle(flags, config.data.shots)

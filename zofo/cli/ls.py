@@ -87,11 +87,13 @@ def about_run(dir: str, name: str) -> Row:
         run = folder.find(name, dir)
         config = load(run.config)
         found = read_object(run.eval, "results") if run.eval.exists() else {}
+        done = (
+            history.steps(read_metrics(run.metrics)) if found.get("used") == ZERO_SHOT and run.metrics.exists() else []
+        )
     except ZofoError as error:
         return (name, "-", "-", "-", error.found)
     result = found.get("results", {}).get(found.get("used"))
     if found.get("used") == ZERO_SHOT:  # the score before training is no result of it
-        done = history.steps(read_metrics(run.metrics)) if run.metrics.exists() else []
         told = f"not finished: step {done[-1]['step'] if done else 0} of {config.run.steps}"
     else:
         told = score(result) if result else "not evaluated"

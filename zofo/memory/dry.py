@@ -32,6 +32,7 @@ from zofo.core.rules import RuleState
 from zofo.core.seedgrad import SeedGrad
 from zofo.core.sketch.grad import SketchGrad
 from zofo.core.weights import leaves as tree
+from zofo.core.weights.head import output_head
 from zofo.memory.live import Live
 from zofo.memory.work import Work
 from zofo.methods import losses, table, theta
@@ -39,7 +40,6 @@ from zofo.methods.state import Problem, State
 from zofo.methods.state import law_of as full_name
 from zofo.methods.table import METHODS
 from zofo.problem import joined
-from zofo.scoring.objective import output_head
 
 LAYERS = "activations"
 HEAD = "logits, and what the loss makes of them"

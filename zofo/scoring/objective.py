@@ -15,19 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zofo.core.weights.head import output_head
 from zofo.scoring import past as keys
 from zofo.scoring.batch import Batch, Rows
 from zofo.scoring.past import Past
-
-
-def output_head(model: nn.Module) -> nn.Module | None:
-    """The module that turns hidden states into logits, or None where the model does not name one."""
-    find = getattr(model, "get_output_embeddings", None)
-    try:
-        head = find() if find is not None else None
-    except NotImplementedError:  # what a model with code of its own may raise; transformers returns None
-        return None
-    return head if isinstance(head, nn.Module) else None
 
 
 @contextmanager

@@ -99,15 +99,18 @@ def digest(rows: Sequence[Row]) -> str:
 
 
 class _Notes(list[str]):
-    """Sentences for the user."""
+    """Sentences for the user; `own`: of the user's own rows (published tasks are taken at the papers' sizes without a word)."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.own = own
 
     def fewer(self, part: str, wanted: int, taken: int, why: str) -> None:
         if taken < wanted:
             self.append(f"{part}: {taken} rows taken where {wanted} were asked for ({why})")
 
     def more(self, part: str, taken: int, there: int) -> None:
-        """Of the user's own rows; published tasks are taken at the papers' sizes."""
-        if taken < there:
+        if self.own and taken < there:
             self.append(f"{part}: {taken} of {there} rows taken (--data.{part}_rows {there} takes all)")
 
     def dropped(self, part: str, count: int, why: str) -> None:
@@ -125,7 +128,7 @@ def split(task: Task, config: DataConfig, seed: int, source: Source | None = Non
     Raises: BadInput where the data is missing, broken, or too small for its parts. Cost: reads the data once.
     """
     source = source or load(task)
-    notes = _Notes()
+    notes = _Notes(task.files is not None)
     chosen = (_alone if source.alone else _choose)(task, source, config, seed, notes)
     own = {"validation": source.validation, "test": source.test}
     of = {part: part if own.get(part) is not None else "train" for part in chosen}
@@ -186,8 +189,7 @@ def _choose(task: Task, source: Source, config: DataConfig, seed: int, notes: _N
         test = _sample(range(len(tests)), config.test_rows, seed, f"{stream}:test")
         if tests:
             notes.fewer("test", config.test_rows, len(test), "the test set has no more")
-        if task.files is not None:
-            notes.more("test", len(test), len(tests))
+        notes.more("test", len(test), len(tests))
     if validation is None:
         validation, order = _carve(task, source.train, order, config, notes)
     return {**_levels(task, order, config, notes), "validation": validation, "test": test}
@@ -222,8 +224,7 @@ def _own_validation(
         raise BadInput(f"--task {task.name}", found, "give validation rows that are not in the test file")
     chosen = _sample(clean, config.validation_rows, seed, f"splits:{task.name}:validation")
     notes.fewer("validation", config.validation_rows, len(chosen), "the validation set has no more")
-    if task.files is not None:
-        notes.more("validation", len(chosen), len(clean))
+    notes.more("validation", len(chosen), len(clean))
     return chosen
 
 
@@ -279,8 +280,7 @@ def _levels(task: Task, order: list[int], config: DataConfig, notes: _Notes) -> 
     """The training rows, the first of `order`, in D_f and D_p."""
     rows = order[: config.train_rows]
     notes.fewer("train", config.train_rows, len(rows), "the training file has no more")
-    if task.files is not None:
-        notes.more("train", len(rows), len(order))
+    notes.more("train", len(rows), len(order))
     if len(rows) < 2:
         raise BadInput(f"--task {task.name}", f"{len(rows)} training rows are left", "give at least 2 different rows")
     upper = min(max(round(config.upper_share * len(rows)), 1), len(rows) - 1)
