@@ -122,7 +122,7 @@ def perturb(
         table = scaled_table(how, a, rank)
         cpu.perturb(flat[0], flat[1], how, table, z.key, tid, start, width, rank, flat[2], rounding)  # type: ignore[arg-type]
         return out
-    if cuda.available() and w.is_cuda and (w.dtype, out.dtype) in cuda.PAIRS:
+    if w.is_cuda and cuda.available() and (w.dtype, out.dtype) in cuda.PAIRS:
         for there, sign in ((flat[0], 1.0), (flat[2], -1.0)):
             if there is not None:
                 rank = reference.rank_of(z.law)
@@ -136,17 +136,21 @@ def plainly(
     w: Tensor, z: Direction, a: float, tid: int, start: int, width: int, out: Tensor, minus: Tensor | None, rounding: int | None
 ) -> None:  # fmt: skip
     """`perturb` by the torch reference, on flat tensors. Cost: 1M elements of memory."""
-    exact = torch.float64 if w.dtype == torch.float64 else torch.float32
     for i in range(0, w.numel(), CHUNK):
-        old = w[i : i + CHUNK].to(exact)
+        old = w[i : i + CHUNK].to(exact(w))
         index = torch.arange(start + i, start + i + old.numel(), device=w.device)
-        step = reference.scaled(z.law, z.key, tid, index, a, exact, width)
+        step = reference.scaled(z.law, z.key, tid, index, a, old.dtype, width)
         if minus is not None:
             minus[i : i + CHUNK] = old - step  # rounded once to the type of `minus`
         new = old + step
-        if rounding is not None and out.dtype != exact:
+        if rounding is not None and out.dtype != old.dtype:
             new = reference.stochastic(new, reference.halves(rounding, tid, index), out.dtype)
         out[i : i + CHUNK] = new
+
+
+def exact(w: Tensor) -> torch.dtype:
+    """The type that w + a z is formed in."""
+    return torch.float64 if w.dtype == torch.float64 else torch.float32
 
 
 def settle(out: Tensor, x: Tensor, tid: int, key: int) -> None:
@@ -176,9 +180,13 @@ def perturb_rows(
         table, rows = scaled_table(how, a * z.scale, rank), rows.contiguous()
         cpu.perturb(out, w, how, table, z.key, tid, 0, width, rank, minus, rows=rows)
         return out
-    for place, row in enumerate(rows.tolist()):
-        there = None if minus is None else minus[place]
-        perturb(out[place], w[row], z, a, tid, row * width, width=width, minus=there)
+    for i in range(0, rows.numel(), step := max(1, CHUNK // width)):
+        some = rows[i : i + step]
+        old, index = w[some].to(exact(w)), some[:, None] * width + torch.arange(width, device=w.device)
+        moved = reference.scaled(z.law, z.key, tid, index, a * z.scale, exact(w), width)
+        out[i : i + step] = old + moved
+        if minus is not None:
+            minus[i : i + step] = old - moved
     return out
 
 
@@ -199,5 +207,5 @@ def draw(z: Direction, tid: int, n: int, dtype: torch.dtype = torch.float64, sta
 
     Cost: n elements of memory.
     """
-    exact = torch.float64 if dtype == torch.float64 else torch.float32
-    return reference.scaled(z.law, z.key, tid, torch.arange(start, start + n), z.scale, exact, width).to(dtype)
+    kind = torch.float64 if dtype == torch.float64 else torch.float32
+    return reference.scaled(z.law, z.key, tid, torch.arange(start, start + n), z.scale, kind, width).to(dtype)

@@ -65,34 +65,53 @@ def words(key: int, tid: int, block: Tensor) -> Tensor:
 
 
 def halves(key: int, tid: int, index: Tensor) -> Tensor:
-    """Return the 16 bits of each element index, as an index into the table."""
-    block = index // GAUSSIAN_PER_BLOCK
-    low, high = int(block.min()), int(block.max())
-    drawn = words(key, tid, torch.arange(low, high + 1, device=index.device))
+    """Return the 16 bits of each element index, as an index into the table; consecutive along the last dimension."""
+    drawn, place = located(key, tid, index, GAUSSIAN_PER_BLOCK)
     lane = index % GAUSSIAN_PER_BLOCK
-    return drawn[block - low, lane // 2] >> (16 * (lane % 2)) & 0xFFFF
+    return drawn[place, lane // 2] >> (16 * (lane % 2)) & 0xFFFF
 
 
 def signs(key: int, tid: int, index: Tensor) -> Tensor:
-    """Return the one bit of each element index (1 means z = +1)."""
-    block = index // RADEMACHER_PER_BLOCK
-    low, high = int(block.min()), int(block.max())
-    drawn = words(key, tid, torch.arange(low, high + 1, device=index.device))
+    """Return the one bit of each element index (1 means z = +1); consecutive along the last dimension."""
+    drawn, place = located(key, tid, index, RADEMACHER_PER_BLOCK)
     lane = index % RADEMACHER_PER_BLOCK
-    return drawn[block - low, lane // 32] >> (lane % 32) & 1
+    return drawn[place, lane // 32] >> (lane % 32) & 1
+
+
+def located(key: int, tid: int, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the words of all blocks of `size` elements that indices fall into, and in which of its rows each index finds its own.
+
+    No number is read from the index, which may be on a device: how many blocks a run of indices can touch, its length says.
+    """
+    block = index // size
+    first, count = block[..., :1], touched(index.shape[-1], size)
+    blocks = (first + torch.arange(count, device=index.device)).reshape(-1)
+    runs = torch.arange(0, blocks.numel(), count, device=index.device).view(first.shape)
+    return words(key, tid, blocks), block - first + runs
+
+
+def touched(n: int, size: int) -> int:
+    """How many blocks of `size` elements n consecutive ones touch at the most."""
+    return (n + size - 2) // size + 1
 
 
 def products(key: int, tid: int, index: Tensor, width: int, rank: int) -> Tensor:
-    """Return sum_k U_ik V_jk of each element (i, j) of a matrix, integers between -rank and rank.
+    """Return sum_k U_ik V_jk of each element (i, j) of a matrix, integers between -rank and rank; consecutive along the last dimension.
 
     V_jk is sign number j rank + k of the tensor's stream, U_ik sign number (width + i) rank + k.
     """
-    low, high, k = int(index.min()) // width, int(index.max()) // width, torch.arange(rank, device=index.device)
-    rows = torch.arange(width + low, width + high + 1, device=index.device)
-    u = 2 * signs(key, tid, (rows[:, None] * rank + k).reshape(-1)).view(-1, rank) - 1
-    columns = torch.arange(width, device=index.device)
-    v = 2 * signs(key, tid, (columns[:, None] * rank + k).reshape(-1)).view(-1, rank) - 1
-    return (u[index // width - low] * v[index % width]).sum(-1)
+    first, count = index[..., :1] // width, touched(index.shape[-1], width)
+    rows = width + first + torch.arange(count, device=index.device)
+    u = factor(key, tid, rows, rank)
+    v = factor(key, tid, torch.arange(width, device=index.device), rank)
+    runs = torch.arange(0, rows.numel(), count, device=index.device).view(first.shape)
+    return (u[index // width - first + runs] * v[index % width]).sum(-1)
+
+
+def factor(key: int, tid: int, rows: Tensor, rank: int) -> Tensor:
+    """Return the signs of rows of U and V, shape (rows, rank)."""
+    number = rows[..., None] * rank + torch.arange(rank, device=rows.device)
+    return 2 * signs(key, tid, number.flatten(-2)).view(-1, rank) - 1
 
 
 def rank_of(law: str) -> int:
@@ -101,20 +120,19 @@ def rank_of(law: str) -> int:
 
 
 def scaled(law: str, key: int, tid: int, index: Tensor, a: float, dtype: torch.dtype, width: int = 0) -> Tensor:
-    """Return a * z at flat element indices, rounded once to `dtype` (fp32 or fp64).
+    """Return a * z at flat element indices (consecutive along the last dimension), rounded once to `dtype` (fp32 or fp64).
 
     width: the last dimension of a matrix, which a low-rank law needs; 0 for a vector, whose z it takes from Rademacher.
     a = -0.0 counts as 0.0, so that the kernels may keep their tables by a.
     """
     a += 0.0
-    factor = torch.tensor(a, dtype=dtype, device=index.device)
     rank = rank_of(law)
+    step = torch.full((), a / math.sqrt(rank) if rank and width else a, dtype=dtype, device=index.device)
     if rank and width:
-        factor = torch.tensor(a / math.sqrt(rank), dtype=dtype, device=index.device)
-        return products(key, tid, index, width, rank).to(dtype) * factor
+        return products(key, tid, index, width, rank).to(dtype) * step
     if rank or law == "rademacher":
-        return torch.where(signs(key, tid, index) == 1, factor, -factor)
-    return table(str(index.device)).to(dtype)[halves(key, tid, index)] * factor
+        return torch.where(signs(key, tid, index) == 1, step, -step)
+    return table(str(index.device)).to(dtype)[halves(key, tid, index)] * step
 
 
 def stochastic(x: Tensor, bits: Tensor, dtype: torch.dtype) -> Tensor:
@@ -127,7 +145,7 @@ def stochastic(x: Tensor, bits: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype == torch.bfloat16:
         half = torch.where(size < 0x7F800000, raw + bits >> 16, raw >> 16 | (size > 0x7F800000).long() << 6)
     else:
-        y = x.abs().double() * 2**24
+        y = x.abs() * 2**24  # exact where it is read, below 2^-14
         normal = ((size + (bits & 0x1FFF) >> 13) - (112 << 10)).clamp(max=0x7C00)
         below = y.clamp(max=2**30).floor()
         tiny = below.long() + (bits < (y.clamp(max=2**30) - below) * 65536)
