@@ -12,6 +12,7 @@ from zofo import models, sources
 from zofo.bench.kinds import batch
 from zofo.config import ModelConfig
 from zofo.core.estimate import central
+from zofo.core.devices import wide
 from zofo.core.probe import Probe
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
@@ -29,8 +30,8 @@ def changed(leaves: Leaves, before: dict[str, torch.Tensor]) -> dict[str, float]
     for leaf in leaves:
         old, new = before[leaf.name], leaf.data
         bits += float((old != new).sum())
-        gap += float((new.double() - old.double()).square().sum())
-        norm += float(old.double().square().sum())
+        gap += float((wide(new) - wide(old)).square().sum())
+        norm += float(wide(old).square().sum())
     return {"changed": int(bits), "share": bits / leaves.count, "drift": (gap / norm) ** 0.5}
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zofo.core import noise
+from zofo.core.devices import wide
 from zofo.core.noise import Direction
 from zofo.core.weights.leaves import Leaf, Leaves
 from zofo.methods.losses import mean_loss
@@ -68,7 +69,7 @@ def whole(problem: Problem, terms: Sequence[Term], weights: Sequence[float], row
 def squares(grads: Gradient) -> dict[str, float]:
     """|grad|^2 by leaf name, summed in fp64 in pieces."""
     pieces = {name: grad.reshape(-1).split(noise.CHUNK) for name, grad in grads.items()}
-    return {name: sum(float(part.double().square().sum()) for part in parts) for name, parts in pieces.items()}
+    return {name: sum(float(wide(part).square().sum()) for part in parts) for name, parts in pieces.items()}
 
 
 def exact(

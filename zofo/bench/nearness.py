@@ -22,6 +22,7 @@ from torch import Tensor
 
 from zofo.bench.gradient import Gradient
 from zofo.core import noise, sketch
+from zofo.core.devices import wide
 from zofo.core.kernels.reference import rank_of
 from zofo.core.noise import Direction
 from zofo.core.seedgrad import SeedGrad
@@ -115,5 +116,5 @@ def of_sketch(g: SketchGrad, G: Gradient, squares: Squares, leaves: Leaves) -> f
 def removed(grad: Tensor, rows: Rows) -> float:
     """|G|^2 - |G - E|^2 of some rows E."""
     numbers, E = rows
-    part = grad[numbers].double()
-    return float(part.square().sum() - (part - E.double()).square().sum())
+    part = wide(grad[numbers])
+    return float(part.square().sum() - (part - wide(E)).square().sum())

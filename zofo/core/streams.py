@@ -2,7 +2,7 @@
 
 `key` hashes those into 64 bits; noise uses the key as it is, data order and the like a numpy
 Philox generator made from it (`generator`). Code that can only use torch's global generator
-(dropout, peft's initialisation) runs inside `seeded`, which saves, seeds and restores it.
+(dropout, peft's initialisation) runs inside `seeded`, which saves, seeds and restores it, an accelerator's too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+from zofo.core import devices
 
 
 def key(seed: int, stream: str, *step: int) -> int:
@@ -33,10 +35,9 @@ def generator(seed: int, stream: str, *step: int) -> np.random.Generator:
 @contextmanager
 def seeded(seed: int, stream: str, *step: int) -> Iterator[None]:
     """Run a block with torch's global generators seeded, and put them back after (also on an exception)."""
-    value = key(seed, stream, *step)
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
+    value, (kind, module, count) = key(seed, stream, *step), devices.accelerator()
+    with torch.random.fork_rng(devices=list(range(count)), device_type="cuda" if module is None else kind):
         torch.default_generator.manual_seed(value)
-        for device in devices:
-            torch.cuda.default_generators[device].manual_seed(value)
+        if module is not None:
+            getattr(module, "manual_seed_all", module.manual_seed)(value)  # mps has one device, and no word for all
         yield

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from zofo.core.devices import wide
 from zofo.core.sketch import Projection
 from zofo.core.weights.leaves import Leaf, Leaves
 
@@ -71,22 +72,22 @@ class SketchGrad:
 
     def norm(self, leaves: Leaves) -> float:
         """|estimate| over all leaves, without forming it: |Q R|^2 = <Q^T Q, R R^T>; NaN where a number is. Cost: r^2 m operations a matrix."""
-        return math.sqrt(max(sum(self.square(leaf) for leaf in leaves), 0.0))  # in this order: max(0, nan) is 0
+        return math.sqrt(max(float(sum(self.square(leaf) for leaf in leaves)), 0.0))  # in this order: max(0, nan) is 0
 
-    def square(self, leaf: Leaf) -> float:
-        """|estimate|^2 of a leaf; of a tied one, |Q R + E|^2 = |Q R|^2 + 2 <Q, E R^T> + |E|^2."""
-        total = 0.0
+    def square(self, leaf: Leaf) -> Tensor | float:
+        """|estimate|^2 of a leaf, in fp64; of a tied one, |Q R + E|^2 = |Q R|^2 + 2 <Q, E R^T> + |E|^2."""
+        total: Tensor | float = 0.0
         if leaf.name in self.matrices:
-            Q, R = self.matrices[leaf.name].double(), self.projection.matrix(leaf).double()
+            Q, R = wide(self.matrices[leaf.name]), wide(self.projection.matrix(leaf))
             inner = Q.t() @ Q if self.projection.right(leaf) else Q @ Q.t()
-            total += float((inner * (R @ R.t())).sum())
+            total = total + (inner * (R @ R.t())).sum()
             if leaf.name in self.rows:
                 rows, E = self.rows[leaf.name]
-                total += 2 * float((Q[rows] * (E.double() @ R.t())).sum())
+                total = total + 2 * (Q[rows.to(Q.device)] * (wide(E) @ R.t())).sum()
         if leaf.name in self.rows:
-            total += float(self.rows[leaf.name][1].double().square().sum())
+            total = total + wide(self.rows[leaf.name][1]).square().sum()
         if leaf.name in self.vectors:
-            total += float(self.vectors[leaf.name].double().square().sum())
+            total = total + wide(self.vectors[leaf.name]).square().sum()
         return total
 
     def folded(self, leaves: Leaves) -> SketchGrad:
@@ -106,7 +107,7 @@ class SketchGrad:
     def finite(self) -> bool:
         """Whether every number is finite."""
         held = [*self.matrices.values(), *self.vectors.values(), *(E for _, E in self.rows.values())]
-        return all(bool(torch.isfinite(t).all()) for t in held)
+        return not held or bool(torch.stack([torch.isfinite(t).all() for t in held]).all())
 
 
 def added(one: Mapping[str, T], two: Mapping[str, T], add: Callable[[T, T], T]) -> dict[str, T]:
