@@ -11,8 +11,8 @@ from torch import nn
 from zofo import models, sources
 from zofo.bench.kinds import batch
 from zofo.config import ModelConfig
-from zofo.core.estimate import central
 from zofo.core.devices import wide
+from zofo.core.estimate import central
 from zofo.core.probe import Probe
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch

@@ -30,7 +30,7 @@ def one_by_one(model: nn.Module, encoded: Sequence[Encoded], dtype: str) -> Scor
         found.append([])
         for k, answer in enumerate(example.answers):
             scored = len(answer) - (example.skip[k] if example.skip else 0)
-            ids = torch.tensor([example.context + answer])
+            ids = torch.tensor([example.context + answer], device=next(model.parameters()).device)
             with computing(ids.device, dtype):
                 logits = model(input_ids=ids, use_cache=False).logits
             scores = torch.log_softmax(logits.float(), -1)[0, :-1].gather(1, ids[0, 1:, None])

@@ -63,10 +63,11 @@ class Kind:
 
 
 def batch(model: nn.Module, rows: int, tokens: int) -> Batch:
-    """Random tokens with one answer position a row: shape (rows, tokens)."""
+    """Random tokens with one answer position a row: shape (rows, tokens), on the model's device."""
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator, union-attr]
     drawn = streams.generator(0, "bench").integers(0, vocabulary, (rows, tokens + 1)).tolist()
-    return lm_batch([Encoded(tuple(row[:-1]), ((row[-1],),), 0) for row in drawn], range(rows), pad=0)
+    made = lm_batch([Encoded(tuple(row[:-1]), ((row[-1],),), 0) for row in drawn], range(rows), pad=0)
+    return made.to(next(model.parameters()).device)
 
 
 def full_losses(model: nn.Module, made: Batch, dtype: str) -> Tensor:
@@ -74,7 +75,7 @@ def full_losses(model: nn.Module, made: Batch, dtype: str) -> Tensor:
     with computing(made.input_ids.device, dtype):
         logits = model(input_ids=made.input_ids, attention_mask=made.attention_mask, use_cache=False).logits
     scores = torch.log_softmax(logits[made.rows.row, made.rows.col].float(), -1)
-    return -scores[torch.arange(len(made.token)), made.token]
+    return -scores.gather(1, made.token[:, None])[:, 0]
 
 
 def twin(model: nn.Module) -> nn.Module:
@@ -143,9 +144,10 @@ class Walk:
 
     def shift(self, a: float) -> None:
         """theta <- theta + a z, z drawn anew from the same seed."""
-        generator = torch.Generator().manual_seed(1)
+        generator = torch.Generator(self.params[0].device).manual_seed(1)
         for param in self.params:
-            param.data.add_(torch.randn(param.shape, generator=generator), alpha=a)
+            z = torch.randn(param.shape, generator=generator, device=param.device)
+            param.data.add_(z, alpha=a)
 
     @torch.no_grad()
     def step(self) -> None:

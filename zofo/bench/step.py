@@ -14,6 +14,7 @@ from zofo import models, sources
 from zofo.bench.kinds import KINDS, REFERENCES, How, Kind, Step, batch, chosen
 from zofo.bench.peak import Peak, peak
 from zofo.config import ModelConfig
+from zofo.core import devices
 from zofo.machine import machine
 from zofo.scoring.batch import Batch
 
@@ -30,6 +31,7 @@ def interleaved(
         for name, run in kinds.items():
             began = time.perf_counter()
             run()
+            devices.finish()
             seconds = time.perf_counter() - began
             if r:
                 times[name].append(seconds)

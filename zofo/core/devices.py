@@ -23,3 +23,10 @@ def accelerator() -> tuple[str, Any, int]:
     if kind is None or not getattr(module, "is_initialized", lambda: True)():  # mps has no such question
         return "cpu", None, 0
     return kind.type, module, torch.accelerator.device_count()
+
+
+def finish() -> None:
+    """Wait until an accelerator in use has done what it was given: a clock that is read before tells nothing."""
+    _, module, _ = accelerator()
+    if module is not None:
+        module.synchronize()
