@@ -58,7 +58,7 @@ class ModelConfig(Section):
         True, description="keep half-precision copies of fp32 matrices for first-order steps (2 bytes a weight)"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="where to compute; auto: cuda if there, else cpu (cuda and mps are untested)"
+        "auto", description="where to compute; auto: cuda if there, else cpu (no run was made on cuda or mps)"
     )
     activation_checkpointing: bool = Field(False, description="recompute activations in first-order backward passes")
 
