@@ -100,7 +100,7 @@ def describe(saved: Saved, name: str, what: str, out: Path) -> None:
 
 def tied(saved: Saved) -> str:
     """A module that LoRA changes and whose weight has a second owner (a tied head or embedding); empty without one."""
-    several = {id(leaf.param) for leaf in saved.held.leaves if len(leaf.owners) > 1}
+    several = {id(leaf.param) for leaf in saved.held.leaves if sum("." not in attr for _, attr in leaf.owners) > 1}
     modules = saved.slots.model.named_modules() if saved.slots is not None else ()
     return next(
         (name for name, m in modules if id(getattr(getattr(m, "base_layer", None), "weight", None)) in several), ""

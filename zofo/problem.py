@@ -15,7 +15,7 @@ from zofo.core.probe.hooks import Hooks
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
-from zofo.core.weights.head import output_head
+from zofo.core.weights.head import plain_head
 from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.shadow import Shadow
 from zofo.methods import table
@@ -85,9 +85,7 @@ def shadow(config: Config, model: nn.Module, leaves: Leaves) -> Shadow | None:
     backwards = table.METHODS[config.method.name].learners(config) or table.sketches(config.method)
     if not (m.shadow and m.weights == "fp32" and m.dtype in HALF and backwards):
         return None
-    head = output_head(model)
-    plain = getattr(head, "base_layer", head)  # inside of LoRA
-    return Shadow(leaves, HALF[m.dtype], still=not table.moves_theta(config), without=plain)
+    return Shadow(leaves, HALF[m.dtype], still=not table.moves_theta(config), without=plain_head(model))
 
 
 def union(leaves: Leaves, own: Leaves) -> Leaves:

@@ -18,6 +18,7 @@ from zofo.core import noise
 from zofo.core.kernels.reference import rank_of
 from zofo.core.probe import stand as stands
 from zofo.core.probe.stand import Owned, Stand
+from zofo.core.weights.head import plain_head
 from zofo.core.weights.shadow import transposed
 
 TILE = 1 << 20  # elements of a linear layer's weight perturbed at a time (4 MiB in fp32)
@@ -58,6 +59,11 @@ class Affine:
 
     def __init__(self, stand: Stand, own: Owned, module: Any) -> None:
         self.stand, self.own, self.module, self.flip = stand, own, module, transposed(module)
+        self.head = module is plain_head(stand.model)  # which may be given some positions alone, in the rows' order
+
+    def shares(self, x: Tensor) -> list[Tensor]:
+        """The rows of an input, or of an output, that belong to each point. Raises: CannotStack."""
+        return self.stand.shares(x, chosen=self.head)
 
     def __call__(self, x: Tensor) -> Tensor:
         """y at each point, on its share of the rows of x."""
@@ -67,7 +73,7 @@ class Affine:
         if self.stand.at_theta:
             return self.at_theta(x)
         low = any(point.z is not None and rank_of(point.z.law) for point in self.stand.points)
-        self.stand.shares(x)  # each point has its rows
+        self.shares(x)  # each point has its rows
         leaf = self.own["weight"]
         rows = self.stand.cast(x, computed_in(x, leaf.param)).reshape(-1, x.shape[-1])
         out = rows.new_empty(rows.shape[0], leaf.shape[1 if self.flip else 0])
@@ -95,7 +101,7 @@ class Affine:
         leaf, kept, biases = self.own["weight"], list[Tensor](), list[Tensor | None]()
         height, width = leaf.shape
         step = height if self.flip else max(1, TILE // width)
-        xs, outs = self.stand.shares(x), self.stand.shares(out)
+        xs, outs = self.stand.shares(x, chosen=True), self.stand.shares(out, chosen=True)
         for at in range(0, height, step):
             buffers: list[Tensor] = []
             tiles = self.stand.tile(leaf, at, min(step, height - at), x.dtype, buffers)
@@ -113,7 +119,7 @@ class Affine:
         rows, width = leaf.shape
         into(out, x, stand.original(leaf, buffers).to(x.dtype), None, self.flip)
         for point, part, place, bias in zip(
-            stand.points, stand.shares(x), stand.shares(out), self.biases(buffers), strict=True
+            stand.points, stand.shares(x, chosen=True), stand.shares(out, chosen=True), self.biases(buffers), strict=True
         ):
             if point.z is not None:
                 if point.z.key not in held:
@@ -131,6 +137,6 @@ class Affine:
         tables = self.stand.rows_of(self.own["weight"], rows, buffers)
         if self.stand.at_theta:
             return F.linear(x, tables[0])
-        parts = [F.linear(part, w) for part, w in zip(self.stand.shares(x), tables, strict=True)]
+        parts = [F.linear(part, w) for part, w in zip(self.shares(x), tables, strict=True)]
         self.stand.pool.give(buffers)
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from zofo.core.probe import Point, affine
 from zofo.core.probe.pool import Pool
-from zofo.core.probe.stand import CannotStack, Owned, Stand, check_own, moved_by, owned, refuse_gradients, uncompiled
+from zofo.core.probe.stand import CannotStack, Owned, Stand, check_own, moved_by, owned, put, refuse_gradients, uncompiled
 from zofo.core.weights.fetch import Fetcher
 from zofo.core.weights.leaves import Leaf, Leaves
 from zofo.core.weights.stored import StoredLeaf
@@ -51,7 +51,7 @@ def enter(stand: Stand, own: Owned, module: nn.Module, args: tuple[Any, ...]) ->
         module._parameters["weight"] = stand.rows_of(own["weight"], rows, buffers)[0]  # type: ignore[assignment]
         return (ids,)
     for attr, leaf in own.items():
-        module._parameters[attr] = stand.perturbed(leaf, buffers)[0]  # type: ignore[assignment]
+        put(module, attr, stand.perturbed(leaf, buffers)[0])
     return None
 
 
@@ -60,18 +60,25 @@ def leave(stand: Stand, own: Owned, module: nn.Module, args: Any = None, out: An
     if module not in stand.live:  # nothing was put in place
         return
     for attr, leaf in own.items():
-        module._parameters[attr] = leaf.param
+        put(module, attr, leaf.param)
     if isinstance(module, nn.Embedding):
         module.padding_idx = stand.padding[module]  # type: ignore[assignment]
     kept = {tensor.untyped_storage()._cdata for tensor in tree_leaves(out) if isinstance(tensor, Tensor)}
     stand.pool.give([b for b in stand.live.pop(module) if b.untyped_storage()._cdata not in kept])
 
 
-def together(stand: Stand, own: Owned, module: nn.Module, run: Any, *args: Any, **options: Any) -> Any:
-    """A module's forward at several points: once for each, on its share of the rows, with its parameters."""
+def together(
+    stand: Stand, own: Owned, module: nn.Module, run: Any, around: bool, *args: Any, **options: Any
+) -> Any:
+    """A module's forward at several points: once for each, on its share of the rows, with its parameters.
+
+    around: others that own leaves stand in it, which would take a share for all rows. Raises: CannotStack.
+    """
     refuse_gradients()
     if not moved_by(module, own) or (stand.at_theta and held(module, own)):
         return run(*args, **options)
+    if around and len(stand.points) > 1:
+        raise CannotStack(f"{type(module).__name__} has weights of its own beside those of modules in it")
     if by_rows(module, own) and len(args) == 1 and not options:
         return looked_up(stand, own["weight"], *args)
     buffers = stand.live.setdefault(module, [])
@@ -81,7 +88,7 @@ def together(stand: Stand, own: Owned, module: nn.Module, run: Any, *args: Any, 
     outs = []
     for i in range(len(stand.points)):
         for attr, values in placed.items():
-            module._parameters[attr] = values[i]  # type: ignore[assignment]
+            put(module, attr, values[i])
         outs.append(run(*(part[i] for part in shared), **{key: part[i] for key, part in named.items()}))
     leave(stand, own, module, out=outs)
     return outs[0] if len(outs) == 1 else joined(outs)
@@ -116,9 +123,10 @@ def joined(outs: Sequence[Any]) -> Any:
 
 
 def counted(stand: Stand, module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """The model's own pre-hook: how many rows each point has."""
+    """The model's own pre-hook: how many rows, and tokens, each point has."""
     first = next((v for v in (*args, *options.values()) if isinstance(v, Tensor) and v.dim()), None)
     stand.rows = 0 if first is None else first.shape[0] // len(stand.points)
+    stand.tokens = stand.rows * (first.shape[1] if first is not None and first.dim() > 1 else 1)
 
 
 @dataclass
@@ -149,7 +157,8 @@ class Hooks:
             if module._forward_pre_hooks or "forward" in vars(module):
                 raise CannotStack(f"{type(module).__name__} has hooks of its own")
             self.forwards.append(module)
-            module.forward = functools.partial(together, stand, own, module, module.forward)  # type: ignore[method-assign]
+            around = any(inner in self.places for inner in module.modules() if inner is not module)
+            module.forward = functools.partial(together, stand, own, module, module.forward, around)  # type: ignore[method-assign]
         else:
             first = not isinstance(module, nn.Embedding)
             # others' hooks see perturbed weights, but an embedding's own ids

@@ -21,7 +21,7 @@ from zofo.core import noise
 from zofo.core.probe import Point
 from zofo.core.probe.pool import Pool
 from zofo.core.weights.fetch import Fetcher
-from zofo.core.weights.leaves import Leaf, Leaves
+from zofo.core.weights.leaves import Leaf, Leaves, slot
 from zofo.core.weights.store import Piece, cut
 from zofo.core.weights.stored import StoredLeaf
 from zofo.errors import BadInput
@@ -47,7 +47,7 @@ class Part(NamedTuple):
 class Stand:
     """One probing context: the points stood at, what is swapped, and which leaves were reached.
 
-    rows: rows of the model's input that a point has, where several are stood at together; fetcher: reads stored leaves.
+    rows, tokens: of the model's input that a point has, where several are stood at together; fetcher: reads stored leaves.
     """
 
     model: nn.Module
@@ -56,6 +56,7 @@ class Stand:
     fetcher: Fetcher | None = None
     points: tuple[Point, ...] = (Point(),)
     rows: int = 0
+    tokens: int = 0
     reached: set[int] = field(default_factory=set)
     live: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
     last: tuple[Tensor, int, Tensor] | None = None  # an input, its version, and its cast
@@ -164,13 +165,16 @@ class Stand:
             self.last = (x, x._version, x.to(dtype))
         return self.last[2]
 
-    def shares(self, x: Tensor) -> list[Tensor]:
-        """The rows of an input that belong to each point. Raises: CannotStack."""
-        if len(self.points) == 1:
+    def shares(self, x: Tensor, chosen: bool = False) -> list[Tensor]:
+        """The rows of an input that belong to each point: the model's rows, or all their tokens one after the other; anything
+        else (tokens sorted by expert, say, or repeated for each) is in an order of its own, unless they are `chosen` in order. Raises: CannotStack."""
+        n = len(self.points)
+        if n == 1:
             return [x]
-        if x.dim() == 0 or x.shape[0] % len(self.points):
-            raise CannotStack(f"{tuple(x.shape)} does not fall into {len(self.points)} shares")
-        return list(x.chunk(len(self.points)))
+        known = chosen or not self.rows or (x.dim() > 0 and x.shape[0] in (n * self.rows, n * self.tokens))
+        if not known or x.dim() == 0 or x.shape[0] % n:
+            raise CannotStack(f"{tuple(x.shape)} does not fall into {n} shares")
+        return list(x.chunk(n))
 
 
 def uncompiled() -> AbstractContextManager[Any]:
@@ -195,9 +199,21 @@ def owned(leaves: Leaves) -> dict[nn.Module, Owned]:
     return found
 
 
+def own_of(module: nn.Module, attr: str) -> nn.Parameter | None:
+    """The parameter that a module has under an attribute (a dotted one: that a module inside it has)."""
+    held, name = slot(module, attr)
+    return held.get(name)
+
+
+def put(module: nn.Module, attr: str, value: Tensor) -> None:
+    """Put a tensor in a parameter's place."""
+    held, name = slot(module, attr)
+    held[name] = value  # type: ignore[assignment]
+
+
 def moved_by(module: nn.Module, own: Owned) -> bool:
     """Whether a module has the leaves' own parameters: not those that somebody put there for a call (`functional_call`)."""
-    return all(module._parameters.get(attr) is leaf.param for attr, leaf in own.items())
+    return all(own_of(module, attr) is leaf.param for attr, leaf in own.items())
 
 
 def check_own(places: dict[nn.Module, Owned], asked: str) -> None:

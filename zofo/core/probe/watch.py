@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from zofo.core.probe.stand import Stand
+from zofo.core.probe.stand import Stand, own_of
 from zofo.core.weights.leaves import Leaves
 from zofo.errors import BadInput
 
@@ -27,7 +27,7 @@ class Watch(TorchFunctionMode):
     def __init__(self, leaves: Leaves, allowed: Callable[[], bool], asked: str, do: str) -> None:
         super().__init__()
         self.allowed, self.asked, self.do = allowed, asked, do
-        places = [(leaf, module._parameters.get(attr)) for leaf in leaves for module, attr in leaf.owners]
+        places = [(leaf, own_of(module, attr)) for leaf in leaves for module, attr in leaf.owners]
         self.names = {id(param): leaf.name for leaf, param in places}  # a shadow of it, where one stands there
 
     def __torch_function__(

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from zofo.core.probe import affine
 from zofo.core.probe.hooks import by_rows
-from zofo.core.probe.stand import Owned, owned, uncompiled
+from zofo.core.probe.stand import Owned, moved_by, owned, put, uncompiled
 from zofo.core.probe.watch import Watch
 from zofo.core.sketch import Projection
 from zofo.core.sketch.grad import Rows, SketchGrad
@@ -192,9 +192,11 @@ def linear(capture: Capture, own: Owned, module: nn.Module, x: Tensor) -> Tensor
 
 
 def taken(capture: Capture, own: Owned, module: nn.Module, run: Any, *args: Any, **options: Any) -> Any:
-    """The `forward` of any other module that owns leaves."""
+    """The `forward` of any other module that owns leaves (one inside another that reads its weights finds them taken)."""
+    if not moved_by(module, own):
+        return run(*args, **options)
     capture.reached.update(leaf.name for leaf in own.values())
-    before = dict(module._parameters)
+    before = {attr: leaf.param for attr, leaf in own.items()}
     padding = getattr(module, "padding_idx", None)
     try:
         if by_rows(module, own) and len(args) == 1:
@@ -203,10 +205,11 @@ def taken(capture: Capture, own: Owned, module: nn.Module, run: Any, *args: Any,
             for attr, leaf in own.items():
                 give = functools.partial(capture.take, leaf)
                 with capture.ours():
-                    module._parameters[attr] = Taken.apply(before[attr], capture.anchor, give)  # type: ignore[assignment, no-untyped-call]
+                    put(module, attr, Taken.apply(leaf.param, capture.anchor, give))  # type: ignore[no-untyped-call]
         return run(*args, **options)
     finally:
-        module._parameters.update(before)
+        for attr, param in before.items():
+            put(module, attr, param)
         if isinstance(module, nn.Embedding):
             module.padding_idx = padding  # type: ignore[assignment]
 

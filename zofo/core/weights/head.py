@@ -13,3 +13,10 @@ def output_head(model: nn.Module) -> nn.Module | None:
     except NotImplementedError:  # a user's own subclass of PreTrainedModel (zofo.ZO, zofo.Bilevel) may raise it
         return None
     return head if isinstance(head, nn.Module) else None
+
+
+def plain_head(model: nn.Module) -> nn.Module | None:
+    """The output head itself, inside of LoRA where an adapter is on it."""
+    head = output_head(model)
+    inside = getattr(head, "base_layer", head)
+    return inside if isinstance(inside, nn.Module) else head

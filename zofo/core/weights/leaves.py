@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,10 @@ INNER = re.compile(r"\.(base_layer|_orig_mod)(?=\.)")
 
 @dataclass(frozen=True)
 class Leaf:
-    """One tensor: canonical name, 64-bit id, and every (module, attribute) that holds it."""
+    """One tensor: canonical name, 64-bit id, and every (module, attribute) that holds it.
+
+    Where a module around the one that holds it reads it too (`read_around`), that one is an owner as well, by a dotted attribute.
+    """
 
     name: str
     tid: int
@@ -92,6 +95,32 @@ def base_of(model: nn.Module) -> nn.Module:
     return inner() if callable(inner) and hasattr(model, "peft_config") else model
 
 
+def slot(module: nn.Module, attr: str) -> tuple[dict[str, nn.Parameter | None], str]:
+    """Where a module keeps a parameter: the parameters of the module that holds it (itself, or by a dotted attribute one inside it), and its name there."""
+    path, _, name = attr.rpartition(".")
+    return (module.get_submodule(path) if path else module)._parameters, name
+
+
+def read_around(module: nn.Module) -> bool:
+    """Whether a module's weights are read by the modules around it: a convolution over time (state space models compute with
+    its weight by themselves), or one that is never run, having no `forward`."""
+    return type(module) is nn.Conv1d or not runs(module)
+
+
+def runs(module: nn.Module) -> bool:
+    """Whether a module has a `forward` of its own."""
+    return type(module).forward is not nn.Module.forward
+
+
+def reader(modules: Mapping[str, nn.Module], path: str) -> tuple[nn.Module, str] | None:
+    """The innermost module that runs around the one at a path, and the path from there; None where there is none."""
+    parts = path.split(".")
+    for k in range(len(parts) - 1, -1, -1):
+        if runs(around := modules[".".join(parts[:k])]):
+            return around, ".".join(parts[k:])
+    return None
+
+
 def warn_half_vectors(leaves: Leaves) -> None:
     """Warn of norms and biases in a half type: near 1 they lose a probe of 1e-3, and a step, altogether."""
     half = [
@@ -108,17 +137,22 @@ def warn_half_vectors(leaves: Leaves) -> None:
 def find(model: nn.Module, keep: Callable[[nn.Parameter], bool] | None = None) -> Leaves:
     """Collect the floating-point parameters of a model (those that `keep` accepts) as leaves.
 
-    A tied parameter is one leaf, named by its first name, with all its owners. The names are those
+    A tied parameter is one leaf, named by its first name, with all its owners. One that a module around its own reads has that
+    one as an owner too: whichever of them runs first gives it its place. The names are those
     of the base model inside a peft wrapper. Raises `BadInput` when nothing is left or two names
     collide in 64 bits. Cost: no copy of any weight.
     """
     owners: dict[int, list[tuple[nn.Module, str]]] = {}
     named: dict[int, tuple[str, nn.Parameter]] = {}
-    for path, module in base_of(model).named_modules(remove_duplicate=True):
+    modules = dict(base_of(model).named_modules(remove_duplicate=True))
+    for path, module in modules.items():
+        around = reader(modules, path) if path and module._parameters and read_around(module) else None
         for attr, param in module._parameters.items():
             if param is None or not param.is_floating_point() or (keep is not None and not keep(param)):
                 continue
             owners.setdefault(id(param), []).append((module, attr))
+            if around is not None:
+                owners[id(param)].append((around[0], f"{around[1]}.{attr}"))
             named.setdefault(id(param), (canonical(f"{path}.{attr}" if path else attr), param))
     return collect((name, param, tuple(owners[id(param)])) for name, param in named.values())
 
