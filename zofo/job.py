@@ -17,6 +17,7 @@ from zofo.adapters.bank import Bank
 from zofo.adapters.slots import Slots, attach
 from zofo.config import Config
 from zofo.core.probe.hooks import Hooks
+from zofo.core.probe.readers import surveyed
 from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaves
 from zofo.errors import BadInput
@@ -129,7 +130,7 @@ def load(config: Config, source: Source, train: bool = False) -> Loaded:
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     method = table.METHODS[config.method.name].load()
-    model, leaves, hooks = weights(config, source)
+    model, leaves, hooks = weights(config, source, train)
     digest = models.fingerprint(leaves)
     base = Base(source, model, leaves, digest)
     slots, names = None, method.slots(config.method)
@@ -139,14 +140,15 @@ def load(config: Config, source: Source, train: bool = False) -> Loaded:
     return Loaded(config, source, model, leaves, base, digest, slots, table.moves_theta(config), hooks)
 
 
-def weights(config: Config, source: Source) -> tuple[nn.Module, Leaves, Hooks | None]:
-    """A run's base model and its leaves: in memory, or outside it, with the hooks that make it compute."""
+def weights(config: Config, source: Source, train: bool = False) -> tuple[nn.Module, Leaves, Hooks | None]:
+    """A run's base model and its leaves: in memory, or outside it, with the hooks that make it compute. Raises: BadInput where it does not read all that is to move (`train`)."""
     if cap.streams(config, source):
         heap.give_back()
         model, leaves, store = streamed.load(source, config.model, cap.workplace(), streamed.KEEP)
-        return model, leaves, streamed.standing(model, leaves, store)
+        return model, *streamed.stood(model, leaves, store)
     model = models.load(source, config.model)
-    return model, tree.find(model), None
+    leaves = tree.find(model)
+    return model, surveyed(model, leaves) if train and table.stands(config) else leaves, None
 
 
 def assemble(config: Config, prepared: Prepared) -> Job:

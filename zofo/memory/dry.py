@@ -27,12 +27,15 @@ from zofo.core.noise import Direction
 from zofo.core.probe import Point
 from zofo.core.probe.beside import Beside
 from zofo.core.probe.pool import Pool
+from zofo.core.probe.readers import surveyed
 from zofo.core.probe.scratch import Scratch
 from zofo.core.rules import RuleState
 from zofo.core.seedgrad import SeedGrad
 from zofo.core.sketch.grad import SketchGrad
 from zofo.core.weights import leaves as tree
+from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.head import output_head
+from zofo.errors import BadInput
 from zofo.memory.live import Live
 from zofo.memory.work import Work
 from zofo.methods import losses, table, theta
@@ -84,8 +87,21 @@ def hollow(config: Config, skeleton: nn.Module, work: Work) -> Hollow:
         slots = Slots(slots.model, params)
     kept = {id(p) for p in theta}
     leaves = tree.find(model, keep=lambda p: id(p) in kept)
+    if table.stands(config):
+        leaves = looked_at(tree.base_of(model), leaves)
     problem = joined(config, model, leaves, slots, work.objective, work.above)
     return Hollow(problem, work, config, theta)
+
+
+def looked_at(model: nn.Module, leaves: Leaves) -> Leaves:
+    """The leaves with those who read them, where the model can be run without weights (else its passes are not estimated either)."""
+    try:
+        with Ones():
+            return surveyed(model, leaves)
+    except BadInput:
+        raise
+    except Exception:  # whatever an architecture's own code does with numbers that are not there
+        return leaves
 
 
 def emptied(model: nn.Module) -> dict[int, Tensor]:

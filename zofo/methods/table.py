@@ -285,6 +285,11 @@ def moves_theta(config: Config) -> bool:
     return METHODS[config.method.name].moves(config)
 
 
+def stands(config: Config) -> bool:
+    """Whether theta is read where its modules run: probed in scratch memory, or sketched."""
+    return moves_theta(config) and (sketches(config.method) or (zeroth(config.method) and config.method.probe == "scratch"))
+
+
 def exact(config: Config) -> bool:
     """Whether theta's whole gradient is formed: the memory of a copy of the weights."""
     return METHODS[config.method.name].exact(config)

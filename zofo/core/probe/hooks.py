@@ -179,6 +179,12 @@ class Hooks:
             module.__dict__.pop("forward", None)
         self.put_back()
 
+    def end(self) -> None:
+        """Take everything off for good, and end what reads ahead."""
+        self.remove()
+        if self.stand.fetcher is not None:
+            self.stand.fetcher.close()
+
 
 def hooks(model: nn.Module, leaves: Leaves, pool: Pool, fetcher: Fetcher | None = None) -> Hooks:
     """Hooks that are not yet on the model."""

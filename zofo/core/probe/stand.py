@@ -227,11 +227,16 @@ def check_own(places: dict[nn.Module, Owned], asked: str) -> None:
 
 def check_reached(stand: Stand) -> None:
     """Raise when a leaf was never asked for: its noise would be in theta's step and not in the losses."""
-    missing = [leaf.name for leaf in stand.leaves if leaf.tid not in stand.reached]
+    do = "freeze these weights, or use the inplace policy"
+    refuse_unread([leaf.name for leaf in stand.leaves if leaf.tid not in stand.reached], "probing by scratch", do)
+
+
+def refuse_unread(
+    missing: Sequence[str], asked: str, do: str = "train an adapter instead (`--preset fo-lora`)"
+) -> None:
+    """Raise where there are weights that no module reads, by their names."""
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise BadInput(
-            "probing by scratch",
-            f"the forward pass never ran the module that owns {', '.join(missing[:3])}{more}",
-            "freeze these weights, or use the inplace policy",
+            asked, f"the forward pass never ran the module that owns {', '.join(missing[:3])}{more}", do
         )

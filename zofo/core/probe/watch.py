@@ -36,7 +36,7 @@ class Watch(TorchFunctionMode):
         """Run it, and look at what it was given. Raises: BadInput."""
         out = func(*args, **(kwargs or {}))
         name = self.given(args) or (self.given(kwargs.values()) if kwargs else None)
-        if name and not self.allowed() and named(func) not in OURS and next(tensors((out,)), None) is not None:
+        if name and not self.allowed() and computes(func, out):
             found = (
                 f"the forward pass reads {name} outside the module that owns it ({named(func)}), where it is not seen"
             )
@@ -60,6 +60,11 @@ def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, (list, tuple)):
             yield from tensors(value)
+
+
+def computes(func: Callable[..., Any], out: Any) -> bool:
+    """Whether an operation with that result reads numbers, and does not describe a tensor only."""
+    return named(func) not in OURS and next(tensors((out,)), None) is not None
 
 
 def named(func: Callable[..., Any]) -> str:
