@@ -18,8 +18,10 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
-from zofo.adapters.targets import refuse_targets, where
+from zofo.adapters.targets import named, refuse_experts, refuse_targets, where
 from zofo.config import AdapterConfig
 from zofo.core import streams
 from zofo.core.weights.head import output_head
@@ -42,10 +44,12 @@ class Slots:
 
     @property
     def by_row(self) -> bool:
-        """Whether rows of one batch can go through different slots: LoRA (peft ignores the wish for others), and not on the output head.
+        """Whether rows of one batch can go through different slots: LoRA (peft ignores the wish for others, and of an MPT), and not on the output head.
 
         To the head go the wanted positions of all rows, which peft would take for rows.
         """
+        if getattr(getattr(self.model.get_base_model(), "config", None), "model_type", "") == "mpt":
+            return False
         kinds = {str(getattr(c.peft_type, "value", c.peft_type)) for c in self.model.peft_config.values()}
         head = output_head(self.model.get_base_model())
         return kinds == {"LORA"} and not hasattr(head, "lora_A")
@@ -96,12 +100,16 @@ class Slots:
 
 
 def peft_config(config: AdapterConfig, model: nn.Module) -> PeftConfig:
-    """Translate our options into peft's."""
+    """Translate our options into peft's (which looks for the number of heads under some names alone; a prompt has no use for it)."""
     tokens = config.tokens or TOKENS.get(config.kind, 0)
+    heads = getattr(getattr(model, "config", None), "num_attention_heads", None)
     if config.kind == "prefix":
-        return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens)
+        return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens, num_attention_heads=heads)
     if config.kind == "prompt":
-        return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens, prompt_tuning_init="SAMPLE_VOCAB")
+        return PromptTuningConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=tokens, prompt_tuning_init="SAMPLE_VOCAB",
+            num_attention_heads=heads or 1,
+        )  # fmt: skip
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=config.r,
@@ -131,6 +139,25 @@ def refuse_kinds(config: LoraConfig) -> None:
         raise BadInput(f"adapter: init_lora_weights {config.init_lora_weights!r}", found, "use True or 'gaussian'")
 
 
+def refuse_virtual(model: nn.Module, kind: str) -> None:
+    """Raise BadInput for virtual tokens on a model that cannot have them: keys and values where it keeps other states, or
+    words that it looks up a second time (a table for each layer)."""
+    config, lora = getattr(model, "config", None), "use LoRA"
+    if kind == "PREFIX_TUNING" and not attends(model):
+        raise BadInput("adapter: prefix", "the model has layers that keep no keys and values of what they read", lora)
+    if kind == "PROMPT_TUNING" and getattr(config, "hidden_size_per_layer_input", 0):
+        raise BadInput("adapter: prompt", "the model looks its words up in every layer, and virtual tokens are none", lora)
+
+
+def attends(model: nn.Module) -> bool:
+    """Whether every layer of a transformers model keeps keys and values (those of a window alone too), so far as it says."""
+    try:
+        layers = DynamicCache(config=cast(Any, model).config).layers
+    except (AttributeError, KeyError, TypeError, ValueError):  # a configuration that transformers' cache does not know
+        return True
+    return all(isinstance(layer, DynamicLayer) for layer in layers)
+
+
 def attach(
     model: nn.Module, config: AdapterConfig | PeftConfig, names: Sequence[str], seed: int, shared: bool = True
 ) -> Slots:
@@ -148,6 +175,7 @@ def attach(
     elif isinstance(config, LoraConfig):
         refuse_kinds(config)
     chosen = config if isinstance(config, PeftConfig) else peft_config(config, model)
+    refuse_virtual(model, str(getattr(chosen.peft_type, "value", chosen.peft_type)))
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     try:
         with warnings.catch_warnings():
@@ -162,12 +190,14 @@ def attach(
     except (ValueError, KeyError, AttributeError) as error:
         text = " ".join(str(error).split())[:200]
         where = "arget" in text  # target modules
-        do = "name the modules with --adapter.targets" if where else "see peft's configuration (task_type CAUSAL_LM)"
+        do = named(model) if where else "see peft's configuration (task_type CAUSAL_LM)"
         raise BadInput("adapter", text if where else f"peft: {type(error).__name__}: {text}", do) from None
     peft.to(device)
     slots = Slots(peft, {name: parameters(peft, name, dtype) for name in names})
     try:
         refuse_others(slots, chosen)
+        if isinstance(config, AdapterConfig):
+            refuse_experts(peft, config)
         for i, name in enumerate(names):
             if chosen.peft_type == "PREFIX_TUNING" and device.type != "meta":  # a skeleton has no keys and values
                 start_prefix(slots, name, seed, 0 if shared else i)
@@ -249,8 +279,14 @@ def start_prefix(slots: Slots, slot: str, seed: int, stream: int) -> None:
     ids, held = torch.from_numpy(drawn)[None].to(param.device), embedding.weight.dtype
     half = held in (torch.bfloat16, torch.float16)  # matrices of a half type are computed with in it, vectors are fp32
     with slots.off(), torch.autocast(param.device.type, held if half else None, enabled=half):
-        cache = base(input_ids=ids, use_cache=True).past_key_values
-    layers = [torch.cat([layer.keys, layer.values]) for layer in cache.layers]  # each (2, heads, tokens, width)
-    start = torch.stack(layers).permute(3, 0, 1, 2, 4).reshape(tokens, -1)
-    if start.shape == param.shape:  # models with uneven layers keep peft's own start
-        param.copy_(start)
+        cache = getattr(base(input_ids=ids, use_cache=True), "past_key_values", None)
+    pairs = [(layer.keys, layer.values) for layer in getattr(cache, "layers", ())]
+    alike = all(k is not None and k.shape == v.shape for k, v in pairs)
+    if pairs and alike and len({k.shape for k, _ in pairs}) > 1:
+        return  # models with uneven layers keep peft's own start
+    layers = [torch.cat(pair) for pair in pairs] if alike else []  # each (2, heads, tokens, width)
+    start = torch.stack(layers).permute(3, 0, 1, 2, 4).reshape(tokens, -1) if layers else param[:0]
+    if start.shape != param.shape:
+        found = "the keys and values of the model have another shape than those that peft makes"
+        raise BadInput("adapter: prefix", found, "use LoRA")
+    param.copy_(start)

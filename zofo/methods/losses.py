@@ -18,6 +18,7 @@ from zofo.core.estimate import central
 from zofo.core.noise import Direction
 from zofo.core.probe import Objective
 from zofo.core.probe.inplace import Inplace
+from zofo.core.probe.stand import CannotStack
 from zofo.core.sketch.capture import Capture
 from zofo.core.weights import leaves as tree
 from zofo.methods.state import Micro, Problem, law_of
@@ -91,15 +92,21 @@ def terms(problem: Problem, parts: Sequence[tuple[str | None, Micro]]) -> Object
 
 @contextmanager
 def rows_of(problem: Problem, names: Sequence[str | None], counts: Sequence[int]) -> Iterator[None]:
-    """Use an adapter by name for each run of rows, for one forward pass."""
+    """Use an adapter by name for each run of rows, for one forward pass. Raises: CannotStack where a module with an adapter sees other rows than these."""
     if problem.slots is None or names[0] is None:
         yield
     elif len(set(names)) == 1:
         problem.slots.use(str(names[0]))
         yield
     else:
-        with problem.slots.rows([str(name) for name, k in zip(names, counts, strict=True) for _ in range(k)]):
-            yield
+        rows = [str(name) for name, k in zip(names, counts, strict=True) for _ in range(k)]
+        try:
+            with problem.slots.rows(rows):
+                yield
+        except ValueError as error:
+            if "adapter_names" not in str(error):
+                raise
+            raise CannotStack("tokens of all rows go through an adapter together") from None
 
 
 def gradient(

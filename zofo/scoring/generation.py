@@ -16,7 +16,7 @@ from zofo.core.streams import seeded
 from zofo.errors import BadInput
 from zofo.scoring.batch import Encoded
 from zofo.scoring.objective import computing, evaluating
-from zofo.scoring.past import Past, spread
+from zofo.scoring.past import Past, base_of, placed, recurrent, spread
 from zofo.scoring.tokens import pad_id, prompt_ids
 
 
@@ -96,6 +96,7 @@ def generate(
     if not ids.numel():
         raise BadInput("generate", "the text has no tokens", "give some text to continue")
     _refuse_too_long(model, ids.shape[1] + max_new_tokens)
+    refuse_states(model)
     settings = _settings(model, tokenizer, max_new_tokens, temperature)
     with evaluating(model), torch.no_grad(), seeded(seed, "generation"), _only(settings, model):
         found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
@@ -122,9 +123,21 @@ def newlines(tokenizer: Any, vocabulary: int) -> Tensor:
 
 
 def counts_padding(model: Any) -> bool:
-    """Whether padding on the left would count as positions: peft drops the position ids of prompt tuning."""
-    peft = getattr(model, "active_peft_config", None)
-    return bool(getattr(peft, "num_virtual_tokens", None)) and getattr(peft, "peft_type", None) != "PREFIX_TUNING"
+    """Whether padding on the left would be seen: by a recurrent model's states, as positions by prompt tuning (peft drops
+    their ids), and after a prefix by windows and by models that count places."""
+    peft, base = getattr(model, "active_peft_config", None), base_of(model)
+    if recurrent(base):
+        return True
+    if not getattr(peft, "num_virtual_tokens", None):
+        return False
+    return getattr(peft, "peft_type", None) != "PREFIX_TUNING" or not placed(base)
+
+
+def refuse_states(model: Any) -> None:
+    """Raise BadInput for a prompt on a recurrent model, whose states peft loses between new tokens."""
+    if getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) and recurrent(base_of(model)):
+        found = "of a recurrent model with virtual tokens peft loses the states between one new token and the next"
+        raise BadInput("generate", found, "use LoRA, or a task whose answers are chosen")
 
 
 def by_length(examples: Sequence[Encoded]) -> list[list[int]]:
@@ -151,6 +164,7 @@ def answers(
     where a row is too long for the model. Cost: a forward pass over the contexts and one a new token (keys
     and values are cached); works while the model is being probed.
     """
+    refuse_states(model)
     groups = by_length(examples) if counts_padding(model) else [list(range(len(examples)))]
     if len(groups) > 1:
         parts = [

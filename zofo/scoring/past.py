@@ -35,16 +35,40 @@ def base_of(model: nn.Module) -> Any:
 
 def can_share(model: nn.Module) -> bool:
     """Whether rows can go on from others' keys and values in this model, as it is adapted now."""
-    peft, base = getattr(model, "active_peft_config", None), base_of(model)
+    peft = getattr(model, "active_peft_config", None)
     if peft is not None and getattr(peft, "num_virtual_tokens", None):
         return False
-    if getattr(base, "config", None) is None or "position_ids" not in inspect.signature(base.forward).parameters:
+    return placed(base_of(model))
+
+
+def placed(base: Any) -> bool:
+    """Whether a model sees every token before one by its position alone, whatever padding stands between: all keys and
+    values are kept, and positions are what they are said to be (RoBERTa's family counts from others, by the tokens)."""
+    layers = layers_of(base)
+    if not layers or not {"position_ids", "past_key_values"} <= arguments(base):
         return False
+    windows = "local" in (getattr(base.config, "attention_layers", None) or ())  # GPT-Neo's, which its cache does not know
+    counted = any(hasattr(module, "create_position_ids_from_input_ids") for module in base.modules())
+    return not windows and not counted and all(type(layer) is DynamicLayer for layer in layers)
+
+
+def recurrent(base: Any) -> bool:
+    """Whether a model keeps states instead of keys and values in some layer; through them it may see padding, whatever the mask says."""
+    states = any(not isinstance(layer, DynamicLayer) for layer in layers_of(base))
+    return states or bool({"state", "cache_params"} & arguments(base))
+
+
+def arguments(base: Any) -> set[str]:
+    """What a model's forward pass takes, by name."""
+    return set(inspect.signature(base.forward).parameters)
+
+
+def layers_of(base: Any) -> list[Any]:
+    """The layers of a model's cache as transformers makes it; none where it does not know the configuration."""
     try:
-        layers = DynamicCache(config=base.config).layers
-    except (AttributeError, KeyError, TypeError, ValueError):  # a configuration that transformers' cache does not know
-        return False
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+        return list(DynamicCache(config=base.config).layers)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return []
 
 
 def spread(past: Past, rows: int) -> Any:
