@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import RwkvConfig, RwkvForCausalLM
 
 from zofo import models, sources
 from zofo.config import ModelConfig
@@ -465,3 +466,19 @@ class TestHalfPrecisionWeights:
         norm = sum(float(leaf.data.double().square().sum()) for leaf in leaves) ** 0.5
         move.replay(leaves, "rademacher", ((1, 0.125),))
         assert models.moved(leaves, base) == pytest.approx(0.125 * leaves.count**0.5 / norm, rel=2e-3)
+
+
+def test_an_rwkv_keeps_its_weights_when_it_runs_and_says_so_where_it_is_saved(tmp_path: Path) -> None:
+    """transformers divides those of its deeper layers by powers of two in place, at the first pass; saved, they would be divided twice."""
+    place = tmp_path / "rwkv"
+    made = RwkvForCausalLM(RwkvConfig(vocab_size=40, hidden_size=16, num_hidden_layers=3, rescale_every=2))
+    made.save_pretrained(place)
+    model: Any = models.load(sources.find(str(place)), ModelConfig(device="cpu"))
+    before, ids = {name: p.clone() for name, p in model.named_parameters()}, torch.arange(8)[None]
+    with torch.no_grad():
+        found = model(input_ids=ids, use_cache=False).logits
+        assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+        model.save_pretrained(tmp_path / "again")
+        again = RwkvForCausalLM.from_pretrained(tmp_path / "again").eval()
+        torch.testing.assert_close(found, made.eval()(input_ids=ids, use_cache=False).logits, rtol=0.01, atol=2e-3)
+        torch.testing.assert_close(again(input_ids=ids, use_cache=False).logits, found)

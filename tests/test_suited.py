@@ -66,12 +66,15 @@ def test_every_small_model_of_the_tests_is_a_causal_one(tiny: Tiny, arch: str) -
 KINDS = sorted(hf.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
-@pytest.mark.parametrize("kind", ["bert", "electra", "roberta", "xlm-roberta", "camembert", "big_bird", "ernie", "xlm"])
+@pytest.mark.parametrize(
+    "kind", ["bert", "electra", "roberta", "xlm-roberta", "camembert", "big_bird", "ernie", "xlm", "xlnet"]
+)
 def test_the_family_of_bert_sees_both_ways_and_others_do_not(kind: str) -> None:
     """What is checked is transformers' own list: of its causal kinds those alone that can predict masked words too, and decode nothing."""
     config = hf.AutoConfig.for_model(kind)
     assert suited.sees_both_ways(config) and kind in KINDS
-    setattr(config, "causal" if kind == "xlm" else "is_decoder", True)
+    one_way = {"xlm": ("causal", True), "xlnet": ("attn_type", "uni")}
+    setattr(config, *one_way.get(kind, ("is_decoder", True)))
     assert not suited.sees_both_ways(config)
     assert not any(suited.sees_both_ways(hf.AutoConfig.for_model(other)) for other in ("bart", "gpt_neox", "opt"))
 

@@ -194,11 +194,18 @@ def load(source: Source, config: ModelConfig) -> nn.Module:
                 f"its files hold no {missing[0]} ({len(missing)} weights are missing), which would be drawn at random"
             )
             raise BadInput(f"--model {source.name}", found, "save it whole, from its causal language model")
+    unscaled(model)
     halved(model, config.weights)
     model = cast(Any, model).to(target).eval().requires_grad_(False)
     if config.activation_checkpointing:
         recompute(model)
     return cast(nn.Module, model)
+
+
+def unscaled(model: Any) -> None:
+    """Keep an RWKV from dividing its weights by powers of two, in place, when it is first run (for fp16's sake; it computes the same without)."""
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0
 
 
 def halved(model: nn.Module, weights: str) -> None:

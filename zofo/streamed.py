@@ -89,6 +89,7 @@ def empty(source: Source, place: str) -> nn.Module:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     model.tie_weights()  # every registration within the block above made a new parameter
     generates(model, place)
+    models.unscaled(model)
     return cast(nn.Module, model.eval().requires_grad_(False))
 
 

@@ -30,6 +30,8 @@ def sees_both_ways(config: Any) -> bool:
     from transformers.models.auto import modeling_auto as auto
 
     kind = getattr(config, "model_type", "")
+    if kind == "xlnet":  # which predicts in any order, and in a plain pass sees all
+        return bool(getattr(config, "attn_type", "bi") == "bi")
     masked = {*auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}
     decoders = set(auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)  # whose causal class is their decoder
     causal = getattr(config, "is_decoder", False) or getattr(config, "causal", False)  # XLM calls it causal

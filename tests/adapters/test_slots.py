@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from peft import IA3Config, LoraConfig, PeftConfig, PrefixTuningConfig
 from torch import nn
 
@@ -245,3 +247,58 @@ def test_lora_in_the_last_layers_alone_keeps_nothing_of_those_below(arch: str, t
 def test_more_layers_than_there_are(tiny: Callable[..., nn.Module]) -> None:
     with pytest.raises(BadInput, match=r"--adapter\.last 9: the model has 2 layers"):
         attach(tiny("llama"), AdapterConfig(last=9), ("p",), 0)
+
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+MLA: dict[str, Any] = {
+    "kv_lora_rank": 4, "q_lora_rank": 4, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 4,
+    "first_k_dense_replace": 2, "num_key_value_heads": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "found"),
+    [
+        ("prefix", lambda: hf.Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"]), "no keys and values"),
+        ("prefix", lambda: hf.DeepseekV3Config(**SHAPE | MLA), "another shape"),
+        ("prefix", lambda: hf.FalconConfig(**{k: v for k, v in SHAPE.items() if k != "num_key_value_heads"}), "another shape"),
+        ("prompt", lambda: hf.Gemma3nTextConfig(**SHAPE | {"intermediate_size": [16, 16]}, head_dim=8, hidden_size_per_layer_input=4, vocab_size_per_layer_input=40, num_kv_shared_layers=0, layer_types=["full_attention"] * 2, activation_sparsity_pattern=[0.0, 0.0], laurel_rank=2), "in every layer"),
+    ],
+)  # fmt: skip
+def test_virtual_tokens_that_a_model_cannot_have_are_refused_and_leave_nothing(
+    kind: Any, config: Any, found: str
+) -> None:
+    model = hf.AutoModelForCausalLM.from_config(config())
+    names = [name for name, _ in model.named_parameters()]
+    with pytest.raises(BadInput, match=rf"adapter: {kind}: .*{found}.*; use LoRA"):
+        attach(model, AdapterConfig(kind=kind), ("p", "s"), 0)
+    assert [name for name, _ in model.named_parameters()] == names
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix", "prompt"])
+def test_an_mpt_takes_every_adapter_and_its_rows_none_of_several(kind: Any) -> None:
+    """It says how many heads it has by another name; and peft drops `adapter_names` of it without a word."""
+    mpt = hf.MptConfig(vocab_size=40, d_model=16, n_layers=1, n_heads=2, max_seq_len=32)
+    slots = attach(hf.AutoModelForCausalLM.from_config(mpt).eval(), AdapterConfig(kind=kind, r=2), ("p", "s"), 0)
+    assert not slots.by_row
+
+
+def test_rows_that_failed_leave_no_names_behind(tiny: Tiny, rows: torch.Tensor) -> None:
+    """peft's hooks stay after a pass that did not end, and would send the next one's rows through others' adapters."""
+    slots = made(tiny, "llama", "lora")
+    slots.model.eval()
+    want = logits(slots, rows)
+    layer = slots.model.get_base_model().model.layers[1].mlp
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    handle = layer.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="no"), slots.rows(["p", "s", "p"]):
+        logits(slots, rows)
+    handle.remove()
+    assert torch.equal(logits(slots, rows), want)
+    logits(slots, rows[:2])  # of another number, which the names would not fit

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import transformers as hf
 import yaml
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from zofo import config, train
 from zofo.adapters.slots import attach
-from zofo.adapters.targets import linear
+from zofo.adapters.targets import linear, usual
 from zofo.config import AdapterConfig
 from zofo.errors import BadInput
 from zofo.run.folder import RunFolder
@@ -87,3 +89,60 @@ def test_a_run_says_what_was_asked_and_is_gone_on_with(folder: str, home: Path) 
     ends = [next((run.checkpoints / "step-000004").rglob("*adapter*.safetensors")) for run in (whole, short)]
     one, other = (load_file(path) for path in ends)
     assert one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+
+def of(config: Any) -> Any:
+    """A model of a configuration."""
+    return hf.AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (hf.SmolLM3Config(**SHAPE), {"q_proj", "v_proj"}),
+        (hf.Phi3Config(**SHAPE), {"qkv_proj"}),
+        (hf.Qwen3MoeConfig(**SHAPE, moe_intermediate_size=8, num_experts=2), {"q_proj", "v_proj"}),
+        (hf.MixtralConfig(**SHAPE, num_local_experts=2), {"q_proj", "v_proj"}),
+        (hf.MambaConfig(**SHAPE, state_size=4), {"in_proj", "x_proj"}),
+    ],
+)  # fmt: skip
+def test_where_peft_knows_no_layers_it_is_queries_and_values(config: Any, names: set[str]) -> None:
+    found = attach(of(config), AdapterConfig(r=2), ("p",), 0).params["p"]
+    assert {name.split(".lora")[0].rpartition(".")[2] for name in found} == names
+
+
+def test_where_nothing_is_known_the_layers_are_named(tiny: Tiny) -> None:
+    class Odd(nn.Module):
+        """A model with layers of other names."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    with pytest.raises(BadInput, match=r"not known which layers .*--adapter\.targets \(there are: one, two\)"):
+        usual(Odd())
+
+
+def test_a_router_is_no_linear_layer() -> None:
+    """It gives its choice beside its scores, and LoRA would take them for one tensor."""
+    model = of(hf.Llama4TextConfig(**SHAPE, head_dim=8, intermediate_size_mlp=16, interleave_moe_layer_step=1))
+    assert any("router" in name for name, _ in model.named_modules())
+    assert not any("router" in name for name in linear(model))
+
+
+def test_layers_that_peft_takes_for_experts_are_refused_by_name() -> None:
+    """Shared experts are linear layers whose names peft has in its table of what experts were called."""
+    shape = SHAPE | {"num_key_value_heads": 2, "num_hidden_layers": 2}
+    model = of(
+        hf.Glm4MoeConfig(**shape, head_dim=8, moe_intermediate_size=8, n_routed_experts=2, num_experts_per_tok=1)
+    )
+    assert any("shared_experts.gate_proj" in name for name in linear(model))
+    with pytest.raises(BadInput, match=r"on the parameters of the mixture's experts.*; name other modules"):
+        attach(model, ALL, ("p",), 0)
+    assert not any("lora" in name for name, _ in model.named_parameters())

@@ -10,7 +10,16 @@ import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
+)
 
 from zofo.core.streams import seeded
 from zofo.errors import BadInput
@@ -276,3 +285,24 @@ def test_rows_too_long_for_the_model_are_refused(prefix: tuple[int, ...], count:
 def test_virtual_tokens_count_towards_the_length_of_answers() -> None:
     with pytest.raises(BadInput, match="33 tokens"):
         said(build("llama", "prompt"), EXAMPLES, 23)
+
+
+def test_a_recurrent_model_sees_no_padding() -> None:
+    """An RWKV reads it whatever the mask says, and mixes rows: each goes alone."""
+    with seeded(0, "test", 0):
+        model = RwkvForCausalLM(
+            RwkvConfig(vocab_size=128, hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, eos_token_id=2)
+        ).eval()
+        model.requires_grad_(False)
+        for param in model.parameters():
+            param.add_(torch.randn_like(param) * 0.3)
+    rows = [Encoded(tuple(range(5, 5 + n)), ((1,),), 0) for n in (3, 9, 3, 6)]
+    alone = [answers(model, Spelling(), [row], 6, line=False)[0] for row in rows]
+    assert answers(model, Spelling(), rows, 6, line=False) == alone and len(set(alone)) > 1
+
+
+def test_a_prompt_on_a_recurrent_model_writes_nothing() -> None:
+    model = RwkvForCausalLM(RwkvConfig(vocab_size=128, hidden_size=32, num_hidden_layers=2)).eval()
+    prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, num_attention_heads=1)
+    with pytest.raises(BadInput, match=r"recurrent model with virtual tokens .*; use LoRA"):
+        generate(get_peft_model(model, prompt), Spelling(), "abc", 2)

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
 
 from zofo.scoring.batch import Encoded, choice_batch
 from zofo.scoring.objective import answer_logprobs, read_prefix
-from zofo.scoring.past import Past, base_of, can_share, spread, together
+from zofo.scoring.past import Past, base_of, can_share, recurrent, spread, together
 
 Tiny = Callable[..., nn.Module]
 ROWS = (Encoded((9, 10), ((30, 31, 32), (34, 35)), 0), Encoded((11, 12, 13), ((40, 41), (42,)), 0))
@@ -42,6 +43,30 @@ def test_a_sliding_window_cannot_be_gone_on_from(tiny: Tiny) -> None:
     assert can_share(tiny("mistral", sliding_window=None))
     window: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
     assert not can_share(tiny("qwen2", **window))
+
+
+TINY: dict[str, Any] = {"vocab_size": 40, "hidden_size": 16, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+NOT_BY_POSITION: dict[str, Callable[[], Any]] = {
+    "windows that its cache does not know": lambda: hf.GPTNeoConfig(
+        **TINY, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]], window_size=4
+    ),
+    "positions counted by tokens": lambda: hf.RobertaConfig(
+        **TINY, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, is_decoder=True
+    ),
+    "no keys and values taken": lambda: hf.OpenAIGPTConfig(vocab_size=40, n_embd=16, n_layer=1, n_head=2),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_BY_POSITION)
+def test_what_does_not_see_tokens_by_their_position_alone_cannot_be_gone_on_from(kind: str) -> None:
+    assert not can_share(hf.AutoModelForCausalLM.from_config(NOT_BY_POSITION[kind]()))
+
+
+def test_states_are_told_from_keys_and_values(tiny: Tiny) -> None:
+    mamba = MambaForCausalLM(MambaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, state_size=4))
+    rwkv = hf.RwkvForCausalLM(hf.RwkvConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2))
+    assert recurrent(mamba) and recurrent(rwkv)
+    assert not any(recurrent(tiny(arch)) for arch in ("llama", "mistral", "gpt2"))
 
 
 def test_lora_shares_and_virtual_tokens_do_not(tiny: Tiny) -> None:

@@ -19,7 +19,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, PromptTu
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from zofo.adapters.targets import named, refuse_experts, refuse_targets, where
 from zofo.config import AdapterConfig
@@ -64,6 +64,9 @@ class Slots:
         handle = self.model.register_forward_pre_hook(hook, with_kwargs=True)
         try:
             yield
+        except BaseException:
+            unnamed(self.model)
+            raise
         finally:
             handle.remove()
 
@@ -97,6 +100,15 @@ class Slots:
     def copy(self, source: str, target: str) -> None:
         """target <- source."""
         self.load(target, self.params[source])
+
+
+def unnamed(model: nn.Module) -> None:
+    """Take off a model what peft leaves on it of a pass through several adapters that did not end: hooks that go on naming rows' adapters."""
+    for module in model.modules():
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if "adapter_names" in getattr(hook, "keywords", {}):
+                del module._forward_pre_hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
 def peft_config(config: AdapterConfig, model: nn.Module) -> PeftConfig:
@@ -142,11 +154,13 @@ def refuse_kinds(config: LoraConfig) -> None:
 def refuse_virtual(model: nn.Module, kind: str) -> None:
     """Raise BadInput for virtual tokens on a model that cannot have them: keys and values where it keeps other states, or
     words that it looks up a second time (a table for each layer)."""
-    config, lora = getattr(model, "config", None), "use LoRA"
+    lora, again = "use LoRA", getattr(getattr(model, "config", None), "hidden_size_per_layer_input", 0)
     if kind == "PREFIX_TUNING" and not attends(model):
         raise BadInput("adapter: prefix", "the model has layers that keep no keys and values of what they read", lora)
-    if kind == "PROMPT_TUNING" and getattr(config, "hidden_size_per_layer_input", 0):
-        raise BadInput("adapter: prompt", "the model looks its words up in every layer, and virtual tokens are none", lora)
+    if kind == "PROMPT_TUNING" and again:
+        raise BadInput(
+            "adapter: prompt", "the model looks its words up in every layer, and virtual tokens are none", lora
+        )
 
 
 def attends(model: nn.Module) -> bool:
@@ -155,7 +169,7 @@ def attends(model: nn.Module) -> bool:
         layers = DynamicCache(config=cast(Any, model).config).layers
     except (AttributeError, KeyError, TypeError, ValueError):  # a configuration that transformers' cache does not know
         return True
-    return all(isinstance(layer, DynamicLayer) for layer in layers)
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 def attach(
@@ -181,6 +195,9 @@ def attach(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
             warnings.filterwarnings("ignore", message="Adapter name .* should not be contained in the prefix")
+            warnings.filterwarnings(
+                "ignore", message="The following (rank|alpha)_pattern keys"
+            )  # of experts: refused below
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             with streams.seeded(seed, "adapter", 0):
                 peft = cast(PeftModel, get_peft_model(cast(Any, model), chosen, adapter_name=names[0]))

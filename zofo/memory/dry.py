@@ -33,8 +33,8 @@ from zofo.core.rules import RuleState
 from zofo.core.seedgrad import SeedGrad
 from zofo.core.sketch.grad import SketchGrad
 from zofo.core.weights import leaves as tree
-from zofo.core.weights.leaves import Leaves
 from zofo.core.weights.head import output_head
+from zofo.core.weights.leaves import Leaves
 from zofo.errors import BadInput
 from zofo.memory.live import Live
 from zofo.memory.work import Work

@@ -287,7 +287,9 @@ def moves_theta(config: Config) -> bool:
 
 def stands(config: Config) -> bool:
     """Whether theta is read where its modules run: probed in scratch memory, or sketched."""
-    return moves_theta(config) and (sketches(config.method) or (zeroth(config.method) and config.method.probe == "scratch"))
+    return moves_theta(config) and (
+        sketches(config.method) or (zeroth(config.method) and config.method.probe == "scratch")
+    )
 
 
 def exact(config: Config) -> bool:

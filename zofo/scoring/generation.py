@@ -16,7 +16,7 @@ from zofo.core.streams import seeded
 from zofo.errors import BadInput
 from zofo.scoring.batch import Encoded
 from zofo.scoring.objective import computing, evaluating
-from zofo.scoring.past import Past, base_of, placed, recurrent, spread
+from zofo.scoring.past import Past, arguments, base_of, placed, recurrent, spread
 from zofo.scoring.tokens import pad_id, prompt_ids
 
 
@@ -140,6 +140,14 @@ def refuse_states(model: Any) -> None:
         raise BadInput("generate", found, "use LoRA, or a task whose answers are chosen")
 
 
+def apart(model: Any, examples: Sequence[Encoded]) -> list[list[int]]:
+    """Numbers of the examples that go together: all, those of equal length where padding would be seen, or each alone (an
+    RWKV of transformers mixes the rows of a batch from the second new token on)."""
+    if "state" in arguments(base_of(model)):
+        return [[k] for k in range(len(examples))]
+    return by_length(examples) if counts_padding(model) else [list(range(len(examples)))]
+
+
 def by_length(examples: Sequence[Encoded]) -> list[list[int]]:
     """Numbers of the examples, those with contexts of equal length together."""
     found: dict[int, list[int]] = {}
@@ -165,7 +173,7 @@ def answers(
     and values are cached); works while the model is being probed.
     """
     refuse_states(model)
-    groups = by_length(examples) if counts_padding(model) else [list(range(len(examples)))]
+    groups = apart(model, examples)
     if len(groups) > 1:
         parts = [
             answers(model, tokenizer, [examples[k] for k in group], max_new_tokens, line, past, dtype)

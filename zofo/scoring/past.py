@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from zofo.scoring.batch import Rows
 
@@ -47,15 +47,21 @@ def placed(base: Any) -> bool:
     layers = layers_of(base)
     if not layers or not {"position_ids", "past_key_values"} <= arguments(base):
         return False
-    windows = "local" in (getattr(base.config, "attention_layers", None) or ())  # GPT-Neo's, which its cache does not know
+    windows = "local" in (
+        getattr(base.config, "attention_layers", None) or ()
+    )  # GPT-Neo's, which its cache does not know
     counted = any(hasattr(module, "create_position_ids_from_input_ids") for module in base.modules())
     return not windows and not counted and all(type(layer) is DynamicLayer for layer in layers)
 
 
 def recurrent(base: Any) -> bool:
     """Whether a model keeps states instead of keys and values in some layer; through them it may see padding, whatever the mask says."""
-    states = any(not isinstance(layer, DynamicLayer) for layer in layers_of(base))
-    return states or bool({"state", "cache_params"} & arguments(base))
+    return not keeps_keys(base) or bool({"state", "cache_params"} & arguments(base))
+
+
+def keeps_keys(base: Any) -> bool:
+    """Whether every layer of a model keeps keys and values (of a window alone, too) and nothing else, so far as its configuration says."""
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers_of(base))
 
 
 def arguments(base: Any) -> set[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from torch import Tensor, nn
 
 from zofo.core.noise import LAWS, Law
@@ -201,3 +202,29 @@ def test_a_plain_closure_goes_one_by_one(tiny: Tiny, rows: Tensor) -> None:
     where = points(model)
     want = Scratch(model, tree.find(model))(lambda: model(rows).logits.mean(), where)
     assert torch.equal(probe(lambda: model(rows).logits.mean(), where), want) and probe.unstacked is None
+
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3,
+}  # fmt: skip
+OWN_ORDER: dict[str, Any] = {
+    "tokens repeated for each expert": lambda: hf.Llama4TextConfig(
+        **SHAPE, head_dim=8, intermediate_size_mlp=16, num_local_experts=4, interleave_moe_layer_step=1
+    ),
+    "a module with weights in one with weights": lambda: hf.Ernie4_5_MoeConfig(
+        **SHAPE, moe_intermediate_size=8, moe_num_experts=4, moe_k=2, moe_layer_start_index=0
+    ),
+    "a head in one with weights": lambda: hf.BertConfig(**SHAPE | {"num_key_value_heads": None}, is_decoder=True),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_ORDER)
+def test_rows_in_an_order_of_their_own_are_not_taken_for_the_points(kind: str) -> None:
+    """Their number falls into shares, and they are others' rows: the losses would be mixed of both points."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = hf.AutoModelForCausalLM.from_config(OWN_ORDER[kind]()).eval().requires_grad_(False)
+    alone, together, probe = both(Loss(model, lm_batch([*ROWS, ROWS[0]], range(4), 0)), points(model))
+    assert probe.unstacked is not None
+    assert torch.equal(alone, together)

@@ -119,7 +119,11 @@ class Affine:
         rows, width = leaf.shape
         into(out, x, stand.original(leaf, buffers).to(x.dtype), None, self.flip)
         for point, part, place, bias in zip(
-            stand.points, stand.shares(x, chosen=True), stand.shares(out, chosen=True), self.biases(buffers), strict=True
+            stand.points,
+            stand.shares(x, chosen=True),
+            stand.shares(out, chosen=True),
+            self.biases(buffers),
+            strict=True,
         ):
             if point.z is not None:
                 if point.z.key not in held:

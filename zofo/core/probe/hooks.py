@@ -21,7 +21,17 @@ from torch.utils.hooks import RemovableHandle
 
 from zofo.core.probe import Point, affine
 from zofo.core.probe.pool import Pool
-from zofo.core.probe.stand import CannotStack, Owned, Stand, check_own, moved_by, owned, put, refuse_gradients, uncompiled
+from zofo.core.probe.stand import (
+    CannotStack,
+    Owned,
+    Stand,
+    check_own,
+    moved_by,
+    owned,
+    put,
+    refuse_gradients,
+    uncompiled,
+)
 from zofo.core.weights.fetch import Fetcher
 from zofo.core.weights.leaves import Leaf, Leaves
 from zofo.core.weights.stored import StoredLeaf
@@ -67,9 +77,7 @@ def leave(stand: Stand, own: Owned, module: nn.Module, args: Any = None, out: An
     stand.pool.give([b for b in stand.live.pop(module) if b.untyped_storage()._cdata not in kept])
 
 
-def together(
-    stand: Stand, own: Owned, module: nn.Module, run: Any, around: bool, *args: Any, **options: Any
-) -> Any:
+def together(stand: Stand, own: Owned, module: nn.Module, run: Any, around: bool, *args: Any, **options: Any) -> Any:
     """A module's forward at several points: once for each, on its share of the rows, with its parameters.
 
     around: others that own leaves stand in it, which would take a share for all rows. Raises: CannotStack.

@@ -83,9 +83,10 @@ def surveyed(model: nn.Module, leaves: Leaves) -> Leaves:
     Raises: BadInput where it reads some of them nowhere. Cost: that pass.
     """
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
-    ids = (torch.arange(TOKENS) * 7919 % embedding.weight.shape[0]).to(embedding.weight.device)
-    seen = Seen(leaves)
-    with seen.looking():
+    table = embedding.weight
+    ids = (torch.arange(TOKENS) * 7919 % table.shape[0]).to(table.device)  # far apart
+    half, seen = table.dtype in (torch.bfloat16, torch.float16), Seen(leaves)  # beside fp32 vectors: computed in it
+    with seen.looking(), torch.autocast(table.device.type, table.dtype if half else None, enabled=half):
         model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], use_cache=False)
     found = [replace(leaf, owners=leaf.owners + seen_by(leaf, seen)) for leaf in leaves]
     missing = [leaf.name for leaf in found if not any(module in seen.ran for module, _ in leaf.owners)]
@@ -101,4 +102,5 @@ def seen_by(leaf: Leaf, seen: Seen) -> tuple[tuple[nn.Module, str], ...]:
 
 def path_in(around: nn.Module, module: nn.Module) -> str:
     """A module's path in one around it."""
-    return next(path for path, part in around.named_modules() if part is module)
+    paths: dict[nn.Module, str] = {part: path for path, part in around.named_modules()}
+    return paths[module]

@@ -237,6 +237,4 @@ def refuse_unread(
     """Raise where there are weights that no module reads, by their names."""
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise BadInput(
-            asked, f"the forward pass never ran the module that owns {', '.join(missing[:3])}{more}", do
-        )
+        raise BadInput(asked, f"the forward pass never ran the module that owns {', '.join(missing[:3])}{more}", do)
