@@ -146,3 +146,14 @@ def test_layers_that_peft_takes_for_experts_are_refused_by_name() -> None:
     with pytest.raises(BadInput, match=r"on the parameters of the mixture's experts.*; name other modules"):
         attach(model, ALL, ("p",), 0)
     assert not any("lora" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("targets", [(), ("q_proj",), ("all-linear",)])
+def test_what_only_pictures_go_through_has_no_adapter(targets: tuple[str, ...]) -> None:
+    """Gemma 3 from 4 billion weights on is a model that sees; its tower has a q_proj too."""
+    seen = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = hf.Gemma3TextConfig(**SHAPE, head_dim=8)
+    model = of(hf.Gemma3Config(text_config=text, vision_config=seen | {"image_size": 16, "patch_size": 8}))
+    assert any("vision_tower" in name for name, _ in model.named_modules())
+    found = attach(model, AdapterConfig(r=2, targets=targets), ("p",), 0).params["p"]
+    assert found and all("language_model" in name for name in found)

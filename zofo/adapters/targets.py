@@ -27,7 +27,9 @@ def where(config: AdapterConfig, model: nn.Module) -> dict[str, Any]:
     """peft's options that say where LoRA goes. Raises: BadInput for more layers than there are."""
     layers = last_layers(model, config.last)
     if config.targets != (ALL_LINEAR,):
-        return {"target_modules": list(config.targets) or usual(model), "layers_to_transform": layers or None}
+        names = list(config.targets) or usual(model)
+        apart = [name for name in unread(model) if any(f".{name}".endswith(f".{target}") for target in names)]
+        return {"target_modules": names, "layers_to_transform": layers or None, "exclude_modules": apart or None}
     names = linear(model)  # by full names, which peft takes in whatever layer they are
     return {"target_modules": [name for name in names if not layers or layer_of(name) in layers]}
 
@@ -55,11 +57,20 @@ def last_names(model: nn.Module) -> set[str]:
 def linear(model: nn.Module, head: bool = False) -> list[str]:
     """Full names of a model's linear layers; without its output head, as peft's `all-linear` means them, or with it.
 
-    A router of experts, which gives its choice too, is none.
+    A router of experts, which gives its choice too, is none, nor are layers that no text goes through.
     """
-    top = output_head(model)
-    found = [(name, module) for name, module in model.named_modules() if multiplies(module)]
+    top, apart = output_head(model), set(unread(model))
+    found = [(name, module) for name, module in model.named_modules() if multiplies(module) and name not in apart]
     return [name for name, module in found if head or module is not top]
+
+
+def unread(model: nn.Module) -> list[str]:
+    """Full names of the linear layers that no text goes through: of a model that sees pictures too, those beside its decoder and head."""
+    config, find = getattr(model, "config", None), getattr(model, "get_decoder", None)
+    if find is None or not hasattr(config, "get_text_config") or config.get_text_config() is config:  # type: ignore[union-attr]
+        return []
+    inside = {*find().modules(), output_head(model)}
+    return [name for name, module in model.named_modules() if multiplies(module) and module not in inside]
 
 
 def multiplies(module: nn.Module) -> bool:
