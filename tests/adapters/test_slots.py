@@ -263,6 +263,7 @@ MLA: dict[str, Any] = {
     ("kind", "config", "found"),
     [
         ("prefix", lambda: hf.Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"]), "no keys and values"),
+        ("prefix", lambda: hf.RwkvConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2), "no keys and values"),
         ("prefix", lambda: hf.DeepseekV3Config(**SHAPE | MLA), "another shape"),
         ("prefix", lambda: hf.FalconConfig(**{k: v for k, v in SHAPE.items() if k != "num_key_value_heads"}), "another shape"),
         ("prompt", lambda: hf.Gemma3nTextConfig(**SHAPE | {"intermediate_size": [16, 16]}, head_dim=8, hidden_size_per_layer_input=4, vocab_size_per_layer_input=40, num_kv_shared_layers=0, layer_types=["full_attention"] * 2, activation_sparsity_pattern=[0.0, 0.0], laurel_rank=2), "in every layer"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from zofo.core import noise, streams
 from zofo.core.noise import Direction
 from zofo.core.probe import Point, Stackable
 from zofo.core.probe.scratch import Scratch
+from zofo.core.probe.stand import CannotStack
 from zofo.core.sketch import Projection
 from zofo.core.sketch.capture import capturing
 from zofo.core.weights import leaves as tree
@@ -343,3 +345,12 @@ def test_an_exception_in_a_stacked_pass_leaves_no_hook_and_no_adapter_changed(ti
         assert all(torch.equal(param, held[name]) for name, param in problem.slots.params[slot].items())
     with torch.no_grad():
         torch.testing.assert_close(objective.stacked(2), objective().expand(2, 3), rtol=2e-6, atol=0)
+
+
+def test_rows_that_an_adapter_does_not_see_cannot_be_stacked() -> None:
+    """OPT's layers see the tokens of all rows as rows, and peft refuses the names of their adapters."""
+    problem: Any = SimpleNamespace(slots=SimpleNamespace(rows=lambda _: nullcontext()))
+    with pytest.raises(CannotStack), losses.rows_of(problem, ["p", "s"], [1, 1]):
+        raise ValueError("Length of `adapter_names` should be the same as the number of inputs, but got 2 and 9")
+    with pytest.raises(ValueError, match="other"), losses.rows_of(problem, ["p", "s"], [1, 1]):
+        raise ValueError("other")

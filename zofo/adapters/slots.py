@@ -7,6 +7,7 @@ of the run's seed (or from equal values).
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -164,7 +165,9 @@ def refuse_virtual(model: nn.Module, kind: str) -> None:
 
 
 def attends(model: nn.Module) -> bool:
-    """Whether every layer of a transformers model keeps keys and values (those of a window alone too), so far as it says."""
+    """Whether a transformers model takes keys and values, and every layer of it keeps them (those of a window alone too), so far as it says."""
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        return False
     try:
         layers = DynamicCache(config=cast(Any, model).config).layers
     except (AttributeError, KeyError, TypeError, ValueError):  # a configuration that transformers' cache does not know

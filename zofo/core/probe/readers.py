@@ -21,7 +21,7 @@ from zofo.core.probe.stand import refuse_unread
 from zofo.core.probe.watch import computes, tensors
 from zofo.core.weights.leaves import Leaf, Leaves
 
-TOKENS = 64
+TOKENS = 8
 """Tokens of the pass that is looked at."""
 
 
