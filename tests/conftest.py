@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import foreign
 import pytest
 import torch
 import transformers as hf
@@ -52,8 +53,13 @@ MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
 Tiny = Callable[..., nn.Module]
 
 
-def pytest_collection_finish() -> None:
-    """What imports made stays: collecting garbage, which runs do, does not look through it again and again."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What imports made stays: collecting garbage, which runs do, does not look through it again and again.
+
+    torch's backward passes know the devices that there are at the first of them: the stand-in has to be there before.
+    """
+    if any(item.path.name == "test_device.py" for item in session.items):
+        foreign.register()
     gc.collect()
     gc.freeze()
 

@@ -131,8 +131,9 @@ def joined(outs: Sequence[Any]) -> Any:
 
 
 def counted(stand: Stand, module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """The model's own pre-hook: how many rows, and tokens, each point has."""
-    first = next((v for v in (*args, *options.values()) if isinstance(v, Tensor) and v.dim()), None)
+    """The model's own pre-hook: how many rows, and tokens, each point has; inside a prompt its virtual tokens too."""
+    asked = [options[name] for name in ("inputs_embeds", "input_ids") if name in options]
+    first = next((v for v in (*asked, *args, *options.values()) if isinstance(v, Tensor) and v.dim()), None)
     stand.rows = 0 if first is None else first.shape[0] // len(stand.points)
     stand.tokens = stand.rows * (first.shape[1] if first is not None and first.dim() > 1 else 1)
 
@@ -150,8 +151,10 @@ class Hooks:
         """Hook every owner of a leaf. `several`: for points that are stood at together. Raises: CannotStack; BadInput where weights were replaced."""
         check_own(self.places, "probing")
         if several:
-            before = functools.partial(counted, self.stand)
-            self.handles.append(self.stand.model.register_forward_pre_hook(before, with_kwargs=True))
+            before, model = functools.partial(counted, self.stand), self.stand.model
+            inside = getattr(model, "get_base_model", lambda: model)()  # what peft calls, by what it made of the input
+            for one in dict.fromkeys((model, inside)):
+                self.handles.append(one.register_forward_pre_hook(before, with_kwargs=True))
         for module, own in self.places.items():
             self.hook(module, own, several)
 
