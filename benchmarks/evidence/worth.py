@@ -27,7 +27,7 @@ from zofo.methods import losses, theta
 from zofo.methods.state import Micro, Problem
 from zofo.scoring.batch import merged
 
-ROWS, DIRECTIONS, SIZE, RATES = 48, 8, 1e-3, (1e-4, 3e-4, 1e-3)
+ROWS, DIRECTIONS, SIZE, RATES = 48, 8, 1e-3, (3e-5, 1e-4, 3e-4)
 ASKED: dict[str, Any] = {
     "model.name": "smollm2-135m",
     "model.dtype": "fp32",
@@ -96,7 +96,7 @@ def searched(step: Callable[[float], None], look: Callable[[], float], first: fl
 
 
 def by_gradients(job: Job, batch: Micro, other: Micro) -> None:
-    """The best steps along a sketch of A's gradient, the gradient in theta, and the one in p; theta is put back."""
+    """The best steps along a sketch of A's gradient, the gradient in theta, and the one in p, each from where theta and p stood."""
     problem = job.problem
     leaves, slots = problem.leaves, problem.slots
     assert leaves is not None and slots is not None
@@ -112,6 +112,7 @@ def by_gradients(job: Job, batch: Micro, other: Micro) -> None:
         f"|g|^2 {sum(float(g.double().square().sum()) for g in whole):.3g} in theta, {sum(float(g.square().sum()) for g in own):.3g} in p",
         flush=True,
     )
+    p = slots.tensors("p")
     ways: dict[str, tuple[Callable[[float], object], float]] = {
         f"a sketch of rank {sketching.config.rank}": (lambda lr: move.apply(leaves, sketch, lr), 2.5e-4),
         "the gradient in theta": (lambda lr: going([leaf.param for leaf in leaves], whole, lr), 2.5e-4),
@@ -126,6 +127,7 @@ def by_gradients(job: Job, batch: Micro, other: Micro) -> None:
             flush=True,
         )
         models.reset(leaves, job.base)
+        slots.load("p", p)
 
 
 def going(params: Sequence[torch.Tensor], grads: Sequence[torch.Tensor], lr: float) -> None:
@@ -156,8 +158,8 @@ def main(task: str, warm: str = "8") -> None:
         f"A {value(job.problem, batch):.4f} of D_f's rows, {value(job.problem, other):.4f} of validation rows",
         flush=True,
     )
-    by_gradients(job, batch, other)
     along_z(job.problem, batch, other)
+    by_gradients(job, batch, other)
 
 
 if __name__ == "__main__":
