@@ -33,6 +33,7 @@ libraries: list[torch.library.Library] = []
 drawn = torch.Generator()  # the device's own generator
 waits: collections.Counter[str] = collections.Counter()
 narrow = False  # whether float64 is refused, as on MPS
+there = False  # whether torch finds the device by itself: in tests of it alone (`in_use`)
 _set = torch.ops.aten.set_.source_Storage_storage_offset
 _cpu_keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
@@ -42,8 +43,11 @@ def register() -> None:
     if libraries:
         return
     module = types.ModuleType(f"torch.{NAME}")
-    for name, answer in (("is_available", True), ("is_initialized", True), ("_is_in_bad_fork", False)):
-        setattr(module, name, lambda answer=answer: answer)
+    module.is_available, module.is_initialized, module._is_in_bad_fork = (
+        (lambda: there),
+        (lambda: True),
+        (lambda: False),
+    )
     module.device_count, module.current_device, module.synchronize = (lambda: 1), (lambda: 0), (lambda: None)
     module.manual_seed_all = module.manual_seed = drawn.manual_seed
     module.get_rng_state = lambda device=None: drawn.get_state()
@@ -63,7 +67,7 @@ def register() -> None:
 
 @contextmanager
 def in_use() -> Iterator[None]:
-    """A block in which modules move to the device and are copied there as on CUDA.
+    """A block in which the device is found, and modules move to it and are copied there as on CUDA.
 
     Their parameters stay the same objects, so tied ones tied. torch does so for the devices it knows; for others it makes new
     parameters, and would copy a storage by its address.
@@ -71,6 +75,9 @@ def in_use() -> Iterator[None]:
     move, clone = torch.nn.Module.to, torch.UntypedStorage.clone
 
     def to(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        if dtype is None and all(t.device.type == device.type for t in (*module.parameters(), *module.buffers())):
+            return module  # swapping a tensor that something else holds is an error, with nothing to do too
         swap = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(True)
         try:
@@ -81,11 +88,12 @@ def in_use() -> Iterator[None]:
     def cloned(storage: Any) -> Any:
         return made(storage.held.clone()) if storage.device.type == NAME else clone(storage)
 
-    torch.nn.Module.to, torch.UntypedStorage.clone = to, cloned
+    global there
+    torch.nn.Module.to, torch.UntypedStorage.clone, there = to, cloned, True
     try:
         yield
     finally:
-        torch.nn.Module.to, torch.UntypedStorage.clone = move, clone
+        torch.nn.Module.to, torch.UntypedStorage.clone, there = move, clone, False
 
 
 def made(memory: Any) -> Any:

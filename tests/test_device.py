@@ -111,12 +111,15 @@ def test_every_method_does_there_what_it_does_on_a_cpu(
         job = made(folder, **{key.replace(".", "__"): value for key, value in flags.items()})
         assert {p.device.type for p in job.model.parameters()} == {name}
         found.append(stepped(job, 2 if case == "two-stage" else 1))
-    (told, held), (there, ended) = found
+    (told, held), (said, ended) = found
     assert held.keys() == ended.keys()
     if case in EXACT:
-        assert told == there
-    far = max(float((held[name].float() - ended[name].float()).abs().max()) for name in held)
-    assert far <= (0 if case in EXACT else CLOSE.get(str(flags["model.dtype"]), 2e-6))
+        assert told == said
+    near = 0 if case in EXACT else CLOSE.get(str(flags["model.dtype"]), 2e-6)
+    for name, there in ended.items():
+        digit = 2**-7 if there.dtype == torch.bfloat16 else 0  # c's last bits round half weights up or down
+        far = (held[name].float() - there.float()).abs() - digit * there.float().abs()
+        assert float(far.max()) <= near, name
 
 
 def test_the_device_mixes_with_nothing_and_computes_what_the_cpu_does() -> None:
