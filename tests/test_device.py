@@ -189,6 +189,7 @@ class Halt(Quiet):
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickly")
 def test_a_run_there_is_resumed_with_its_bits_and_serves(
     folder: str, home: Path, monkeypatch: pytest.MonkeyPatch
@@ -241,6 +242,7 @@ def test_the_bilevel_solver_there(tiny: Callable[..., Any], rows: torch.Tensor) 
     assert ends[0] == pytest.approx(ends[1], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickly")
 def test_steps_are_measured_there(folder: str, monkeypatch: pytest.MonkeyPatch, cache: None) -> None:
     on(monkeypatch, foreign.NAME)
