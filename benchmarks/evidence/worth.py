@@ -84,7 +84,7 @@ def told(values: torch.Tensor) -> str:
     return f"{statistics.fmean(found):.3g} (se {statistics.stdev(found) / len(found) ** 0.5:.2g})"
 
 
-def searched(step: Callable[[float], None], look: Callable[[], float], first: float) -> tuple[float, float]:
+def searched(step: Callable[[float], object], look: Callable[[], float], first: float) -> tuple[float, float]:
     """Rate and fall of the best step of a line search: rates a factor of 2 apart, until A rises. `step` goes on by a difference of rates."""
     before, best, lr, reached = look(), (0.0, 0.0), first, 0.0
     while True:
@@ -120,7 +120,7 @@ def by_gradients(job: Job, batch: Micro, other: Micro) -> None:
     }
     for name, (step, first) in ways.items():
         was = value(problem, other)
-        lr, fall = searched(lambda d, step=step: void(step(d)), lambda: value(problem, batch), first)
+        lr, fall = searched(step, lambda: value(problem, batch), first)
         step(-lr)  # back from twice the best
         print(
             f"along {name}: at lr {lr:.2g} A falls by {fall:.3g}, on other rows by {was - value(problem, other):.3g}",
@@ -135,10 +135,6 @@ def going(params: Sequence[torch.Tensor], grads: Sequence[torch.Tensor], lr: flo
     with torch.no_grad():
         for param, grad in zip(params, grads, strict=True):
             param.sub_(grad, alpha=lr)
-
-
-def void(_: object) -> None:
-    """What a call returned is not wanted."""
 
 
 def main(task: str, warm: str = "8") -> None:

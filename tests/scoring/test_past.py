@@ -14,7 +14,7 @@ from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCau
 
 from zofo.scoring.batch import Encoded, choice_batch
 from zofo.scoring.objective import answer_logprobs, read_prefix
-from zofo.scoring.past import Past, base_of, can_share, recurrent, spread, together
+from zofo.scoring.past import Past, base_of, can_share, spread, together
 
 Tiny = Callable[..., nn.Module]
 ROWS = (Encoded((9, 10), ((30, 31, 32), (34, 35)), 0), Encoded((11, 12, 13), ((40, 41), (42,)), 0))
@@ -60,13 +60,6 @@ NOT_BY_POSITION: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("kind", NOT_BY_POSITION)
 def test_what_does_not_see_tokens_by_their_position_alone_cannot_be_gone_on_from(kind: str) -> None:
     assert not can_share(hf.AutoModelForCausalLM.from_config(NOT_BY_POSITION[kind]()))
-
-
-def test_states_are_told_from_keys_and_values(tiny: Tiny) -> None:
-    mamba = MambaForCausalLM(MambaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, state_size=4))
-    rwkv = hf.RwkvForCausalLM(hf.RwkvConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2))
-    assert recurrent(mamba) and recurrent(rwkv)
-    assert not any(recurrent(tiny(arch)) for arch in ("llama", "mistral", "gpt2"))
 
 
 def test_lora_shares_and_virtual_tokens_do_not(tiny: Tiny) -> None:

@@ -7,7 +7,6 @@ of the run's seed (or from equal values).
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +18,13 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from zofo.adapters.targets import named, refuse_experts, refuse_targets, where
 from zofo.config import AdapterConfig
 from zofo.core import streams
 from zofo.core.weights.head import output_head
 from zofo.errors import BadInput
+from zofo.kept import arguments, keeps_keys
 
 TOKENS = {"prefix": 5, "prompt": 10}  # virtual tokens where the configuration says 0 (the papers' numbers)
 
@@ -155,24 +153,24 @@ def refuse_kinds(config: LoraConfig) -> None:
 def refuse_virtual(model: nn.Module, kind: str) -> None:
     """Raise BadInput for virtual tokens on a model that cannot have them: keys and values where it keeps other states, or
     words that it looks up a second time (a table for each layer)."""
-    lora, again = "use LoRA", getattr(getattr(model, "config", None), "hidden_size_per_layer_input", 0)
-    if kind == "PREFIX_TUNING" and not attends(model):
-        raise BadInput("adapter: prefix", "the model has layers that keep no keys and values of what they read", lora)
+    again = getattr(getattr(model, "config", None), "hidden_size_per_layer_input", 0)
+    if kind == "PREFIX_TUNING" and not ("past_key_values" in arguments(model) and keeps_keys(model)):
+        found = "the model has layers that keep no keys and values of what they read"
+        raise BadInput("adapter: prefix", found, "use LoRA")
     if kind == "PROMPT_TUNING" and again:
-        raise BadInput(
-            "adapter: prompt", "the model looks its words up in every layer, and virtual tokens are none", lora
-        )
+        found = "the model looks its words up in every layer, and virtual tokens are none"
+        raise BadInput("adapter: prompt", found, "use LoRA")
 
 
-def attends(model: nn.Module) -> bool:
-    """Whether a transformers model takes keys and values, and every layer of it keeps them (those of a window alone too), so far as it says."""
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
-        return False
-    try:
-        layers = DynamicCache(config=cast(Any, model).config).layers
-    except (AttributeError, KeyError, TypeError, ValueError):  # a configuration that transformers' cache does not know
-        return True
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+@contextmanager
+def silent() -> Iterator[None]:
+    """A block without peft's warnings of what is meant, or refused after it (patterns of experts)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+        warnings.filterwarnings("ignore", message="Adapter name .* should not be contained in the prefix")
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 def attach(
@@ -195,13 +193,7 @@ def attach(
     refuse_virtual(model, str(getattr(chosen.peft_type, "value", chosen.peft_type)))
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
-            warnings.filterwarnings("ignore", message="Adapter name .* should not be contained in the prefix")
-            warnings.filterwarnings(
-                "ignore", message="The following (rank|alpha)_pattern keys"
-            )  # of experts: refused below
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        with silent():
             with streams.seeded(seed, "adapter", 0):
                 peft = cast(PeftModel, get_peft_model(cast(Any, model), chosen, adapter_name=names[0]))
             for i, name in enumerate(names[1:], 1):

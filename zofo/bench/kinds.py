@@ -66,8 +66,8 @@ def batch(model: nn.Module, rows: int, tokens: int) -> Batch:
     """Random tokens with one answer position a row: shape (rows, tokens), on the model's device."""
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator, union-attr]
     drawn = streams.generator(0, "bench").integers(0, vocabulary, (rows, tokens + 1)).tolist()
-    made = lm_batch([Encoded(tuple(row[:-1]), ((row[-1],),), 0) for row in drawn], range(rows), pad=0)
-    return made.to(next(model.parameters()).device)
+    encoded = [Encoded(tuple(row[:-1]), ((row[-1],),), 0) for row in drawn]
+    return lm_batch(encoded, range(rows), pad=0).to(next(model.parameters()).device)
 
 
 def full_losses(model: nn.Module, made: Batch, dtype: str) -> Tensor:
@@ -146,8 +146,7 @@ class Walk:
         """theta <- theta + a z, z drawn anew from the same seed."""
         generator = torch.Generator(self.params[0].device).manual_seed(1)
         for param in self.params:
-            z = torch.randn(param.shape, generator=generator, device=param.device)
-            param.data.add_(z, alpha=a)
+            param.data.add_(torch.randn(param.shape, generator=generator, device=param.device), alpha=a)
 
     @torch.no_grad()
     def step(self) -> None:

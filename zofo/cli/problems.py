@@ -50,21 +50,18 @@ def guarded(work: Callable[[], object]) -> int:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             asked = f"{str(error.filename)[:60]}..."
             return told(BadInput(asked, "it is longer than a file's name may be", "give a shorter one"))
-        if "torch" in sys.modules and used_up(error):
-            return told(full(error))
+        if "torch" in sys.modules and (line := full(error)):
+            return told(line)
         traceback.print_exc()
         return 1
 
 
-def used_up(error: Exception) -> bool:
-    """Whether memory, or a device's, is used up."""
-    from zofo import unread
+def full(error: Exception) -> ZofoError | None:
+    """What to say where memory, or a device's, is used up, in the first sentence of torch's own words; None where it is not."""
+    from zofo.unread import used_up
 
-    return unread.used_up(error)
-
-
-def full(error: Exception) -> ZofoError:
-    """What to say where memory is used up, in the first sentence of torch's own words."""
+    if not used_up(error):
+        return None
     found = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
     do = "take a smaller --batch or --data.max_length, --model.weights bf16, or look where it goes: zofo memory"
     return ZofoError("memory", found, do)

@@ -14,9 +14,10 @@ from transformers import GenerationConfig
 
 from zofo.core.streams import seeded
 from zofo.errors import BadInput
+from zofo.kept import arguments, placed, recurrent
 from zofo.scoring.batch import Encoded
 from zofo.scoring.objective import computing, evaluating
-from zofo.scoring.past import Past, arguments, base_of, placed, recurrent, spread
+from zofo.scoring.past import Past, base_of, spread
 from zofo.scoring.tokens import pad_id, prompt_ids
 
 

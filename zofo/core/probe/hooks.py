@@ -33,7 +33,7 @@ from zofo.core.probe.stand import (
     uncompiled,
 )
 from zofo.core.weights.fetch import Fetcher
-from zofo.core.weights.leaves import Leaf, Leaves
+from zofo.core.weights.leaves import Leaf, Leaves, base_of
 from zofo.core.weights.stored import StoredLeaf
 
 
@@ -152,8 +152,7 @@ class Hooks:
         check_own(self.places, "probing")
         if several:
             before, model = functools.partial(counted, self.stand), self.stand.model
-            inside = getattr(model, "get_base_model", lambda: model)()  # what peft calls, by what it made of the input
-            for one in dict.fromkeys((model, inside)):
+            for one in dict.fromkeys((model, base_of(model))):  # the base: by what peft made of the input
                 self.handles.append(one.register_forward_pre_hook(before, with_kwargs=True))
         for module, own in self.places.items():
             self.hook(module, own, several)
