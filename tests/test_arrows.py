@@ -33,7 +33,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "streamed": {"core", "config", "sources", "models", "tensorfile"},
     "methods": {"core", "adapters", "scoring", "config"},
     "tasks": {"core", "scoring", "config", "yamlfile"},
-    "evaluate": {"scoring", "tasks"},
+    "measure": {"scoring", "tasks"},
     "objectives": {"config", "scoring", "tasks"},
     "spread": set(),
     "picture": {"run"},
@@ -41,21 +41,21 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "named": {"run", "sources"},
     "guest": {"run"},
     "adapting": {
-        "adapters", "config", "core", "evaluate", "guest", "job", "methods", "models", "named", "problem", "run", "saved", "scoring",
+        "adapters", "config", "core", "measure", "guest", "job", "methods", "models", "named", "problem", "run", "saved", "scoring",
         "settled", "sources", "spread", "tasks",
     },
     "memory": {
-        "adapters", "config", "core", "evaluate", "job", "methods", "models", "objectives", "prepared", "problem", "scoring", "tasks",
+        "adapters", "config", "core", "measure", "job", "methods", "models", "objectives", "prepared", "problem", "scoring", "tasks",
     },
     "prepared": {"config", "methods", "models", "objectives", "scoring", "sources", "tasks"},
     "mixed": {"config", "models", "objectives", "prepared", "sources", "tasks"},
-    "scorer": {"evaluate", "prepared", "scoring"},
+    "scorer": {"measure", "prepared", "scoring"},
     "experiment": {
-        "adapting", "begin", "bench", "config", "core", "evaluate", "job", "machine", "memory", "methods", "models", "picture", "report", "run", "saved", "scoring", "settled", "sources", "spread", "tasks",
+        "adapting", "begin", "bench", "config", "core", "measure", "job", "machine", "memory", "methods", "models", "picture", "report", "run", "saved", "scoring", "settled", "sources", "spread", "tasks",
     },
     "tune": {"config", "core", "job", "methods", "models"},
     "bench": {
-        "adapters", "begin", "cap", "checkpoints", "config", "core", "evaluate", "job", "machine", "memory", "methods", "models",
+        "adapters", "begin", "cap", "checkpoints", "config", "core", "measure", "job", "machine", "memory", "methods", "models",
         "objectives", "picture", "problem", "run", "scoring", "settled", "sources", "tasks", "tensorfile",
     },
 }  # fmt: skip

@@ -23,9 +23,9 @@ from zofo import export as exported
 from zofo.config import resolve
 from zofo.core.weights.leaves import find
 from zofo.errors import BadInput, ZofoError
-from zofo.evaluate import evaluate
 from zofo.export import export
 from zofo.job import prepare
+from zofo.measure import evaluate
 from zofo.models import fingerprint
 from zofo.report.terminal import Quiet
 from zofo.run import seam

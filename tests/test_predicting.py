@@ -12,8 +12,8 @@ import pytest
 import zofo
 from zofo.config import build
 from zofo.errors import BadInput
-from zofo.evaluate import evaluate
 from zofo.job import prepare
+from zofo.measure import evaluate
 from zofo.predicting import chosen
 from zofo.scoring.tokens import pad_id
 from zofo.tasks import definition, files

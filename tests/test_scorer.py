@@ -10,8 +10,8 @@ import pytest
 
 from zofo import scorer
 from zofo.config import resolve
-from zofo.evaluate import evaluate
 from zofo.job import assemble, prepare
+from zofo.measure import evaluate
 from zofo.scorer import ManyTasks, OneTask
 
 

@@ -1,6 +1,6 @@
 """zofo: fine-tune all the weights of a language model with forward passes, an adapter beside it by backpropagation.
 
-`train` runs what `zofo train` runs, `adapt` what `zofo adapt` does, `load` gives what came of it, `predict` its answers to rows without one; `ZO` is the zeroth-order optimizer for any PyTorch loop;
+`train` runs what `zofo train` runs, `evaluate` what `zofo eval` does, `adapt` what `zofo adapt` does, `load` gives what came of a run, `predict` its answers to rows without one; `ZO` is the zeroth-order optimizer for any PyTorch loop;
 `Bilevel` is the bilevel solver for anybody's loop. `zofo.core` holds the parts.
 """
 
@@ -14,17 +14,31 @@ if TYPE_CHECKING:
     from zofo.begin import train
     from zofo.core.optim import ZO
     from zofo.errors import BadInput, NotFinite, ZofoError
+    from zofo.evaluating.run import evaluate
     from zofo.loading import load
     from zofo.methods.solver import Bilevel
     from zofo.predicting import predict
 
 __version__ = "0.1.0"
-__all__ = ["ZO", "BadInput", "Bilevel", "NotFinite", "ZofoError", "__version__", "adapt", "load", "predict", "train"]
+__all__ = [
+    "ZO",
+    "BadInput",
+    "Bilevel",
+    "NotFinite",
+    "ZofoError",
+    "__version__",
+    "adapt",
+    "evaluate",
+    "load",
+    "predict",
+    "train",
+]
 PLACES = {
     "ZO": "zofo.core.optim",
     "Bilevel": "zofo.methods.solver",
     "train": "zofo.begin",
     "adapt": "zofo.adapting.run",
+    "evaluate": "zofo.evaluating.run",
     "load": "zofo.loading",
     "predict": "zofo.predicting",
     "ZofoError": "zofo.errors",

@@ -32,6 +32,8 @@ PREDICTING = {
     "data.max_length", *FIELDS,
 }  # fmt: skip
 """Options that have an effect on predicting."""
+TRAINING = ("data.batch", "data.redraw")
+"""Options of the data that act in training only."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Scored:
     config: Config
     task: Task | Mixture
     rows: Source | None = None
+
+
+def scores_with(key: str) -> bool:
+    """Whether an option of the configuration has an effect on scores."""
+    return (key.startswith("data.") and key not in TRAINING) or key in ("model.dtype", "run.seed")
 
 
 def of_model(config: Config, flags: Mapping[str, Any], split: str, side: str) -> Scored:

@@ -14,9 +14,9 @@ from torch import nn
 from zofo import elsewhere, models, named, saved, sources
 from zofo.config import Config, flatten
 from zofo.errors import BadInput
-from zofo.evaluate import Reading, batches, evaluate
 from zofo.guest import guest
 from zofo.loading import warned
+from zofo.measure import Reading, batches, evaluate
 from zofo.named import Found
 from zofo.prepared import Prepared, of_splits
 from zofo.scoring import generation

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from zofo.evaluate import BY_ROW, evaluate
+from zofo.measure import BY_ROW, evaluate
 from zofo.prepared import Prepared
 from zofo.scoring.metrics import over_tasks
 from zofo.scoring.tokens import pad_id
@@ -34,7 +34,7 @@ class OneTask:
     keep: Keep | None = None
 
     def __call__(self, model: nn.Module, part: str, write: bool = True) -> dict[str, Any]:
-        """As `zofo.evaluate.evaluate`."""
+        """As `zofo.measure.evaluate`."""
         ready = self.ready
         found = evaluate(
             model, ready.encoded[part], ready.task, dtype=self.dtype, pad=pad_id(ready.tokenizer),

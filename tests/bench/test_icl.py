@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from zofo.bench import icl as bench
 from zofo.config import Config, build
 from zofo.errors import BadInput
-from zofo.evaluate import Reading, among, evaluate
+from zofo.measure import Reading, among, evaluate
 
 
 @pytest.fixture

@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from zofo.cli import evaluate
 from zofo.job import PACKAGES
 from zofo.report.words import figure, score
 from zofo.run.folder import RunFolder
@@ -74,16 +72,6 @@ def test_a_run_that_is_being_trained_keeps_its_record(cli, trained: str, home: P
         status, out, err = cli("eval", trained)
     assert status == 0 and "(used)" in out and "stays as it is: process" in err
     assert folder.eval.read_bytes() == before
-
-
-def test_scores_of_a_checkpoint_that_was_overtaken_are_not_recorded(
-    trained: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = (home / "runs" / trained / "eval.json").read_bytes()
-    monkeypatch.setattr("zofo.run.checkpoint.unchanged", lambda found: False)
-    evaluate.keep(RunFolder(home / "runs" / trained), SimpleNamespace(found=object(), step=1), None, {})
-    assert "a better checkpoint meanwhile" in capsys.readouterr().err
-    assert (home / "runs" / trained / "eval.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("words", ["--split validation", "--which last"])
@@ -168,9 +156,6 @@ def begun(cli, model: str, home: Path, name: str, *words: str) -> None:
     train = f"train --preset mezo --model {model} --run.dir more --run {name} --steps 1 --run.threads 1 --batch 2"
     if not (home / "more" / name).exists():
         assert cli(*train.split(), "--run.eval_every", "0", *words)[0] == 0
-
-
-IGNORED = "zofo/cli/evaluate.py: --data.test, --data.validation and the column options are not read for a run"
 
 
 def test_a_test_file_without_training_rows_is_refused_for_a_run_too(cli, trained: str) -> None:
@@ -401,17 +386,6 @@ def test_a_task_is_scored_by_all_of_its_metrics(cli, model: str, home: Path) -> 
 def test_bad_input(cli, trained: str, model: str, words: str, told: str) -> None:
     status, _, err = cli("eval", *words.format(model=model, run=trained).split())
     assert status == 2 and told in err and err.count("\n") == 1
-
-
-def test_a_slot_that_is_not_there() -> None:
-    from zofo.errors import BadInput
-
-    class Held:
-        slots = None
-
-    assert evaluate.chosen(Held(), None, "r") == ["theta"]
-    with pytest.raises(BadInput, match="no such adapter"):
-        evaluate.chosen(Held(), "s", "r")
 
 
 def samples(home: Path) -> list[dict[str, Any]]:

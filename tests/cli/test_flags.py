@@ -12,8 +12,8 @@ from cyclopts import App
 from cyclopts.exceptions import UnknownOptionError
 
 from zofo.cli import flags
-from zofo.cli.evaluate import key_is_read
 from zofo.config import keys, resolve
+from zofo.elsewhere import scores_with
 
 OPTIONS = Path(__file__).parent / "options.txt"
 
@@ -55,11 +55,11 @@ def test_every_key_is_a_flag_under_its_own_name() -> None:
 
 def test_a_command_has_the_options_that_it_reads_and_no_others() -> None:
     data = {key for key in keys() if key.startswith("data.")} - {"data.batch", "data.redraw"}
-    assert {key for key in keys() if key_is_read(key)} == data | {"model.dtype", "run.seed"}
-    assert typed("--shots", "3", "--seed", "1", wanted=key_is_read) == {"data.shots": "3", "run.seed": "1"}
+    assert {key for key in keys() if scores_with(key)} == data | {"model.dtype", "run.seed"}
+    assert typed("--shots", "3", "--seed", "1", wanted=scores_with) == {"data.shots": "3", "run.seed": "1"}
     for words in (["--method.T", "3"], ["--run.steps", "4"], ["--objective", "lm"], ["--model.name", "m"]):
         with pytest.raises(UnknownOptionError):
-            typed(*words, wanted=key_is_read)
+            typed(*words, wanted=scores_with)
 
 
 def test_only_what_was_typed_is_taken() -> None:

@@ -59,7 +59,7 @@ def test_where_choices_share_their_context_the_largest_rows_are_those_that_read_
 def test_rows_are_scored_as_evaluate_scores_them(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoModelForCausalLM
 
-    from zofo.evaluate import evaluate
+    from zofo.measure import evaluate
 
     model, (work, _) = AutoModelForCausalLM.from_pretrained(folder).eval(), made(folder)
     found = evaluate(model, work.rows, definition.find("reviews"), predictions=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from zofo.evaluate import evaluate
+from zofo.measure import evaluate
 from zofo.tasks import definition
 from zofo.tasks.definition import Task
 from zofo.tasks.files import load

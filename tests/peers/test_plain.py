@@ -9,7 +9,7 @@ import torch
 
 from zofo import job
 from zofo.config import build
-from zofo.evaluate import evaluate
+from zofo.measure import evaluate
 from zofo.tasks import definition
 from zofo.tasks.answers import answers
 from zofo.tasks.template import fill

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from zofo import objectives
 from zofo.config import DataConfig
 from zofo.errors import BadInput
-from zofo.evaluate import evaluate
+from zofo.measure import evaluate
 from zofo.scoring.batch import Encoded, choice_batch, lm_batch
 from zofo.scoring.objective import answer_logprobs, choice_losses, read_prefix, row_losses
 from zofo.tasks.definition import Task

@@ -14,8 +14,8 @@ from zofo.adapters.slots import Slots
 from zofo.adapting.base import Base
 from zofo.adapting.plan import MICRO, Plan, seeded
 from zofo.config import Config
-from zofo.evaluate import evaluate
 from zofo.job import Prepared
+from zofo.measure import evaluate
 from zofo.methods import table
 from zofo.problem import built, joined
 from zofo.scoring.batch import Batch, Encoded

@@ -12,9 +12,9 @@ from torch import nn
 from zofo import job, models
 from zofo.bench.step import interleaved
 from zofo.config import build
-from zofo.evaluate import evaluate
 from zofo.job import Prepared
 from zofo.machine import machine
+from zofo.measure import evaluate
 from zofo.scoring.batch import Encoded
 from zofo.scoring.objective import computing
 from zofo.scoring.tokens import pad_id

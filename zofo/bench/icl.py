@@ -20,9 +20,9 @@ from zofo.bench.peak import peak
 from zofo.bench.step import interleaved
 from zofo.config import AdapterConfig, Config, build
 from zofo.errors import BadInput
-from zofo.evaluate import Reading, among, shared
 from zofo.job import Prepared
 from zofo.machine import machine
+from zofo.measure import Reading, among, shared
 from zofo.scoring.batch import Encoded
 from zofo.scoring.objective import evaluating
 from zofo.scoring.past import Past, can_share

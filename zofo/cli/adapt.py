@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from zofo.cli import drawn
-from zofo.cli.evaluate import Which
 from zofo.cli.output import line, plain, refuse_no_file
-from zofo.cli.target import Dir, Target
+from zofo.cli.target import Dir, Target, Which
 from zofo.report.words import duration, size
 
 FOLDER = "adapters"

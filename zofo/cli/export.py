@@ -7,9 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from zofo.cli.evaluate import Slot, Which
 from zofo.cli.output import line
-from zofo.cli.target import Dir, Run
+from zofo.cli.target import Dir, Run, Slot, Which
 from zofo.run import folder
 
 

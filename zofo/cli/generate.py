@@ -6,11 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from zofo.cli.adapted import Adapter
-from zofo.cli.evaluate import Slot, Which
 from zofo.cli.output import line
 from zofo.cli.problems import complain
-from zofo.cli.target import Dir, Found, Target, find, refuse_which
+from zofo.cli.target import Adapter, Dir, Found, Slot, Target, Which, find, refuse_which
 from zofo.errors import BadInput
 
 

@@ -28,6 +28,7 @@ from zofo.cli import (
     waiting,
 )
 from zofo.cli.problems import guarded
+from zofo.elsewhere import scores_with
 from zofo.memory import heap
 
 ABOUT = """Fine-tune all weights of a language model in the memory of training an adapter, or (mezo) of running it.
@@ -36,7 +37,7 @@ To begin: zofo train --preset quickstart"""
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": flags.with_flags(train.train),
     "resume": resume.resume,
-    "eval": flags.with_flags(evaluate.evaluate, evaluate.key_is_read),
+    "eval": flags.with_flags(evaluate.evaluate, scores_with),
     "adapt": flags.with_flags(adapt.adapt, options.key_is_read),
     "predict": flags.with_flags(predict.predict, predict.key_is_read),
     "generate": generate.generate,

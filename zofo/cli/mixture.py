@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zofo.cli.output import line, plain, table
@@ -13,7 +12,7 @@ from zofo.report.words import figure, named, primary, score
 if TYPE_CHECKING:
     from zofo.prepared import Prepared
     from zofo.tasks.definition import Task
-    from zofo.tasks.mixture import Mixture, Side
+    from zofo.tasks.mixture import Side
 
 WORDS: dict[Side, str] = {"train": "training", "test": "unseen"}
 """What the tasks of a side are called."""
@@ -63,19 +62,6 @@ def members(ready: Prepared) -> None:
 def metric_of(task: Task) -> str:
     """A task's first metric as people write it."""
     return named(task.metrics[0]) if task.metrics else "loss"
-
-
-def turned(mixture: Task | Mixture, side: Side, asked: str) -> Task | Mixture:
-    """The mixture whose tasks of a side are those that are scored, on their test rows. Raises: BadInput for the training side of one task."""
-    from zofo.tasks.mixture import Mixture
-
-    if side == "test":
-        return mixture
-    if not isinstance(mixture, Mixture):
-        raise BadInput(f"--side {side}", f"{asked} is one task, not a mixture", "leave it out")
-    if not mixture.train:
-        raise BadInput(f"--side {side}", f"mixture {mixture.name} has no training tasks", "leave it out")
-    return replace(mixture, train=(), test=mixture.train)
 
 
 def results(found: Mapping[str, Mapping[str, Any]], used: str | None) -> None:

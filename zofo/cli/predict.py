@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from zofo.cli.evaluate import Slot, Which
 from zofo.cli.output import line, plain, refuse_no_file, table
 from zofo.cli.problems import complain
-from zofo.cli.target import Dir, Target, find
+from zofo.cli.target import Dir, Slot, Target, Which, find
 from zofo.elsewhere import PREDICTING
 from zofo.errors import BadInput
 

@@ -9,7 +9,7 @@ import torch
 
 from zofo import config, job, models, saved, settled
 from zofo.config import Config
-from zofo.evaluate import evaluate
+from zofo.measure import evaluate
 from zofo.report import history
 from zofo.report.words import LOSSES, measured, number, primary
 from zofo.run.folder import RunFolder

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zofo import models
 from zofo.config import Config
-from zofo.evaluate import Reading, batches, scored, width
+from zofo.measure import Reading, batches, scored, width
 from zofo.objectives import Cut, Objective, name_of
 from zofo.prepared import Prepared
 from zofo.problem import built
@@ -24,7 +24,7 @@ from zofo.tasks.definition import Task
 from zofo.tasks.redraw import Size
 
 Score = Callable[[nn.Module, Sequence[Encoded]], Tensor]
-ROWS = 32  # examples that are scored together, at most (`zofo.evaluate.evaluate`)
+ROWS = 32  # examples that are scored together, at most (`zofo.measure.evaluate`)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def heaviest(ready: Prepared) -> tuple[Task, Sequence[Encoded]]:
 
 
 def scorer(task: Task, dtype: str, pad: int) -> Score:
-    """Score the first batch of some rows as `zofo.evaluate` does, without writing answers."""
+    """Score the first batch of some rows as `zofo.measure` does, without writing answers."""
 
     def score(model: nn.Module, rows: Sequence[Encoded]) -> Tensor:
         reading = Reading(model, dtype, pad, can_share(model))

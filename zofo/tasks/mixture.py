@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -88,6 +88,17 @@ def asked_for(data: DataConfig) -> Task | Mixture:
                 f"--data.{key} {value}", f"--mixture {data.mixture} brings tasks of its own", "give one of the two"
             )
     return find(data.mixture)
+
+
+def turned(task: Task | Mixture, side: str) -> Task | Mixture:
+    """The mixture whose tasks of a side are those that are scored, on their test rows. Raises: BadInput for the training side of one task, or of a mixture that has none."""
+    if side == "test":
+        return task
+    if not isinstance(task, Mixture):
+        raise BadInput(f"--side {side}", f"{task.name} is one task, not a mixture", "leave it out")
+    if not task.train:
+        raise BadInput(f"--side {side}", f"mixture {task.name} has no training tasks", "leave it out")
+    return replace(task, train=(), test=task.train)
 
 
 def dump(mixture: Mixture) -> str:

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-import zofo.evaluate as room
+import zofo.measure as room
 import zofo.scoring.batch as made_of
 from zofo.core.streams import generator, seeded
-from zofo.evaluate import evaluate
+from zofo.measure import evaluate
 from zofo.scoring.batch import Encoded, choice_batch, lm_batch
 from zofo.scoring.generation import answers
 from zofo.scoring.metrics import right
