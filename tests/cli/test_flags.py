@@ -12,7 +12,7 @@ from cyclopts import App
 from cyclopts.exceptions import UnknownOptionError
 
 from zofo.cli import flags
-from zofo.config import keys, resolve
+from zofo.config import Config, flatten, keys, resolve
 from zofo.elsewhere import scores_with
 
 OPTIONS = Path(__file__).parent / "options.txt"
@@ -40,17 +40,12 @@ def test_the_options_are_those_of_the_list() -> None:
 
 
 def test_every_key_is_a_flag_under_its_own_name() -> None:
-    switches = {
-        "run.test",
-        "data.hard_prompt",
-        "model.activation_checkpointing",
-        "model.shadow",
-        "data.channel",
-        "data.redraw",
-    }
-    for key in keys():
-        found = typed(f"--{key}") if key in switches else typed(f"--{key}", "1")
-        assert set(found) == {key}
+    """All at once, each with a value of its own (a truth value: alone)."""
+    switches = {key for key, value in flatten(Config().model_dump(), "").items() if isinstance(value, bool)}
+    found = typed(*(f"--{key}" if key in switches else f"--{key}={number}" for number, key in enumerate(keys())))
+    assert list(found) == keys()
+    for number, key in enumerate(keys()):
+        assert found[key] in ([True] if key in switches else [str(number), (str(number),)]), key
 
 
 def test_a_command_has_the_options_that_it_reads_and_no_others() -> None:
