@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -421,8 +422,9 @@ def test_every_method_trains_on_a_mixture_and_is_tested_on_its_unseen_tasks(
     assert "4 training and 2 unseen tasks" in card and "| own/d | macro-F1 |" in card and "| `own/c` | unseen |" in card
 
 
-def test_a_long_step_is_given_up_at_the_edge_of_a_pass_and_the_steps_before_it_are_saved(
-    folder: str, home: Path, mixed: Path, bare: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", ["too long", "fails"])
+def test_a_step_given_up_at_the_edge_of_a_pass_or_undone_leaves_the_steps_before_it_saved(
+    folder: str, home: Path, mixed: Path, bare: None, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     """In the midst of an outer iteration: two tasks of four have stepped, theta has not moved."""
     options = {
@@ -438,16 +440,22 @@ def test_a_long_step_is_given_up_at_the_edge_of_a_pass_and_the_steps_before_it_a
     def slow(problem: Any, k: int, *rest: Any) -> Any:
         calls.append(k)
         if calls.count(3) == 3:  # the fourth iteration's third task
+            if end == "fails":
+                raise MemoryError("no memory for it")
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1.2)  # longer than half of the grace
         return drawn(problem, k, *rest)
 
     monkeypatch.setattr(bilevel, "drawn", slow)
     monkeypatch.setattr(loop, "Stop", lambda: Stop(grace=2.0))
-    with pytest.raises(Interrupted) as raised:
+    with pytest.raises((Interrupted, MemoryError)) as raised:
         on_mixture(folder, home, mixed, "cut", **options)
     cut = RunFolder(home / "runs" / "cut")
-    assert raised.value.edge and calls.count(3) == 3 and files.listing(cut.checkpoints) == [3]
+    assert calls.count(3) == 3 and files.listing(cut.checkpoints) == [3]
+    said = raised.value.__notes__
+    assert said[-1] == f"step 3 is saved: zofo resume {cut.path}" and "the step that failed changed nothing" in said
+    assert any(re.fullmatch("in task own/(a|b|four|free)", note) for note in said) == (end == "fails")
+    monkeypatch.setattr(bilevel, "drawn", drawn)
     begin.resume(cut, Quiet())
     assert whole.journal.read_bytes() == cut.journal.read_bytes()
     first, second = (json.loads(r.eval.read_text()) for r in (whole, cut))

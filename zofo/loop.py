@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from zofo import cap, checkpoints, config, example, models
 from zofo.checkpoints import Progress
-from zofo.errors import NotFinite
+from zofo.errors import NotFinite, ZofoError
 from zofo.job import Job, adapter_of, described
 from zofo.memory import resident, taken
-from zofo.methods import table
+from zofo.methods import table, undo
 from zofo.methods.state import Report, State
-from zofo.report import advice, card, history, plots, words
+from zofo.report import advice, card, history, plots, terminal, words
 from zofo.report.advice import Advice
+from zofo.run import checkpoint as files
 from zofo.run import seam
 from zofo.run.folder import RunFolder
 from zofo.run.journal import Applied, Journal
@@ -65,7 +66,7 @@ def loop(r: Running, state: State, progress: Progress) -> tuple[State, Progress]
     while True:
         signal, last = r.stop.check(), finished(r, state, progress)
         if signal is None and state.k > progress.validated and due(state.k, r.settings.eval_every, last):
-            with going(r, state, progress, saved):
+            with going(r, state, progress, saved, moves=False):
                 progress = validate(r, state, progress)
             saved = -1
         if state.k != saved and (signal or due(state.k, r.settings.save_every, last)):
@@ -84,16 +85,42 @@ def loop(r: Running, state: State, progress: Progress) -> tuple[State, Progress]
 
 
 @contextmanager
-def going(r: Running, state: State, progress: Progress, saved: int) -> Iterator[None]:
-    """A block that changes nothing unless it ends: where its losses are not finite, or it is stopped at the edge of a pass, the state before it is saved.
+def going(r: Running, state: State, progress: Progress, saved: int, moves: bool = True) -> Iterator[None]:
+    """A block that changes nothing unless it ends: the state before it is saved where its losses are not finite, it is stopped at the edge of a pass, or it fails and is undone (`moves` false: nothing was to be).
 
     Cut short elsewhere (a signal after its grace, a second one) it may be in the midst of anything: nothing is saved.
     """
     try:
         yield
-    except (NotFinite, Interrupted) as error:
-        if state.k != saved and (error.edge if isinstance(error, Interrupted) else True):
-            checkpoints.save(r.job, r.run, state, progress, r.journal, r.metrics)
+    except NotFinite:
+        keep(r, state, progress, saved)
+        raise
+    except Interrupted as stopped:
+        if stopped.edge:
+            keep(r, state, progress, saved)
+        raise
+    except Exception as error:
+        if undo.undone(error) or not moves:
+            with suppress(OSError, ZofoError):  # a full disk may be what it failed of
+                keep(r, state, progress, saved)
+        raise
+
+
+def keep(r: Running, state: State, progress: Progress, saved: int) -> None:
+    """Save a state, unless it is the one that was saved last."""
+    if state.k != saved:
+        checkpoints.save(r.job, r.run, state, progress, r.journal, r.metrics)
+
+
+@contextmanager
+def noted(r: Running) -> Iterator[None]:
+    """A block whose errors say, in a note, which step is saved and what can be done with it."""
+    try:
+        yield
+    except (Exception, Interrupted) as error:
+        steps, name = files.listing(r.run.checkpoints), terminal.named(str(r.run.path))
+        do = f"zofo eval {name} --which last" if isinstance(error, NotFinite) else f"zofo resume {name}"
+        undo.note(error, f"step {steps[-1]} is saved: {do}" if steps else "no step was saved")
         raise
 
 
@@ -292,7 +319,8 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
         show.phase("training")
         resident.settle()
         r.standing = r.gauge.now()
-        state, progress = loop(r, state, progress)
+        with noted(r):
+            state, progress = loop(r, state, progress)
         summary = conclude(r, state, progress)
         if note := cap.kept(job.config):
             show.note(note)

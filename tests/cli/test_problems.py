@@ -42,6 +42,25 @@ def test_status_and_line(capsys, error: BaseException, status: int, told: str) -
     assert err.startswith(told) and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (NotFinite("a", "b", "c"), "a: b; c; in task x; step 3 is saved: zofo resume r\n"),
+        (Interrupted(signal.SIGTERM), "stopped by SIGTERM; in task x; step 3 is saved: zofo resume r\n"),
+        (MemoryError("none left"), "zofo memory; in task x; step 3 is saved: zofo resume r\n"),
+    ],
+)
+def test_what_was_noted_on_the_way_is_told_in_the_line(capsys, error: BaseException, told: str) -> None:
+    def fail() -> None:
+        error.add_note("in task x")
+        error.add_note("step 3 is saved: zofo resume r")
+        raise error
+
+    assert guarded(fail) == getattr(error, "status", 1)
+    err = capsys.readouterr().err
+    assert err.endswith(told) and err.count("\n") == 1
+
+
 def test_another_exception_shows_its_traceback(capsys) -> None:
     assert guarded(lambda: 1 / 0) == 1
     assert "Traceback" in (err := capsys.readouterr().err) and "ZeroDivisionError" in err

@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, get_args, get_origin
 
@@ -36,9 +36,10 @@ def guarded(work: Callable[[], object]) -> int:
     except CycloptsError as error:
         return told(as_input(error))
     except ZofoError as error:
-        return told(error)
+        return told(error, notes(error))
     except Interrupted as error:
-        complain(f"{error}; a run that had begun goes on with `zofo resume` and its name")
+        goes_on = notes(error) or ["a run that had begun goes on with `zofo resume` and its name"]
+        complain("; ".join([str(error), *goes_on]))
         return error.status
     except KeyboardInterrupt:
         complain("stopped")
@@ -51,7 +52,7 @@ def guarded(work: Callable[[], object]) -> int:
             asked = f"{str(error.filename)[:60]}..."
             return told(BadInput(asked, "it is longer than a file's name may be", "give a shorter one"))
         if "torch" in sys.modules and (line := full(error)):
-            return told(line)
+            return told(line, notes(error))
         traceback.print_exc()
         return 1
 
@@ -67,10 +68,15 @@ def full(error: Exception) -> ZofoError | None:
     return ZofoError("memory", found, do)
 
 
-def told(error: ZofoError) -> int:
-    """Write an error's line and return its status."""
-    complain(str(error))
+def told(error: ZofoError, more: Sequence[str] = ()) -> int:
+    """Write an error's line, with what was noted on its way, and return its status."""
+    complain("; ".join([str(error), *more]))
     return error.status
+
+
+def notes(error: BaseException) -> list[str]:
+    """What was noted on an exception on its way: the task it was in, which step is saved."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def complain(text: str) -> None:

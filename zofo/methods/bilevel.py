@@ -22,7 +22,7 @@ from zofo.methods.learner import Learner
 from zofo.methods.losses import Slope
 from zofo.methods.plan import Plan, every, lam_at, plan, scheduled, slots
 from zofo.methods.state import Micro, Problem, Report, Source, State, tally
-from zofo.methods.undo import whole
+from zofo.methods.undo import whole, within
 
 Lower = Sequence[tuple[Micro, Micro | None]]
 """T pairs: the batch of D_p for s (for p, with s off), and p's mixed batch (coupling `both`)."""
@@ -99,8 +99,9 @@ def iterate(problem: Problem, state: State, lower: Lower, upper: tuple[Micro, Mi
     """
     todo = plan(problem.config, lam_at(problem.config, state.k, problem.steps))
     moved, lr_theta = None, theta.rate(problem, state.k)
-    with whole(problem, state):
+    with whole(problem, state) as undo:
         state, sight = explore(problem, state, todo, [(problem, *pair) for pair in lower], upper)
+        undo.possible = False
         if sight.finite:
             state, moved = theta.move_by(problem, state, sight.estimate.grad, lr_theta)
     state = replace(state, k=state.k + 1)
@@ -156,7 +157,8 @@ def stepped(problem: Problem, state: State, sight: above.Sight) -> tuple[State, 
 def descend(problem: Problem, state: State, slot: str, batch: Micro, t: int) -> tuple[State, Slope]:
     """One lower-level step of a slot: slot <- slot - rate * optimizer(grad F(theta_k, slot; batch))."""
     first_order = problem.config.lower == "first-order"
-    slope = (losses.gradient if first_order else losses.estimated_gradient)(problem, batch, slot, state.k, t)
+    with within(problem):
+        slope = (losses.gradient if first_order else losses.estimated_gradient)(problem, batch, slot, state.k, t)
     finite = state.learners[slot].step(slope.grads, math.isfinite(slope.loss))
     return tally(problem, state, finite, slot, f"the lower level's loss or gradient of {slot}"), slope
 

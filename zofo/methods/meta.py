@@ -26,7 +26,7 @@ from zofo.methods.plan import Plan, lam_at, plan
 from zofo.methods.plan import slots as slots
 from zofo.methods.state import Member, Problem, Report, Source, State, tally
 from zofo.methods.tasks import averaged, left_out, sampled, used
-from zofo.methods.undo import whole
+from zofo.methods.undo import whole, within
 
 
 def init(problem: Problem) -> State:
@@ -77,9 +77,10 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
     """
     k, members, found = state.k, sampled(problem, state.k), Gathered()
     todo, lr_theta, moved = plan(problem.config, lam_at(problem.config, k, problem.steps)), theta.rate(problem, k), None
-    with whole(problem, state), problem.bank.changing() if problem.bank is not None else nullcontext() as keep:
+    resting = problem.bank.changing() if problem.bank is not None else nullcontext()
+    with whole(problem, state) as undo, resting as keep:
         state = together(problem, state, todo, members, found) if keep is None else apart(problem, state, todo, members, found, keep)  # fmt: skip
-        grad, numbers = found.mean(), averaged(found.numbers or found.others)
+        grad, numbers, undo.possible = found.mean(), averaged(found.numbers or found.others), False
         if grad is not None and move.fits(grad, lr_theta):
             numbers |= theta.size(problem, grad)
             state, moved = theta.move_by(problem, state, grad, lr_theta)
@@ -92,10 +93,11 @@ def apart(problem: Problem, state: State, todo: Plan, members: Sequence[Member],
     """Each task with its own adapters and moments, one after another: fetched, trained, seen, and put to rest."""
     for member in members:
         own = problem.of(member)
-        lower, upper = bilevel.drawn(problem, state.k, member.source, state.uses.get(member.name, 0))
-        fetch(problem, state, member.name)
-        state, sight = bilevel.explore(own, state, todo, [(own, *pair) for pair in lower], upper)
-        keep(member.name, held(problem, state))
+        with within(own):
+            lower, upper = bilevel.drawn(problem, state.k, member.source, state.uses.get(member.name, 0))
+            fetch(problem, state, member.name)
+            state, sight = bilevel.explore(own, state, todo, [(own, *pair) for pair in lower], upper)
+            keep(member.name, held(problem, state))
         found.add(member.name, sight, bilevel.passes(problem.config, todo, lower, upper, sight.estimate))
         del sight  # or its sketch would stand beside the next task's
     rest(problem, state)
@@ -111,9 +113,10 @@ def together(problem: Problem, state: State, todo: Plan, members: Sequence[Membe
         steps = [(own, *pair) for turn in turns for own, pair in zip(owns, turn, strict=True)]
         state, said = bilevel.below(problem, state, todo, steps)
     for own, (lower, upper) in zip(owns, drawn, strict=True):
-        with problem.standing_still():
-            slope, sketch = above.backwards(own, state.k, todo, lam, upper)
-        sight = above.sighted(own, state, todo, upper, slope, sketch)
+        with within(own):
+            with problem.standing_still():
+                slope, sketch = above.backwards(own, state.k, todo, lam, upper)
+            sight = above.sighted(own, state, todo, upper, slope, sketch)
         numbers = {"lam": lam, **said.get(own.task, {})}
         if slope is not None and sight.finite and theta.finite(slope.grads):
             parts.append(slope)

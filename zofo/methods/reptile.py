@@ -17,7 +17,7 @@ from zofo.methods import learner, losses
 from zofo.methods.learner import Learner
 from zofo.methods.state import Member, Problem, Report, Source, State, tally
 from zofo.methods.tasks import averaged, left_out, sampled, used
-from zofo.methods.undo import whole
+from zofo.methods.undo import whole, within
 
 
 def slots(config: MethodConfig) -> tuple[str, ...]:
@@ -71,7 +71,8 @@ def adapted(problem: Problem, state: State, member: Member) -> tuple[State, floa
     own = Learner(problem.slots.list("p"), c.optimizer, c.lr_p, "constant", 0, c.T, c.clip)
     for t in range(c.T):
         batch = member.source.batch("all", "train", state.uses.get(member.name, 0) * c.T + t, c.accumulate_lower)
-        slope = losses.gradient(problem, batch, "p", state.k, t)
+        with within(problem):
+            slope = losses.gradient(problem, batch, "p", state.k, t)
         finite = own.step(slope.grads, math.isfinite(slope.loss))
         state, every = tally(problem, state, finite, "p", "the loss or its gradient"), every and finite
     return state, slope.loss, every

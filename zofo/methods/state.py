@@ -145,7 +145,7 @@ def tally(problem: Problem, state: State, finite: bool, who: str, what: str) -> 
         raise NotFinite(
             f"step {state.k + 1}",
             f"{what}{of} was not finite {row} times in a row (seed {problem.seed})",
-            "lower the learning rates (or lambda, where there is one), or raise --method.max_bad",
+            f"in a new run lower the learning rates (or lambda, where there is one){', leave the task out' if problem.task else ''}, or raise --method.max_bad",
         )
     return state
 
