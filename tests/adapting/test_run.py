@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 import zofo
 from zofo import named
 from zofo.adapting import base as bases
+from zofo.adapting import draws, run, use
 from zofo.adapting import folder as adapters
-from zofo.adapting import run, use
 from zofo.adapting.base import Base
 from zofo.adapting.plan import Plan
 from zofo.errors import BadInput
@@ -44,16 +45,39 @@ def mixture(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("cache")
-def test_every_unseen_task_and_one_that_fails(folder: str, mixture: Path, tmp_path: Path) -> None:
+def test_every_unseen_task_and_one_that_fails(
+    folder: str, mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(tmp_path / "tasks" / "few")
+    task(tmp_path / "tasks", "few", {"up": 5, "down": 3})
+    whole = draws.on_task
+
+    def torn(base: Any, plan: Any, ready: Any, *rest: Any) -> Any:
+        if ready.task.name == "own/few":
+            raise MemoryError("none left")
+        return whole(base, plan, ready, *rest)
+
+    monkeypatch.setattr(draws, "on_task", torn)
     found = zofo.adapt(Path(folder), mixture=mixture, out=tmp_path / "out", shots=3, steps=2, draws=2, adapter__r=2)
     assert list(found["tasks"]) == ["own/hot", "own/few", "own/cold"]
-    assert "class 'down' of own/few has 2 training rows" in found["tasks"]["own/few"]["failed"]
+    assert found["tasks"]["own/few"]["failed"] == "MemoryError: none left"
     assert (found["mean"]["tasks"], found["mean"]["of"], found["mean"]["after"]["n"]) == (2, 3, 2)
     cold = found["tasks"]["own/cold"]
     assert all(len(draw["rows"]) == 9 for draw in cold["draws"]) and cold["metric"] == "macro_f1"
     assert {path.name for path in (tmp_path / "out" / "own").iterdir()} == {"hot", "cold"}
     assert found["adapter"]["r"] == 2 and found["plan"]["lr"] > 0 and found["kind"] == "adapt"
     json.dumps(found)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_class_with_too_few_rows_is_told_before_anything_is_loaded(
+    folder: str, mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zofo.models.load", None)
+    found = r"--mixture m, task own/few: --shots 3: class 'down' of own/few has 2 training rows \(.*few/train.jsonl, row 7, and 1 more\), a draw takes 3; ask for at most 2"
+    with pytest.raises(BadInput, match=found):
+        zofo.adapt(Path(folder), mixture=mixture, out=tmp_path / "out", shots=3)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("cache")
@@ -64,7 +88,10 @@ def test_every_unseen_task_and_one_that_fails(folder: str, mixture: Path, tmp_pa
         ({"task": "revews"}, "--task revews: no such task; did you mean 'reviews'?"),
         ({"task": "reviews", "shots": 0}, "--shots 0: not 1 or more"),
         ({"task": "reviews", "steps": 0}, "--steps 0: not 1 or more"),
-        ({"task": "reviews", "shots": 100000}, "class 'terrible' of reviews has .* training rows, a draw takes 100000"),
+        (
+            {"task": "reviews", "shots": 100000},
+            "class 'terrible' of reviews has .* training rows .*, a draw takes 100000",
+        ),
         ({"task": "reviews", "mixture": "class-to-class"}, "a mixture names its tasks itself"),
         ({"mixture": "qa-to-qa", "data__test": "x.csv"}, "--data.test x.csv: a mixture names its tasks itself"),
         ({"mixture": "qa-to-qa", "data__text_column": "a"}, "--data.text_column a: a mixture names its tasks itself"),

@@ -142,7 +142,9 @@ def test_draws_of_demonstrations(cli, model: str, home: Path, monkeypatch: pytes
     assert first[0] == first[1] and len(held["tasks"]["reviews"]["draws"]) == 1
 
 
-def test_a_mixture_is_a_line_a_task_and_a_failure_is_status_1(cli, model: str, home: Path, tmp_path: Path) -> None:
+def test_a_mixture_is_a_line_a_task_and_a_failure_is_status_1(
+    cli, model: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, down in (("good", 5), ("bad", 1)):
         (tmp_path / name).mkdir()
         for part, (ups, downs) in (("train", (5, down)), ("test", (2, 2))):
@@ -154,7 +156,13 @@ def test_a_mixture_is_a_line_a_task_and_a_failure_is_status_1(cli, model: str, h
             (tmp_path / name / f"{part}.jsonl").write_text(text, encoding="utf-8")
     (tmp_path / "m.yaml").write_text("test: [./good, ./bad]\n", encoding="utf-8")
     asked = ["--mixture", str(tmp_path / "m.yaml"), "--shots", "2"]
-    status, out, err = cli("adapt", model, *asked, "--steps", "1", "--draws", "2", "--json", "mixed.json")
+    words = ["adapt", model, *asked, "--steps", "1", "--draws", "2", "--json", "mixed.json"]
+    status, out, err = cli(*words)
+    assert (
+        (status, out) == (2, "") and err.count("\n") == 1 and "task own/bad: --shots 2: class 'down' of own/bad" in err
+    )
+    monkeypatch.setattr("zofo.tasks.shots.refuse_few_unseen", lambda *_: None)  # so that it fails in its turn
+    status, out, err = cli(*words)
     assert (status, err) == (1, ""), err
     assert "task 1 of 2: own/good" in out and "task 2 of 2: own/bad: failed: --shots 2: class 'down' of own/bad" in out
     assert "mean over 1 of 2 tasks: " in out and not (home / "adapters" / "tiny-m").exists()

@@ -93,11 +93,15 @@ def test_too_few_of_a_class_names_task_class_and_number(tmp_path: Path) -> None:
     for row in train:
         row["options"] = ["sad", "glad", "mad"]
     _, pool = laid(tmp_path / "moods", train, classes({"sad": 2, "glad": 2}))
-    match = r"--shots 4: class 'mad' of own/moods has 0 training rows, a draw takes 4; give the class rows"
+    match = (
+        r"--shots 4: class 'mad' of own/moods has 0 training rows in .*train.jsonl, a draw takes 4; give the class rows"
+    )
     with pytest.raises(BadInput, match=match):
         shots.drawn(pool, 4, 0)
     _, pool = laid(tmp_path / "moods", [*train, *({**train[0], "input": f"m {k}", "output": "mad"} for k in range(3))])
-    with pytest.raises(BadInput, match="has 3 training rows, a draw takes 4; ask for at most 3"):
+    with pytest.raises(
+        BadInput, match=r"has 3 training rows \(.*train.jsonl, row 62, and 2 more\), a draw takes 4; ask for at most 3"
+    ):
         shots.refuse_few(pool, 4)
 
 

@@ -17,7 +17,10 @@ from zofo.tasks.mixture import find as mixture
     [
         ("rte", "crossfit/glue-rte"), ("crossfit/superglue-rte", "crossfit/glue-rte"), ("sst2", "crossfit/rotten_tomatoes"),
         ("crossfit/glue-sst2", "sst2"), ("squad", "crossfit/squad-with_context"), ("crossfit/trec", "crossfit/trec-finegrained"),
-        ("winogrande", "crossfit/wino_grande"), ("crossfit/unifiedqa:boolq", "boolq"), ("copa", "crossfit/superglue-copa"),
+        ("winogrande", "crossfit/wino_grande"), ("crossfit/unifiedqa-boolq", "boolq"), ("copa", "crossfit/superglue-copa"),
+        ("crossfit/unifiedqa-drop", "drop"), ("crossfit/unifiedqa-winogrande_xl", "winogrande"), ("crossfit/unifiedqa-squad1_1", "squad"),
+        ("crossfit/unifiedqa-qasc_with_ir", "crossfit/qasc"), ("crossfit/kilt_hotpotqa", "crossfit/hotpot_qa"),
+        ("crossfit/unifiedqa-natural_questions_with_dpr_para", "crossfit/kilt_nq"), ("crossfit/unifiedqa-social_iqa", "crossfit/social_i_qa"),
     ],
 )  # fmt: skip
 def test_one_data_set_under_two_names(name: str, same: str) -> None:

@@ -133,6 +133,7 @@ def over(
     found = named.find(asked.target, asked.dir)
     named.refuse_which(found, asked.which)
     unseen = unseen_of(asked, found, name)
+    few.refuse_few_unseen(unseen, plan.shots, bases.configured(found, asked.flags, plan).data)
     base = bases.opened(found, asked.flags, plan, asked.which, asked.start, show.note)
 
     def work(task: Task) -> dict[str, Any]:

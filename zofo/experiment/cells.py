@@ -22,7 +22,6 @@ from zofo.methods import table
 from zofo.methods.check import check
 from zofo.models import sha256
 from zofo.tasks import definition, mixture, own, shots
-from zofo.tasks.splits import split
 
 OWN = (
     "model.name", "data.task", "data.mixture", "run.name", "run.dir", "run.seed", "run.steps", "run.seconds", "run.test",
@@ -259,9 +258,7 @@ def refuse_no_task(data: str) -> None:
 @cache
 def refuse_few(name: str, few: int, data: str) -> None:
     """Raise `BadInput` where an unseen task has too few rows of a class for a draw. Args: data, a `DataConfig` as JSON. Cost: reads each task's files, once."""
-    for task in mixture.find(name).test:
-        with mixture.naming(f"--mixture {name}, task {task.name}"):
-            shots.refuse_few(shots.pool(task, split(task, DataConfig.model_validate_json(data), 0)), few)
+    shots.refuse_few_unseen(mixture.find(name), few, DataConfig.model_validate_json(data))
 
 
 def met_by(key: str, shown: bool, evaluate: bool) -> bool:

@@ -163,7 +163,11 @@ def find(name_or_path: str | Path) -> Task:
     if member and member in {name.partition("/")[2] for name in names() if name.startswith(f"{family}/")}:
         return _member(FAMILIES / f"{family}.yaml", text)
     if text not in names():
-        raise BadInput(f"--task {text}", "no such task", nearest(text, names()))
+        near = nearest(text, names())
+        if "/" in text and not near.startswith("did"):
+            do = "`zofo ls tasks` lists those that ship; a folder of your own holds train.jsonl and test.jsonl"
+            raise BadInput(f"--task {text}", "no such task, and no such folder", do)
+        raise BadInput(f"--task {text}", "no such task", near)
     return read(DEFINITIONS / f"{text}.yaml", f"--task {text}")
 
 

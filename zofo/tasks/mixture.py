@@ -165,7 +165,11 @@ def validated(tree: object, path: Path, asked: str) -> Listing:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
         do = "write a list of tasks, or `train: [NAME, ...]` and `test: [NAME, ...]`"
-        raise BadInput(f"{asked}, file {path}, {key}", first["msg"].lower(), do) from None
+        unknown = first["type"] == "extra_forbidden"
+        found = "no such key" if unknown else first["msg"].lower()
+        raise BadInput(
+            f"{asked}, file {path}, {key}", found, nearest(key, Listing.model_fields) if unknown else do
+        ) from None
     if not listing.train and not listing.test:
         raise BadInput(
             f"{asked}, file {path}", "it lists no task", "write `train: [NAME, ...]` and `test: [NAME, ...]`"
@@ -190,7 +194,7 @@ def entries(listing: Listing, side: Side) -> Iterator[tuple[int, str]]:
 def here(entry: str, folder: Path) -> bool:
     """Whether an entry can be looked up without the hub; a path, or a name that no list of MetaICL's has, counts (it is an error of its own)."""
     known = entry in definition.names() or (folder / entry).exists() or metaicl.folder(entry) is not None
-    return known or not entry.startswith(metaicl.PREFIX)
+    return known or not metaicl.on_hub(entry)
 
 
 def not_here(missing: Sequence[str], of: int) -> tuple[str, str]:

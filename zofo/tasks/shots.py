@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from zofo.config import DataConfig
 from zofo.core.streams import generator
 from zofo.errors import BadInput
 from zofo.tasks.answers import answers
 from zofo.tasks.definition import Task
+from zofo.tasks.mixture import Mixture, naming
 from zofo.tasks.read import Row
-from zofo.tasks.splits import Splits
+from zofo.tasks.splits import Splits, split
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,25 @@ def refuse_few(found: Pool, shots: int) -> None:
     for name, rows in found.groups.items():
         if len(rows) < shots * found.each:
             what = f"class {name!r} of {found.task.name}" if name is not None else found.task.name
-            told = f"{what} has {len(rows)} training rows, a draw takes {shots * found.each}"
+            told = f"{what} has {len(rows)} training rows{places(found, rows)}, a draw takes {shots * found.each}"
             most = len(rows) // found.each
             do = f"ask for at most {most}" if most else "give the class rows, or leave it out of the options"
             raise BadInput(f"--shots {shots}", told, do)
+
+
+def refuse_few_unseen(mixture: Mixture, shots: int, data: DataConfig) -> None:
+    """As `refuse_few`, of each unseen task of a mixture. Cost: reads each task's files."""
+    for task in mixture.test:
+        with naming(f"--mixture {mixture.name}, task {task.name}"):
+            refuse_few(pool(task, split(task, data, 0)), shots)
+
+
+def places(found: Pool, rows: Sequence[int]) -> str:
+    """Where a few rows stand, in brackets: the first with its file, and how many more; where there is none, the file of the others."""
+    named = [name.removeprefix("--data.train ") for name in found.named]  # a task of a mixture has no flag
+    if rows:
+        return f" ({named[rows[0]]}{f', and {len(rows) - 1} more' if rows[1:] else ''})"
+    return f" in {named[0].rpartition(', row ')[0]}" if named else ""
 
 
 def drawn(found: Pool, shots: int, seed: int) -> list[int]:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import re
 
-DRESS = re.compile(r"^(?:glue|superglue)-|^unifiedqa:|-(?:with_context|no_context|finegrained)$|_")
-SAME = {"rottentomatoes": "sst2"}  # both are cut from the same reviews
+DRESS = re.compile(
+    r"^(?:(?:glue|superglue|lama)-|unifiedqa[-:]|kilt_)|-(?:with_context|no_context|finegrained)$|_with_ir$|_"
+)
+SAME = {
+    "rottentomatoes": "sst2",  # both are cut from the same reviews
+    "winograndexl": "winogrande", "squad11": "squad", "squad2": "squad", "racestring": "race", "physicaliqa": "piqa",
+    "naturalquestionswithdprpara": "nq",
+}  # fmt: skip
+"""Names that no dress tells from another data set's (the numbers and endings are UnifiedQA's)."""
 OWN = "own/"
 
 
