@@ -112,6 +112,28 @@ def test_a_run_is_asked_for_an_adapter_and_a_checkpoint(folder: str) -> None:
     assert zofo.predict(name, rows, task="sst2") != [], "another task of the same columns"
 
 
+def test_a_saved_adapter_answers_rows_of_the_task_that_it_was_made_for(folder: str, place: Path) -> None:
+    """Its choices are those that `zofo.evaluate` scores, on columns called as its own file has them, or otherwise."""
+    rows = [{"body": f"Film {k} was fine", "mood": "up" if k % 2 else "down"} for k in range(30)]
+    named: dict[str, Any] = {"data__text_column": "body", "data__label_column": "mood", "data__max_length": 64}
+    file = lines(place / "moods.jsonl", rows)
+    zofo.adapt(folder, shots=2, steps=3, draws=1, lr=0.1, out="moods", data__train=file, **named)
+    asked = [{"body": f"Film {k} was dull", "id": k} for k in range(6)]
+    said = zofo.predict(folder, asked, adapter="moods")
+    assert {row["predicted"] for row in said} <= {"up", "down"} and [row["id"] for row in said] == list(range(6))
+    answers = lines(place / "answered.jsonl", [{"body": row["body"], "mood": row["predicted"]} for row in said])
+    found = zofo.evaluate(folder, adapter="moods", data__test=answers)
+    assert found["results"]["adapter"]["accuracy"] == 1 and found["results"]["adapter"]["n"] == 6
+    other = zofo.predict(folder, [{"text": row["body"]} for row in asked], adapter="moods", data__text_column="text")
+    assert [row["predicted"] for row in other] == [row["predicted"] for row in said]
+    for options, told in (
+        ({"slot": "p"}, "--slot p: --adapter names another one"),
+        ({"data__label_column": "mood"}, "answers are predicted, not read"),
+    ):
+        with pytest.raises(BadInput, match=told):
+            zofo.predict(folder, asked, adapter="moods", **options)
+
+
 def test_a_run_with_demonstrations_has_those_that_it_was_tested_with(folder: str) -> None:
     few = FEW | {"data__max_length": 48, "data__shot_length": 40, "data__shots": 1, "data__task": "reviews"}
     name = run(folder, "shot", **few)

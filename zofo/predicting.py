@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from zofo import elsewhere, models, named, saved, sources
+from zofo.adapting import folder, use
+from zofo.adapting.folder import Saved
 from zofo.config import Config, flatten
 from zofo.errors import BadInput
 from zofo.guest import guest
@@ -42,6 +44,15 @@ class Predictions:
     what: str
 
 
+@dataclass(frozen=True)
+class By:
+    """What answers: a run's checkpoint, one of its adapters, or one that `zofo adapt` saved in a folder."""
+
+    which: str = "best"
+    slot: str | None = None
+    adapter: str | None = None
+
+
 @guest()
 def predict(
     target: str | Path,
@@ -50,6 +61,7 @@ def predict(
     task: str | Path | None = None,
     which: str = "best",
     slot: str | None = None,
+    adapter: str | Path | None = None,
     max_new_tokens: int | None = None,
     dir: str | Path = "runs",
     **options: Any,
@@ -58,7 +70,7 @@ def predict(
 
     The task's template and choices are those of the run. A choice's probability is the softmax of the choices' scores (what `zofo eval`
     compares them by). Free answers, completions and an assistant's messages are generated, without a probability.
-    Args: target, a run or a model (name or path); rows, dicts or a file; task, another task (a model needs one); which, slot, dir, as
+    Args: target, a run or a model (name or path); rows, dicts or a file; task, another task (a model needs one, or an adapter, whose own is taken); which, slot, adapter, dir, as
     `zofo.load`; max_new_tokens, of generated answers (the task's own without); options, by dotted key with `__` for the dot
     (`data__text_column="review"`, where the column is called otherwise than in training).
     Raises: BadInput for a missing column, no rows, an unreadable file. Cost: the weights in memory, and a forward pass a batch.
@@ -70,7 +82,8 @@ def predict(
         raise BadInput(f"predict(which={which!r})", "unknown", "choose one of: best, last")
     flags |= {"data.task": str(task)} if task is not None else {}
     found = named.find(str(target), str(dir))
-    return predicted(found, str(target), rows, flags, which, slot, max_new_tokens, warned).rows
+    by = By(which, slot, None if adapter is None else str(adapter))
+    return predicted(found, str(target), rows, flags, by, max_new_tokens, warned).rows
 
 
 def predicted(
@@ -78,23 +91,41 @@ def predicted(
     name: str,
     rows: str | Path | Sequence[Mapping[str, Any]],
     flags: Mapping[str, Any],
-    which: str = "best",
-    slot: str | None = None,
+    by: By,
     max_new_tokens: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Predictions:
     """As `predict`, of what was found under a name. Everything is checked before weights are read."""
-    named.refuse_which(found, which)
-    named.refuse_slot(found, slot)
-    config, task = elsewhere.to_predict(found.run, name, flags)
+    named.refuse_which(found, by.which)
+    named.refuse_slot(found, by.slot, by.adapter)
+    held_by = folder.find(by.adapter) if by.adapter is not None else None
+    config, task = (
+        elsewhere.to_predict(found.run, name, flags) if held_by is None else of_adapter(found, held_by, flags)
+    )
     task = lengthened(task, max_new_tokens)
     held, asked = read(rows)
     ready = prepared(config, task, held, asked)
     for note in ready.notes:
         if not note.startswith("max_length: "):  # what is cut is told by itself
             say(note.removeprefix("test: "))
-    model, what = opened(found, config, which, slot, say)
+    if held_by is None:
+        model, what = opened(found, config, by, say)
+    else:
+        model, what = opened_with(found, held_by, flags, by, say)
     return Predictions(answered(model, ready, config, held), task, what)
+
+
+def of_adapter(found: Found, saved: Saved, flags: Mapping[str, Any]) -> tuple[Config, Task]:
+    """The task that a saved adapter was made for (or the one that options name), and how its rows are read."""
+    if idle := next((key for key in elsewhere.ANSWERS if key in flags), None):
+        raise BadInput(f"--{idle} {flags[idle]}", "answers are predicted, not read", "leave it out")
+    config, task = use.read_by(found, saved, reading(flags))
+    return config, elsewhere.with_columns(task, flags)
+
+
+def reading(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The options but for those that name columns."""
+    return {key: value for key, value in flags.items() if key not in elsewhere.FIELDS}
 
 
 def lengthened(task: Task, most: int | None) -> Task:
@@ -133,13 +164,19 @@ def prepared(config: Config, task: Task, held: list[Row], asked: str) -> Prepare
     return of_splits(config, measured, splits, source, wanted=("test",))
 
 
-def opened(
-    found: Found, config: Config, which: str, slot: str | None, say: Callable[[str], None]
+def opened_with(
+    found: Found, held: Saved, flags: Mapping[str, Any], by: By, say: Callable[[str], None]
 ) -> tuple[nn.Module, str]:
+    """The model with a saved adapter on it, and what that is called."""
+    used = use.opened(found, held, reading(flags), by.which, say)
+    return used.slots.model, f"{used.base.name} with {by.adapter}"
+
+
+def opened(found: Found, config: Config, by: By, say: Callable[[str], None]) -> tuple[nn.Module, str]:
     """The model, and what it is called."""
     if found.run is None:
         return models.load(found.source, config.model), found.source.name
-    held = saved.open_run(found.run, which, slot, say)
+    held = saved.open_run(found.run, by.which, by.slot, say)
     return held.model, f"run {found.run.name}, step {held.step}, {held.used}"
 
 

@@ -70,11 +70,16 @@ def opened(
     return Used(base, folder.onto(saved, base))
 
 
-def prepared(found: Found, saved: Saved, flags: Mapping[str, Any]) -> tuple[Config, Prepared]:
-    """The test rows, those that adapting took where `flags` name no others. Raises: BadInput, before any weights are read."""
+def read_by(found: Found, saved: Saved, flags: Mapping[str, Any]) -> tuple[Config, Task]:
+    """The task that an adapter's rows are of (its own, unless `flags` name another), and the configuration that they are read by."""
     config = bases.configured(found, {**options(saved, flags), **shape(saved)}, Plan())
     refuse_idle(flags, config.data.shots)
-    task = task_of(saved, config, flags)
+    return config, task_of(saved, config, flags)
+
+
+def prepared(found: Found, saved: Saved, flags: Mapping[str, Any]) -> tuple[Config, Prepared]:
+    """The test rows, those that adapting took where `flags` name no others. Raises: BadInput, before any weights are read."""
+    config, task = read_by(found, saved, flags)
     seeds = bases.trained_on(found.run) | {str(saved.about["task"]): int(saved.test["seed"])}
     config = seeded(config, seeds.get(task.name, 0))
     ready = draws.prepare(config, (), task)

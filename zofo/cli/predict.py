@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from zofo.cli.output import line, plain, refuse_no_file, table
 from zofo.cli.problems import complain
-from zofo.cli.target import Dir, Slot, Target, Which, find
+from zofo.cli.target import Adapter, Dir, Slot, Target, Which, find
 from zofo.elsewhere import PREDICTING
 from zofo.errors import BadInput
 
@@ -42,13 +42,14 @@ def predict(
         str | None, Parameter(metavar="FILE", help="write every row with what was predicted: .jsonl or .csv")
     ] = None,
     slot: Slot = None,
+    adapter: Adapter = None,
     which: Which = "best",
     max_new_tokens: Annotated[
         int | None, Parameter(help="tokens of a generated answer at most (default: the task's)")
     ] = None,
     dir: Dir = "runs",
 ) -> int:
-    """Answer rows that have no answer, by a run's own task, or (--task) another.
+    """Answer rows that have no answer, by a run's own task, a saved adapter's (--adapter), or (--task) another.
 
     Rows keep their columns and get `predicted` and, where there are choices, its `probability` among them; free answers, completions and messages are generated.
     Without --out the first rows and a count a label are printed.
@@ -57,9 +58,9 @@ def predict(
     if out is not None and Path(out).suffix.lower() not in ENDINGS:
         raise BadInput(f"--out {out}", "no format of rows", f"end its name in {' or '.join(ENDINGS)}")
     found = find(target, dir)
-    from zofo.predicting import predicted
+    from zofo.predicting import By, predicted
 
-    made = predicted(found, target, file, flags, which, slot, max_new_tokens, noted)
+    made = predicted(found, target, file, flags, By(which, slot, adapter), max_new_tokens, noted)
     line(plain(f"{made.what}, {made.task.name}, {len(made.rows)} rows of {file}"))
     if out is not None:
         write(Path(out), made.rows)
