@@ -35,5 +35,7 @@ class NotFinite(ZofoError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint, `did you mean 'x'?` or the list of known names, for a misspelt name."""
     known = sorted(known)
+    if not known:
+        return "there is none"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else "choose one of: " + ", ".join(known)

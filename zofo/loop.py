@@ -229,6 +229,10 @@ def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
         r.show.phase("testing the best checkpoint")
     held = checkpoints.load_for_use(r.job, r.run, "best", r.show.note)
     results = tested(r) if r.settings.test else {}
+    if results and table.apart(r.job.config):
+        r.show.note(
+            "unseen tasks are scored by theta alone, without an adapter: `zofo adapt` gives each one of its own"
+        )
     summary = evaluation(r.job, results) | {"checkpoint": held.which, "step": held.step, "used": held.used}
     rows = read_metrics(r.run.metrics)
     summary["memory"] = taken.summary(
@@ -255,7 +259,9 @@ def concluded(r: Running) -> bool:
 
 
 def totals(r: Running, summary: dict[str, Any], state: State, progress: Progress) -> dict[str, Any]:
-    """A summary with the run's place, steps and training seconds, a prompt to try it on; `untested`, why there was nothing to score."""
+    """A summary with the run's place, steps and training seconds, a prompt to try it on; `untested`, why there was nothing to score; `mixture`, whose unseen tasks may be adapted to."""
+    if r.job.prepared.members and r.job.prepared.encoded["test"]:
+        summary = {**summary, "mixture": r.job.config.data.mixture}
     if not r.job.prepared.encoded["test"]:
         summary = {**summary, "untested": "the mixture has no unseen tasks"}
     tried = example.of(r.job.prepared, r.job.config.data.hard_prompt)

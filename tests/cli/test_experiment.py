@@ -38,7 +38,7 @@ def test_dry_prints_the_plan_and_writes_nothing(cli, model: str, home: Path) -> 
     assert rows[2][:4] == ["zero-shot", "reviews", "1", "-"] and "2 of 2 runs to do, 4.0 s left" in out
     assert not (home / "experiments").exists() and "--costs" not in out
     out = cli("experiment", written(home, model, budget={"steps": 2}, costs={}), "--dry")[1]
-    assert "times need the file's `costs`: --costs ROUNDS measures them here" in out
+    assert "times need seconds in the file's `costs`: --costs ROUNDS measures them here" in out
 
 
 def test_dry_counts_the_runs_of_what_was_chosen(cli, model: str, home: Path, tmp_path: Path) -> None:

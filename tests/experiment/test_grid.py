@@ -58,6 +58,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"costs": {"b": {"seconds": 1}}}, "x.yaml: costs.b", "no such row"),
     ({"steps": {"b": 1}}, "x.yaml: steps.b", "no such row"),
     ({"scales": [1]}, "x.yaml: scales", "not a mapping"),
+    ({"scales": {"s": {"sweeps": [1]}}}, "x.yaml: scales: sweeps", "not a mapping of rows to options"),
+    ({"scales": {"s": {"sweeps": {"nosuch": {}}}}}, "x.yaml: scales: sweeps.nosuch", "no such row"),
     ({"options": {"method.lamb": 1}}, "x.yaml: options", "method.lamb: no such option; did you mean 'method.lam'?"),
     (row(presett="mezo"), "x.yaml: rows.0.presett", "did you mean 'preset'?"),
     (row(preset="mezi"), "row 'a': preset = mezi", "did you mean 'mezo'?"),
@@ -97,6 +99,13 @@ def test_a_scale_lies_over_the_file(tmp_path: Path) -> None:
     assert (chosen, made.seeds, made.budget.steps) == ("paper", [0], 9)
     with pytest.raises(BadInput, match=r"--scale papr: .* has no such scale; did you mean 'paper'\?"):
         grid.read(file, "papr")
+
+
+def test_a_scale_has_sweeps_of_its_own_by_row(tmp_path: Path) -> None:
+    rows = [{"name": "a", "preset": "mezo", "sweep": {"method.lr_theta": [1e-6]}}, {"name": "b", "preset": "fo-lora"}]
+    file = written(tmp_path, rows=rows, scales={"s": {"sweeps": {"a": {"method.lr_theta": [2e-5, 6e-5]}}}, "t": {}})
+    assert [row.sweep for row in grid.read(file)[0].rows] == [{"method.lr_theta": [2e-5, 6e-5]}, {}]
+    assert [row.sweep for row in grid.read(file, "t")[0].rows] == [{"method.lr_theta": [1e-6]}, {}]
 
 
 def test_the_options_of_a_scale_lie_over_the_files_one_by_one_nested_or_dotted(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_what_comes_after_the_last_step_takes_its_time(make) -> None:
 
 def test_words() -> None:
     assert ends(0, 0) == "nothing left" and ends(0, 2) == "time left unknown (2 runs)"
-    assert ends(120, 1, lambda: 0.0).startswith("2 min 0 s left (and 1 runs of unknown length), ends ")
+    assert ends(120, 1, lambda: 0.0) == "2 min 0 s left and 1 run of unknown length", "so when it ends is not known"
 
 
 def test_a_run_in_progress(lab, make) -> None:

@@ -11,6 +11,7 @@ from zofo.config import build
 from zofo.job import Prepared, prepare
 from zofo.memory import taken
 from zofo.memory.resident import Sampled
+from zofo.memory.sizes import KINDS, PASS
 
 SMALL: dict[str, Any] = {
     "data.task": "reviews", "data.train_rows": 12, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,
@@ -36,6 +37,8 @@ def test_peaks_are_those_of_the_metrics_by_what_was_done(ready: tuple[Any, Prepa
     assert (found["standing_mb"], found["peak_mb"], found["validation_peak_mb"]) == (100.0, 130.0, 150.0)
     assert found["measured_by"] == Sampled.by
     assert 0 < found["estimated_above_mb"] < found["estimated_mb"]
+    kinds = {kind: found[f"estimated_{kind}_mb"] for kind in (*KINDS, PASS)}
+    assert sum(kinds.values()) == pytest.approx(found["estimated_mb"]) and min(kinds.values()) > 0
 
 
 def test_a_run_without_validations_or_estimates_says_less(

@@ -112,6 +112,8 @@ def test_the_end(summary) -> None:
 def test_what_comes_next_is_of_the_runs_own(summary, example, told: list[str]) -> None:
     """A prompt of its own rows, quoted for a shell; labels for new rows where it has labels."""
     assert coming({**summary, "example": example})[1:-2] == told
+    many = {**summary, "example": example, "mixture": "class-to-class"}
+    assert coming(many)[1:-2] == ["zofo adapt x --mixture class-to-class", *told]
 
 
 @pytest.mark.parametrize(("place", "word"), [("runs/x", "x"), ("runs/my run", "'my run'"), ("else/x", "else/x")])

@@ -85,8 +85,8 @@ def run(grid: Grid, store: Store, jobs: int, retry: bool, lean: bool) -> int:
     try:
         with progress.Board() as board:
             cells = runner.run(runner.Work(grid, store, board, jobs, retry, lean))
-    except Interrupted:
-        complain("what is done is kept; the same command goes on")
+    except Interrupted as stopped:
+        stopped.add_note("what is done is kept; the same command goes on")
         raise
     return conclude(grid, store, cells)
 
@@ -131,7 +131,7 @@ def plan(grid: Grid, store: Store, jobs: int) -> int:
     told = f"{len(left)} of {len(every)} runs to do, {progress.ends(*pace.left(left, jobs))}"
     line(f"{told} ({jobs} at once; training and what was measured of the rest)")
     if any(cell.steps and pace.seconds(cell) is None for cell in left):
-        line("times need the file's `costs`: --costs ROUNDS measures them here")
+        line("times need seconds in the file's `costs`: --costs ROUNDS measures them here")
     return 0
 
 

@@ -242,13 +242,30 @@ def read(asked: str, scale: str | None = None) -> tuple[Grid, str | None]:
 
 
 def over(tree: Mapping[str, Any], scale: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """A file's keys with those of a scale laid over them; `options` are laid option by option, `costs` and `steps` row by row."""
-    merged = {**tree, **scale}
+    """A file's keys with those of a scale laid over them; `options` are laid option by option, `costs` and `steps` row by row, `sweeps` in the place of its rows' own."""
+    merged = {**tree, **{key: value for key, value in scale.items() if key != "sweeps"}}
+    if "sweeps" in scale:
+        merged["rows"] = swept(merged.get("rows"), scale["sweeps"], source.removesuffix(" options"))
     for key in ("options", "costs", "steps"):
         held, new = tree.get(key), scale.get(key)
         if isinstance(held, dict) and isinstance(new, dict):
             merged[key] = flatten(held, source) | flatten(new, source) if key == "options" else {**held, **new}
     return merged
+
+
+def swept(rows: Any, sweeps: Any, source: str) -> list[Any]:
+    """A file's rows with other sweeps, by their names. Raises: BadInput for a row that there is not."""
+    known = [row["name"] for row in rows or () if isinstance(row, dict) and "name" in row]
+    if not isinstance(sweeps, dict):
+        raise BadInput(
+            f"{source} scales: sweeps", "not a mapping of rows to options", "write `sweeps: {row: {option: [values]}}`"
+        )
+    if unknown := next((name for name in sweeps if name not in known), None):
+        raise BadInput(f"{source} scales: sweeps.{unknown}", "no such row", nearest(str(unknown), known))
+    return [
+        {**row, "sweep": sweeps[row["name"]]} if isinstance(row, dict) and row.get("name") in sweeps else row
+        for row in rows
+    ]
 
 
 def build(tree: Mapping[str, Any], source: str) -> Grid:

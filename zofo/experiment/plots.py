@@ -178,8 +178,7 @@ def bars(entries: Sequence[Mapping[str, Any]], kinds: Mapping[str, Sequence[floa
     """Horizontal bars, a group a row, a colour a kind."""
     if not any(value is not None for values in kinds.values() for value in values):
         return None
-    several = len({entry["task"] for entry in entries}) > 1
-    names = [label(entry["row"] + (f", {entry['task']}" if several else "")) for entry in entries]
+    names = labels(entries)
     figure = sheet(9.0, 1.4 + (0.18 + 0.2 * len(kinds)) * len(names))
     axes = figure.subplots()
     high = 0.8 / len(kinds)
@@ -196,17 +195,42 @@ def bars(entries: Sequence[Mapping[str, Any]], kinds: Mapping[str, Sequence[floa
     return figure
 
 
-MEMORY = {
-    "standing_mb": "before training, measured", "peak_mb": "peak of training, measured",
-    "estimated_mb": "peak of training, estimated for torch alone",
+KINDS = {
+    "weights": "weights, and their half-precision twins", "adapters": "adapters, and copies of them",
+    "moments": "moments", "scratch": "scratch for probing", "pass": "the largest pass: activations, logits, gradients",
 }  # fmt: skip
+MEASURED = {"standing_mb": ("before training, resident", "|"), "peak_mb": ("peak of training, resident", "d")}
 
 
 def memory(table: Mapping[str, Any]) -> Figure | None:
-    """Memory by kind."""
+    """Memory by kind, as estimated for what torch allocates, and what was measured of the process beside it."""
     rows = [entry for entry in table["rows"] if entry["memory"]]
-    kinds = {word: [entry["memory"].get(key) for entry in rows] for key, word in MEMORY.items()}
-    return bars(rows, kinds, "MB (resident memory of the process; largest over a run, mean over seeds)")
+    if not rows:
+        return None
+    figure = sheet(9.0, 1.8 + 0.38 * len(rows))
+    axes, places = figure.subplots(), range(len(rows))
+    left = [0.0] * len(rows)
+    for kind, word in KINDS.items():
+        sizes = [float(entry["memory"].get(f"estimated_{kind}_mb", 0)) for entry in rows]
+        if any(sizes):
+            axes.barh(places, sizes, left=left, height=0.6, label=f"{word} (estimated)")
+            left = [before + size for before, size in zip(left, sizes, strict=True)]
+    for key, (word, mark) in MEASURED.items():
+        there = [(entry["memory"][key], k) for k, entry in enumerate(rows) if key in entry["memory"]]
+        axes.plot([x for x, _ in there], [y for _, y in there], mark, color="black", markersize=7, label=word)
+    axes.set_yticks(places, labels(rows), fontsize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("MB (largest over a run, mean over seeds; resident: the whole process, Python and libraries too)")
+    axes.legend(
+        fontsize=7, loc="upper center", bbox_to_anchor=(0.4, -0.6 / figure.get_figheight()), ncols=2, frameon=False
+    )
+    return figure
+
+
+def labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows' names, with the task where there are several."""
+    several = len({entry["task"] for entry in rows}) > 1
+    return [label(entry["row"] + (f", {entry['task']}" if several else "")) for entry in rows]
 
 
 def step_time(table: Mapping[str, Any]) -> Figure | None:

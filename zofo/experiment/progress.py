@@ -166,12 +166,14 @@ class Board:
 
 
 def ends(seconds: float, unknown: int, now: Callable[[], float] = time.time) -> str:
-    """Time left, and when that is: `2 h 5 min left, ends 14:32`."""
-    more = f" (and {unknown} runs of unknown length)" if unknown else ""
+    """Time left, and when that is, where it is known: `2 h 5 min left, ends 14:32`."""
+    if unknown:
+        runs = f"{unknown} run{'s' if unknown > 1 else ''}"
+        return f"{duration(seconds)} left and {runs} of unknown length" if seconds else f"time left unknown ({runs})"
     if not seconds:
-        return f"time left unknown ({unknown} runs)" if unknown else "nothing left"
+        return "nothing left"
     at = time.strftime("%a %H:%M" if seconds > 12 * 3600 else "%H:%M", time.localtime(now() + seconds))
-    return f"{duration(seconds)} left{more}, ends {at}"
+    return f"{duration(seconds)} left, ends {at}"
 
 
 def where(cell: Cell, place: Place) -> str:

@@ -29,6 +29,12 @@ PASSES = {
     "moving": "theta's update",
     "scoring": "scoring validation and test rows",
 }
+KINDS = {
+    "weights": ("weights", "half-precision shadow"), "adapters": ("adapters", "copies"), "moments": ("moments", "optimizer"),
+    "scratch": ("scratch",),
+}  # fmt: skip
+"""What stands beside the passes, by how its sizes' names begin."""
+PASS = "pass"
 WHEN = {"before": "before training and ever after", "steps": "from the first step on"} | PASSES
 """The times that a size may belong to, in words."""
 
@@ -150,6 +156,15 @@ def total(sizes: Sequence[Size], steps_only: bool = False, above: bool = False) 
         sums[size.when] += max(0, size.bytes)
     most = max(sums[name] for name in PASSES if not (steps_only and name == "scoring"))
     return sums["steps"] + most + (0 if above else sums["before"])
+
+
+def by_kind(sizes: Sequence[Size]) -> dict[str, int]:
+    """The bytes of `total(sizes, steps_only=True)` by kind: `KINDS`, and `PASS`, the largest pass of training."""
+    found = {
+        kind: sum(max(0, size.bytes) for size in sizes if size.name.startswith(begins))
+        for kind, begins in KINDS.items()
+    }
+    return found | {PASS: total(sizes, steps_only=True) - sum(found.values())}
 
 
 def whole(sizes: Sequence[Size]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from zofo import models
 from zofo.config import Config
 from zofo.memory.resident import Gauge
-from zofo.memory.sizes import Size, estimate, total, whole
+from zofo.memory.sizes import Size, by_kind, estimate, total, whole
 from zofo.memory.work import of_rows
 from zofo.prepared import Prepared
 
@@ -37,6 +37,7 @@ def summary(
     if not outside and (sizes := estimated(config, ready)):
         found |= {"estimated_mb": total(sizes, steps_only=True) / 1e6}
         found |= {"estimated_above_mb": total(sizes, steps_only=True, above=True) / 1e6}
+        found |= {f"estimated_{kind}_mb": size / 1e6 for kind, size in by_kind(sizes).items()}
     return found | {"measured_by": gauge.by}
 
 

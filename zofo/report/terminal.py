@@ -153,9 +153,10 @@ def named(place: str) -> str:
 
 
 def coming(summary: Mapping[str, Any]) -> list[str]:
-    """What to try after a run: labels for new rows where it has labels, and a prompt of its own continued."""
-    name, example = named(summary["run"]), summary.get("example", {})
-    tried = [f"zofo predict {name} FILE"] if example.get("choices") else []
+    """What to try after a run: unseen tasks adapted to, labels for new rows where it has labels, and a prompt of its own continued."""
+    name, example, mixture = named(summary["run"]), summary.get("example", {}), summary.get("mixture")
+    tried = [f"zofo adapt {name} --mixture {shlex.quote(mixture)}"] if mixture else []
+    tried += [f"zofo predict {name} FILE"] if example.get("choices") else []
     tried += [f"zofo generate {name} {shlex.quote(example['prompt'])}"] if example.get("prompt") else []
     return [f"zofo show {name}", *tried, f"zofo export {name} --out FOLDER", "zofo compare"]
 
