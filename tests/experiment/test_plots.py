@@ -60,3 +60,15 @@ def test_long_names_stay_within_the_picture() -> None:
         box = figure.legends[0].get_window_extent()
         assert box.x0 >= 0 and box.x1 <= figure.bbox.width, (len(some), box)
     assert plots.abreast(figure, ["lora", "mezo", "addax", "icl", "sketch"]) == 4, "short names stand side by side"
+
+
+def test_memory_is_parted_by_kind_where_the_record_parts_it() -> None:
+    whole = {"standing_mb": 500.0, "peak_mb": 900.0, "estimated_mb": 600.0}
+    parted = whole | {"estimated_weights_mb": 400.0, "estimated_pass_mb": 200.0}
+    assert plots.kinds(parted) == {"weights": 400.0, "pass": 200.0} and plots.kinds(whole) == {"": 600.0}
+    figure = plots.memory(
+        {"rows": [{"row": "a", "task": "t", "memory": parted}, {"row": "b", "task": "t", "memory": whole}]}
+    )
+    assert figure is not None
+    ends = [max(bars[k].get_x() + bars[k].get_width() for bars in figure.axes[0].containers) for k in (0, 1)]
+    assert ends == [600.0, 600.0], "the parts of a row end where its whole does"

@@ -198,6 +198,7 @@ def bars(entries: Sequence[Mapping[str, Any]], kinds: Mapping[str, Sequence[floa
 KINDS = {
     "weights": "weights, and their half-precision twins", "adapters": "adapters, and copies of them",
     "moments": "moments", "scratch": "scratch for probing", "pass": "the largest pass: activations, logits, gradients",
+    "": "all of it, of a record that does not part it",
 }  # fmt: skip
 MEASURED = {"standing_mb": ("before training, resident", "|"), "peak_mb": ("peak of training, resident", "d")}
 
@@ -211,7 +212,7 @@ def memory(table: Mapping[str, Any]) -> Figure | None:
     axes, places = figure.subplots(), range(len(rows))
     left = [0.0] * len(rows)
     for kind, word in KINDS.items():
-        sizes = [float(entry["memory"].get(f"estimated_{kind}_mb", 0)) for entry in rows]
+        sizes = [kinds(entry["memory"]).get(kind, 0.0) for entry in rows]
         if any(sizes):
             axes.barh(places, sizes, left=left, height=0.6, label=f"{word} (estimated)")
             left = [before + size for before, size in zip(left, sizes, strict=True)]
@@ -220,11 +221,18 @@ def memory(table: Mapping[str, Any]) -> Figure | None:
         axes.plot([x for x, _ in there], [y for _, y in there], mark, color="black", markersize=7, label=word)
     axes.set_yticks(places, labels(rows), fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(left=0)
     axes.set_xlabel("MB (largest over a run, mean over seeds; resident: the whole process, Python and libraries too)")
     axes.legend(
-        fontsize=7, loc="upper center", bbox_to_anchor=(0.4, -0.6 / figure.get_figheight()), ncols=2, frameon=False
+        fontsize=7, loc="upper center", bbox_to_anchor=(0.4, -0.8 / figure.get_figheight()), ncols=2, frameon=False
     )
     return figure
+
+
+def kinds(memory: Mapping[str, float]) -> dict[str, float]:
+    """The estimate of a run's memory by kind; of an older record, as a whole."""
+    held = {kind: float(memory[key]) for kind in KINDS if (key := f"estimated_{kind}_mb") in memory}
+    return held or {"": float(memory.get("estimated_mb", 0.0))}
 
 
 def labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
