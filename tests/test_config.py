@@ -31,6 +31,29 @@ def test_a_runs_own_configuration_is_taken_again(name: str, tmp_path: Path) -> N
     assert again.model_copy(update={"run": first.run}) == first
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "same"),
+    [
+        ("fo-lora", "prefix", "fo-prefix"),
+        ("bilevel-prompt", "lora", "bilevel-lora"),
+        ("mezo-lora", "prompt", "mezo-prompt"),
+    ],
+)
+def test_another_kind_of_adapter_takes_the_presets_sibling(name: str, kind: str, same: str) -> None:
+    assert resolve({"adapter.kind": kind}, name)[0] == resolve({}, same)[0]
+    assert resolve({"adapter.kind": kind, "method.lr_p": 0.5}, name)[0].method.lr_p == 0.5, "what is given stands"
+
+
+def test_where_there_is_no_sibling_the_rates_are_first_orders(tmp_path: Path) -> None:
+    for name in ("alternating", "two-stage", "quickstart"):
+        own, other = resolve({}, name)[0].method, resolve({"adapter.kind": "prefix"}, name)[0].method
+        assert (own.lr_p, other.lr_p) == (1e-3, 1e-2)
+        assert other.model_copy(update={"lr_p": own.lr_p, "lr_s": own.lr_s}) == own
+    (tmp_path / "c.yaml").write_text("preset: fo-lora\nadapter: {kind: prompt}\n", encoding="utf-8")
+    assert resolve({}, None, str(tmp_path / "c.yaml"))[0] == resolve({}, "fo-prompt")[0], "in a file too"
+    assert resolve({"adapter.kind": "lora"}, "mezo")[0].method == resolve({}, "mezo")[0].method
+
+
 def test_preset_under_file_under_flags(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("preset: bilevel-prefix\nmethod: {T: 7, lam: 3}\nadapter.tokens: 9\n", encoding="utf-8")

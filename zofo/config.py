@@ -380,9 +380,22 @@ def resolve(
         held = flatten(tree, f"--config {file}:")
         given = {} if held.keys() >= set(keys()) else dict(held)
     given |= flatten(flags, "option")
-    base = preset(preset_name) if preset_name else {}
+    base = of_kind(preset_name, {**held, **given}) if preset_name else {}
     laid = {**base, **held, **given}
     return build({**of_mixture(laid), **laid}), frozenset(given)
+
+
+def of_kind(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset as it is for the adapter's kind: another than its own takes its sibling's keys (`fo-lora`, prefix: `fo-prefix`'s), or the rates of first order with that kind."""
+    base = preset(name)
+    own, kind = base.get("adapter.kind"), str(given.get("adapter.kind", ""))
+    if own is None or kind in ("", own) or f"fo-{kind}" not in presets():
+        return base
+    sibling = f"{name.removesuffix(own)}{kind}"
+    if sibling in presets():
+        return preset(sibling)
+    rate = preset(f"fo-{kind}")["method.lr_p"]
+    return base | {key: rate for key in ("method.lr_p", "method.lr_s") if key in base}
 
 
 def of_mixture(flat: Mapping[str, Any]) -> dict[str, Any]:
