@@ -80,7 +80,8 @@ def evaluate(
     only); share, keep the keys and values of what rows or choices have in common, where the model can.
     Returns: the task's metrics, `loss`, `choice_loss`, each with NAME_se, and `n`; with `predictions` also
     `predictions` (choice numbers or texts), `losses`, `scores`, `ranked` (what choices are compared by: scores, less those of the task-only twins where calibrated) and `by_row` (the metrics; of those that are no means over rows, such as macro-F1, each row's share by the jackknife), a value a row in the order given. Raises: ValueError without rows.
-    Cost: a forward pass a batch, more rows each where choices have several tokens.
+    Cost: a forward pass a batch, more rows each where choices have several tokens. Reference: zero-shot and in-context learning,
+    Brown et al. 2020 (arXiv 2005.14165); calibration, Holtzman et al. 2021 (arXiv 2104.08315); channel, Min et al. 2022 (arXiv 2108.04106).
     """
     reading = Reading(model, dtype, pad, share and can_share(model), check, progress)
     with evaluating(model), torch.no_grad():

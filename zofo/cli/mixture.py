@@ -32,7 +32,12 @@ def show(name: str) -> int:
     else:
         columns, told = ("task", "side", "data"), {True: "is here", False: "on the hub alone"}
         rows = [(entry, WORDS[side], told[here(entry, folder)]) for side, entry in entries]
-    line(f"mixture {name}: {plain(listing.about)}" + (" All must have options." if listing.kind != "any" else ""))
+    about_it = f"{plain(listing.about).rstrip('.')}." if listing.about else ""
+    line(
+        " ".join(
+            filter(None, [f"mixture {name}:", about_it, "All must have options." if listing.kind != "any" else ""])
+        )
+    )
     table(columns, rows)
     return 0
 

@@ -1,4 +1,7 @@
-"""Demonstrations: solved rows that stand before a row's prompt. A matter of data: every method can train with them."""
+"""Demonstrations: solved rows that stand before a row's prompt. A matter of data: every method can train with them.
+
+In-context learning (Brown et al. 2020, arXiv 2005.14165) is a model evaluated behind them, nothing trained.
+"""
 
 from __future__ import annotations
 
