@@ -219,7 +219,7 @@ def test_validation_rows_that_another_task_trains_on_are_told(ready: Mixture, la
             "[a, b]", {"b": {"train": [*rows("b"), {"input": "i", "output": "w", "options": ["x", "y"]}], "test": rows("t")}},
             r"task own/b: --data\.train .*b/train\.jsonl, row 7: field 'output' is 'w'; it must be one of 0, 1, x, y",
         ),
-        ("test: [a]", {}, r"--mixture m: it has no training tasks"),
+        ("test: [a]", {}, r"--mixture .*m.yaml: it has no training tasks"),
     ],
 )  # fmt: skip
 def test_bad_rows_are_one_line_with_task_file_and_row(

@@ -35,7 +35,7 @@ def of_mixture(config: Config, mixture: Mixture, source: Source, wanted: Collect
     stands among the test rows of an unseen task (all of them: `zofo adapt` takes others than a run does); without a
     training task where one is wanted. Cost: reads each task's data once.
     """
-    asked = f"--mixture {mixture.name}"
+    asked = f"--mixture {config.data.mixture or mixture.name}"
     refuse_unfit(config, mixture, wanted, asked)
     tokenizer, members, read = models.load_tokenizer(source), list[Prepared](), dict[str, files.Source]()
     for side, task in mixture.sides():
