@@ -44,6 +44,10 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
         "adapters", "config", "core", "measure", "guest", "job", "methods", "models", "named", "problem", "run", "saved", "scoring",
         "settled", "sources", "spread", "tasks",
     },
+    "evaluating": {
+        "adapting", "config", "elsewhere", "guest", "job", "loading", "methods", "models", "named", "prepared", "run", "samples", "saved",
+        "scorer", "settled", "tasks",
+    },
     "memory": {
         "adapters", "config", "core", "measure", "job", "methods", "models", "objectives", "prepared", "problem", "scoring", "tasks",
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,9 @@ def test_scores_of_a_checkpoint_that_was_overtaken_are_not_recorded(
     folder, said = RunFolder(place / "runs" / run), list[str]()
     before = folder.eval.read_bytes()
     monkeypatch.setattr(record, "unchanged", lambda found: False)
-    record.keep(folder, SimpleNamespace(found=object(), step=1), None, said.append)
+    held: Any = SimpleNamespace(found=object(), step=1)
+    found: Any = None
+    record.keep(folder, held, found, said.append)
     assert len(said) == 1 and "a better checkpoint meanwhile" in said[0]
     assert folder.eval.read_bytes() == before
 

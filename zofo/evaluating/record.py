@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zofo.errors import ZofoError
+from zofo.evaluating.found import Evaluation
 from zofo.job import described
 from zofo.run.checkpoint import unchanged
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_object, write_json
 from zofo.run.lock import lock
+from zofo.saved import Saved
 
 
-def keep(run: RunFolder, held: Any, found: Any, say: Callable[[str], None]) -> None:
+def keep(run: RunFolder, held: Saved, found: Evaluation, say: Callable[[str], None]) -> None:
     """Record results in the run's folder; where that cannot be (it is read-only, or being trained), say so: they are returned."""
     try:
         with lock(run):
@@ -22,7 +24,7 @@ def keep(run: RunFolder, held: Any, found: Any, say: Callable[[str], None]) -> N
         say(f"note: eval.json of run {run.name} stays as it is: {error.found}")
 
 
-def record(run: RunFolder, held: Any, found: Any) -> None:
+def record(run: RunFolder, held: Saved, found: Evaluation) -> None:
     """Lay new test results over those in eval.json, and note the step; the zero-shot score of the run's start stays.
 
     Raises: ZofoError where the best checkpoint is another one by now, whose results these are not.
