@@ -200,7 +200,10 @@ KINDS = {
     "moments": "moments", "scratch": "scratch for probing", "pass": "the largest pass: activations, logits, gradients",
     "": "all of it, of a record that does not part it",
 }  # fmt: skip
-MEASURED = {"standing_mb": ("before training, resident", "|"), "peak_mb": ("peak of training, resident", "d")}
+MEASURED = {
+    "standing_mb": ("before training, the whole process", "|"),
+    "peak_mb": ("peak of training, the whole process", "d"),
+}
 
 
 def memory(table: Mapping[str, Any]) -> Figure | None:
@@ -222,7 +225,7 @@ def memory(table: Mapping[str, Any]) -> Figure | None:
     axes.set_yticks(places, labels(rows), fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(left=0)
-    axes.set_xlabel("MB (largest over a run, mean over seeds; resident: the whole process, Python and libraries too)")
+    axes.set_xlabel("MB (largest over a run, mean over seeds)")
     axes.legend(
         fontsize=7, loc="upper center", bbox_to_anchor=(0.4, -0.8 / figure.get_figheight()), ncols=2, frameon=False
     )
