@@ -158,6 +158,16 @@ def test_rows_with_options_of_their_own_choose_among_them(folder: str, place: Pa
         zofo.predict(folder, [{"q": "Where?"}], task="o.yaml")
 
 
+def test_rows_without_options_have_those_that_all_training_rows_share(folder: str, mixed: Path) -> None:
+    """In MetaICL's form, where each row brings its options: new rows need not."""
+    task = mixed.parent / "a"
+    row = json.loads((task / "train.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    (said,) = zofo.predict(folder, [{"input": row["input"]}], task=task)
+    (same,) = zofo.predict(folder, [{"input": row["input"], "options": row["options"]}], task=task)
+    assert (said["predicted"], said["probability"]) == (same["predicted"], same["probability"])
+    assert said["predicted"] in row["options"] and set(said) == {"input", "predicted", "probability"}
+
+
 def test_completions_are_generated(folder: str, place: Path) -> None:
     rows = [{"prompt": f"Say {k} again:", "completion": f" {k}"} for k in range(30)]
     name = run(folder, "said", data__train=lines(place / "said.jsonl", rows), run__test=False)

@@ -137,15 +137,30 @@ def test_alone(task: Task) -> Source:
 def unlabelled(task: Task, rows: list[Row], asked: str) -> list[Row]:
     """Rows whose answers are to be predicted, under the task's names for their columns; an answer that is there is not looked at.
 
-    Of a conversation the assistant's last message is the answer; where the user's comes last, one is put there for it.
-    Raises: BadInput, as `load`, but for labels.
+    Of a conversation the assistant's last message is the answer; where the user's comes last, one is put there for it. Rows without
+    options have those that all training rows share (which are read then). Raises: BadInput, as `load`, but for labels.
     """
     columns = dict(task.files.columns) if task.files is not None else {}
     if task.chat is not None:
         chat = task.chat
         return _checked(task, [{**row, chat: _asking(row.get(chat))} for row in renamed(rows, columns, asked)], asked)
     columns.pop(task.label, None)
+    rows = _with_options(task, rows, columns)
     return _checked(task, [{**row, task.label: UNKNOWN} for row in renamed(rows, columns, asked)], asked)
+
+
+def _with_options(task: Task, rows: list[Row], columns: dict[str, str]) -> list[Row]:
+    """Rows without options with those that all training rows of the task share; as they are, where those differ or cannot be had."""
+    name = columns.get(task.options, task.options) if isinstance(task.options, str) else ""
+    if not name or all(name in row for row in rows):
+        return rows
+    try:
+        held = [row[str(task.options)] for row in load(task).train]
+    except (BadInput, KeyError):
+        return rows
+    if len({frozenset(options) for options in held}) != 1:
+        return rows
+    return [row if name in row else {**row, name: held[0]} for row in rows]
 
 
 def _asking(messages: Any) -> Any:
