@@ -182,6 +182,19 @@ def home(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that a module's tests share."""
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture
+def there(bare: None, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder is there, with zofo's cache in it."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("ZOFO_CACHE", str(place / "cache"))
+
+
 def rows_of_task(name: str, options: list[str], n: int) -> list[dict[str, Any]]:
     """Rows in MetaICL's form whose answers go round the options (no options: free answers)."""
     found = []

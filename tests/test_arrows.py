@@ -39,7 +39,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "picture": {"run"},
     "loading": {"adapting", "config", "guest", "models", "named", "saved"},
     "named": {"run", "sources"},
-    "guest": {"run"},
+    "guest": {"config", "run"},
     "adapting": {
         "adapters", "config", "core", "measure", "guest", "job", "methods", "models", "named", "problem", "run", "saved", "scoring",
         "settled", "sources", "spread", "tasks",

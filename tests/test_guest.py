@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from zofo import loop, train
-from zofo.guest import guest
+from zofo.errors import BadInput
+from zofo.guest import given, guest
 from zofo.run.signals import Interrupted
 
 SMALL: dict[str, Any] = {
@@ -68,3 +69,16 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_state_is_saved(
     assert type(caught.value) is raised and str(caught.value) == f"stopped by {signal.Signals(number).name}"
     assert (tmp_path / "cut" / "checkpoints" / "step-000001").is_dir()
     assert torch.get_num_threads() == 2 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_options_come_by_dotted_key_and_one_without_effect_is_refused() -> None:
+    def reads(key: str) -> bool:
+        return key.startswith("data.")
+
+    assert given({"data__shots": 3, "data.batch": 2}, reads, "counting") == {"data.shots": 3, "data.batch": 2}
+    with pytest.raises(BadInput, match=r"^--method.T 3: it has no effect on counting; leave it out$"):
+        given({"method__T": 3}, reads, "counting")
+    with pytest.raises(BadInput, match="give steps=$"):
+        given({"run__steps": 3}, reads, "counting", {"run.steps": "steps"})
+    with pytest.raises(BadInput, match="option data.shost: no such option; did you mean 'data.shots'"):
+        given({"data__shost": 3}, reads, "counting")

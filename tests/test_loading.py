@@ -18,11 +18,6 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("loading")
-
-
-@pytest.fixture(scope="module")
 def run(folder: str, place: Path) -> str:
     """A bilevel run whose theta, p and s have all moved."""
     with pytest.MonkeyPatch.context() as patch:

@@ -31,18 +31,10 @@ def lines(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*(rows cut|as demonstrations):UserWarning")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("predicting")
-
-
-@pytest.fixture(autouse=True)
-def at_home(bare: None, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("ZOFO_CACHE", str(place / "cache"))
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*(rows cut|as demonstrations):UserWarning"),
+    pytest.mark.usefixtures("there"),
+]
 
 
 def run(folder: str, name: str, preset: str = "mezo", **options: Any) -> str:

@@ -32,6 +32,17 @@ class NotFinite(ZofoError):
     """Losses or gradients were not finite too many times in a row (exit status 1)."""
 
 
+def note(error: BaseException, text: str) -> None:
+    """Add a note to an exception on its way, once: the task it was in, which step is saved."""
+    if text not in notes(error):
+        error.add_note(text)
+
+
+def notes(error: BaseException) -> list[str]:
+    """What was noted on an exception on its way."""
+    return list(getattr(error, "__notes__", ()))
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint, `did you mean 'x'?` or the list of known names, for a misspelt name."""
     known = sorted(known)

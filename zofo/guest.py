@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from zofo.config import flatten
+from zofo.errors import BadInput
 from zofo.run.signals import Interrupted
 
 
@@ -24,3 +27,18 @@ def guest() -> Iterator[None]:
         raise KeyboardInterrupt(str(stopped)) from stopped
     finally:
         torch.set_num_threads(threads)
+
+
+def given(
+    options: Mapping[str, Any], reads: Callable[[str], bool], doing: str, instead: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Options in Python's form (`adapter__r`) by dotted key.
+
+    Args: reads, whether an option has an effect on what is done; doing, the word for that; instead, arguments that say the same as an option.
+    Raises: BadInput for one that is not known, or without effect.
+    """
+    found = flatten({key.replace("__", ".", 1): value for key, value in options.items()}, "option")
+    if idle := next((key for key in found if not reads(key)), None):
+        do = f"give {instead[idle]}=" if instead and idle in instead else "leave it out"
+        raise BadInput(f"--{idle} {found[idle]}", f"it has no effect on {doing}", do)
+    return found

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from zofo import cap, checkpoints, config, example, models
+from zofo import cap, checkpoints, config, errors, example, models
 from zofo.checkpoints import Progress
 from zofo.errors import NotFinite, ZofoError
 from zofo.job import Job, adapter_of, described
@@ -120,7 +120,7 @@ def noted(r: Running) -> Iterator[None]:
     except (Exception, Interrupted) as error:
         steps, name = files.listing(r.run.checkpoints), terminal.named(str(r.run.path))
         do = f"zofo eval {name} --which last" if isinstance(error, NotFinite) else f"zofo resume {name}"
-        undo.note(error, f"step {steps[-1]} is saved: {do}" if steps else "no step was saved")
+        errors.note(error, f"step {steps[-1]} is saved: {do}" if steps else "no step was saved")
         raise
 
 

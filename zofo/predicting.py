@@ -14,9 +14,9 @@ from torch import nn
 from zofo import elsewhere, models, named, saved, sources
 from zofo.adapting import folder, use
 from zofo.adapting.folder import Saved
-from zofo.config import Config, flatten
+from zofo.config import Config
 from zofo.errors import BadInput
-from zofo.guest import guest
+from zofo.guest import given, guest
 from zofo.loading import warned
 from zofo.measure import Reading, batches, evaluate
 from zofo.named import Found
@@ -75,9 +75,7 @@ def predict(
     (`data__text_column="review"`, where the column is called otherwise than in training).
     Raises: BadInput for a missing column, no rows, an unreadable file. Cost: the weights in memory, and a forward pass a batch.
     """
-    flags = flatten({key.replace("__", ".", 1): value for key, value in options.items()}, "option")
-    if idle := next((key for key in flags if key not in elsewhere.PREDICTING), None):
-        raise BadInput(f"--{idle} {flags[idle]}", "it has no effect on predicting", "leave it out")
+    flags = given(options, elsewhere.PREDICTING.__contains__, "predicting")
     if which not in ("best", "last"):
         raise BadInput(f"predict(which={which!r})", "unknown", "choose one of: best, last")
     flags |= {"data.task": str(task)} if task is not None else {}

@@ -15,17 +15,9 @@ FEW: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to work in."""
-    return tmp_path_factory.mktemp("evaluating")
-
-
 @pytest.fixture(autouse=True)
-def at_home(bare: None, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working folder and zofo's cache are there."""
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("ZOFO_CACHE", str(place / "cache"))
+def _at_home(there: None) -> None:
+    """All of it happens in a module's own folder."""
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from zofo.errors import NotFinite
-from zofo.methods.undo import UNDONE, note, notes, undone, whole, within
+from zofo.errors import NotFinite, note, notes
+from zofo.methods.undo import UNDONE, undone, whole, within
 
 
 class Slots:

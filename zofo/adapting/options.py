@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zofo.config import COLUMNS, flatten, keys
+from zofo.config import COLUMNS, keys
 from zofo.errors import BadInput
 
 KEPT = tuple(sorted({"data.hard_prompt", "data.max_length", "data.channel", "data.shot_length"} & set(keys())))
@@ -38,12 +38,3 @@ def refuse_idle(flags: Mapping[str, Any], shots: int) -> None:
     if not shots and (idle := next((key for key in OF_SHOTS if key in flags), None)):
         found = "it has no effect on scores without demonstrations"
         raise BadInput(f"--{idle} {flags[idle]}", found, "add --shots, or leave it out")
-
-
-def flat(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options in Python's form (`adapter__r`) by dotted key. Raises: BadInput for one that is not known, or without effect on adapting."""
-    found = flatten({key.replace("__", ".", 1): value for key, value in options.items()}, "option")
-    if idle := next((key for key in found if not key_is_read(key)), None):
-        do = f"give {INSTEAD[idle]}=" if idle in INSTEAD else "leave it out"
-        raise BadInput(f"--{idle} {found[idle]}", "it has no effect on adapting", do)
-    return found

@@ -14,12 +14,12 @@ from zofo.adapting import apart, draws, folder
 from zofo.adapting import base as bases
 from zofo.adapting.base import Base
 from zofo.adapting.each import Keep, Record, each, header
-from zofo.adapting.options import ROWS, flat
+from zofo.adapting.options import INSTEAD, ROWS, key_is_read
 from zofo.adapting.plan import Plan, seeded
 from zofo.adapting.show import Quiet, Show
 from zofo.config import Config
 from zofo.errors import BadInput, ZofoError
-from zofo.guest import guest
+from zofo.guest import given, guest
 from zofo.job import Prepared
 from zofo.named import Found
 from zofo.run.folder import RunFolder
@@ -82,7 +82,7 @@ def adapt(
     dotted key with `__` for the dot (`adapter__r=4`). Raises: BadInput; NotFinite. Cost: see `adapting.draws.on_task`.
     """
     plan = Plan(shots, steps, draws, batch, lr, seed)
-    flags = flat(options)
+    flags = given(options, key_is_read, "adapting", INSTEAD)
     asked = Asked(str(target), which, start, str(dir), flags | ({"data.task": str(task)} if task else {}))
     if mixture is not None:
         return over(asked, plan, str(mixture), Path(out) if out else None, show or Quiet())

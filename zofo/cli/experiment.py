@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
-from zofo.errors import BadInput
+from zofo.errors import BadInput, note
 from zofo.report.words import duration
 from zofo.run.folder import check_name, refuse_no_place
 from zofo.run.signals import Interrupted
@@ -86,7 +86,7 @@ def run(grid: Grid, store: Store, jobs: int, retry: bool, lean: bool) -> int:
         with progress.Board() as board:
             cells = runner.run(runner.Work(grid, store, board, jobs, retry, lean))
     except Interrupted as stopped:
-        stopped.add_note("what is done is kept; the same command goes on")
+        note(stopped, "what is done is kept; the same command goes on")
         raise
     return conclude(grid, store, cells)
 

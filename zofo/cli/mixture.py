@@ -30,14 +30,10 @@ def show(name: str) -> int:
             (task.name, WORDS[side], *about(task)) for side, task in find(name, f"zofo show {name}").sides()
         ]
     else:
-        columns, told = ("task", "side", "data"), {True: "is here", False: "on the hub alone"}
-        rows = [(entry, WORDS[side], told[here(entry, folder)]) for side, entry in entries]
-    about_it = f"{plain(listing.about).rstrip('.')}." if listing.about else ""
-    line(
-        " ".join(
-            filter(None, [f"mixture {name}:", about_it, "All must have options." if listing.kind != "any" else ""])
-        )
-    )
+        columns, places = ("task", "side", "data"), {True: "is here", False: "on the hub alone"}
+        rows = [(entry, WORDS[side], places[here(entry, folder)]) for side, entry in entries]
+    told = [f"mixture {name}:"] + ([f"{plain(listing.about).rstrip('.')}."] if listing.about else [])
+    line(" ".join([*told, *(["All must have options."] if listing.kind != "any" else [])]))
     table(columns, rows)
     return 0
 

@@ -22,7 +22,7 @@ from cyclopts.exceptions import (
 )
 
 from zofo.cli.output import plain
-from zofo.errors import BadInput, ZofoError, nearest
+from zofo.errors import BadInput, ZofoError, nearest, notes
 
 
 def guarded(work: Callable[[], object]) -> int:
@@ -72,11 +72,6 @@ def told(error: ZofoError, more: Sequence[str] = ()) -> int:
     """Write an error's line, with what was noted on its way, and return its status."""
     complain("; ".join([str(error), *more]))
     return error.status
-
-
-def notes(error: BaseException) -> list[str]:
-    """What was noted on an exception on its way: the task it was in, which step is saved."""
-    return list(getattr(error, "__notes__", ()))
 
 
 def complain(text: str) -> None:

@@ -11,13 +11,13 @@ from zofo import elsewhere, job, models, named, saved, settled
 from zofo.adapting import apart
 from zofo.adapting.options import refuse_idle
 from zofo.adapting.show import Quiet
-from zofo.config import Config, build, flatten
+from zofo.config import Config, build
 from zofo.errors import BadInput
 from zofo.evaluating import record
 from zofo.evaluating.adapted import of_adapter
 from zofo.evaluating.demonstrated import over_draws
 from zofo.evaluating.found import Asked, Evaluation, refuse_none, sampling, scored
-from zofo.guest import guest
+from zofo.guest import given, guest
 from zofo.loading import warned
 from zofo.methods import table
 from zofo.named import Found
@@ -58,9 +58,7 @@ def evaluate(
     dot (`data__test="new.csv"`). A run's own test rows at its best checkpoint go to its eval.json too. Raises: BadInput.
     Cost: the weights in memory, and a forward pass a batch (docs/tasks.md says which).
     """
-    flags = flatten({key.replace("__", ".", 1): value for key, value in options.items()}, "option")
-    if idle := next((key for key in flags if not elsewhere.scores_with(key)), None):
-        raise BadInput(f"--{idle} {flags[idle]}", "it has no effect on evaluating", "leave it out")
+    flags = given(options, elsewhere.scores_with, "evaluating")
     ours = {"data.task": task, "data.mixture": mixture, "data.shots": shots, "run.seed": seed}
     flags |= {key: str(value) for key, value in ours.items() if value is not None}
     asked = Asked(split, side, which, slot, text(adapter), text(samples))

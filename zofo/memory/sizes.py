@@ -29,12 +29,9 @@ PASSES = {
     "moving": "theta's update",
     "scoring": "scoring validation and test rows",
 }
-KINDS = {
-    "weights": ("weights", "half-precision shadow"), "adapters": ("adapters", "copies"), "moments": ("moments", "optimizer"),
-    "scratch": ("scratch",),
-}  # fmt: skip
-"""What stands beside the passes, by how its sizes' names begin."""
 PASS = "pass"
+KINDS = ("weights", "adapters", "moments", "scratch")
+"""What stands beside the passes."""
 WHEN = {"before": "before training and ever after", "steps": "from the first step on"} | PASSES
 """The times that a size may belong to, in words."""
 
@@ -43,12 +40,13 @@ WHEN = {"before": "before training and ever after", "steps": "from the first ste
 class Size:
     """Bytes of something that a run holds (or `UNKNOWN`), and when.
 
-    when: a key of `WHEN`. Of the `PASSES` the largest counts, since they come one after another.
+    when: a key of `WHEN`. Of the `PASSES` the largest counts, since they come one after another. kind: one of `KINDS`, or `PASS`.
     """
 
     name: str
     bytes: int
     when: str
+    kind: str = PASS
 
 
 def estimate(config: Config, skeleton: nn.Module, work: Work) -> list[Size]:
@@ -83,15 +81,15 @@ def standing(made: dry.Hollow, state: RuleState, begun: State) -> list[Size]:
     twins = problem.shadow.twins if problem.shadow is not None else []
     count = len(problem.slots.params) if problem.slots is not None else 0
     return [
-        Size(f"weights ({made.config.model.weights})", dry.taken(made.base), "before"),
-        Size(f"adapters ({count})", adapters, "before"),
-        Size(f"moments of {what} (rule {m.rule})", dry.taken(state.moments.values()), when),
-        Size(f"optimizer of the adapters ({m.optimizer})", moments, "steps"),
-        Size(f"optimizer of all weights ({m.optimizer})", dry.taken(whole), "steps"),
-        Size("copies that a failed step goes back to", copies, "steps"),
-        Size("copies of the adapters for several tasks", row.spare(made.config) * adapters, "steps"),
-        Size("half-precision shadow of the weights", dry.taken(twins), "steps"),
-        Size("scratch for probing", dry.taken(pool), "steps"),
+        Size(f"weights ({made.config.model.weights})", dry.taken(made.base), "before", "weights"),
+        Size(f"adapters ({count})", adapters, "before", "adapters"),
+        Size(f"moments of {what} (rule {m.rule})", dry.taken(state.moments.values()), when, "moments"),
+        Size(f"optimizer of the adapters ({m.optimizer})", moments, "steps", "moments"),
+        Size(f"optimizer of all weights ({m.optimizer})", dry.taken(whole), "steps", "moments"),
+        Size("copies that a failed step goes back to", copies, "steps", "adapters"),
+        Size("copies of the adapters for several tasks", row.spare(made.config) * adapters, "steps", "adapters"),
+        Size("half-precision shadow of the weights", dry.taken(twins), "steps", "weights"),
+        Size("scratch for probing", dry.taken(pool), "steps", "scratch"),
     ]
 
 
@@ -160,10 +158,7 @@ def total(sizes: Sequence[Size], steps_only: bool = False, above: bool = False) 
 
 def by_kind(sizes: Sequence[Size]) -> dict[str, int]:
     """The bytes of `total(sizes, steps_only=True)` by kind: `KINDS`, and `PASS`, the largest pass of training."""
-    found = {
-        kind: sum(max(0, size.bytes) for size in sizes if size.name.startswith(begins))
-        for kind, begins in KINDS.items()
-    }
+    found = {kind: sum(max(0, size.bytes) for size in sizes if size.kind == kind) for kind in KINDS}
     return found | {PASS: total(sizes, steps_only=True) - sum(found.values())}
 
 

@@ -80,7 +80,8 @@ def step(problem: Problem, state: State, source: Source) -> tuple[State, Report]
     resting = problem.bank.changing() if problem.bank is not None else nullcontext()
     with whole(problem, state) as undo, resting as keep:
         state = together(problem, state, todo, members, found) if keep is None else apart(problem, state, todo, members, found, keep)  # fmt: skip
-        grad, numbers, undo.possible = found.mean(), averaged(found.numbers or found.others), False
+        grad, numbers = found.mean(), averaged(found.numbers or found.others)
+        undo.possible = False
         if grad is not None and move.fits(grad, lr_theta):
             numbers |= theta.size(problem, grad)
             state, moved = theta.move_by(problem, state, grad, lr_theta)

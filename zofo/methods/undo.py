@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from zofo.errors import NotFinite
+from zofo.errors import NotFinite, note, notes
 from zofo.methods.state import Problem, State
 
 UNDONE = "the step that failed changed nothing"
@@ -54,17 +54,6 @@ def within(problem: Problem) -> Iterator[None]:
         if problem.task and not isinstance(error, NotFinite):
             note(error, f"in task {problem.task}")
         raise
-
-
-def note(error: BaseException, text: str) -> None:
-    """Add a note to an exception, once."""
-    if text not in notes(error):
-        error.add_note(text)
-
-
-def notes(error: BaseException) -> list[str]:
-    """The notes of an exception."""
-    return list(getattr(error, "__notes__", ()))
 
 
 def undone(error: BaseException) -> bool:

@@ -156,9 +156,10 @@ def _with_options(task: Task, rows: list[Row], columns: dict[str, str]) -> list[
         return rows
     try:
         held = [row[str(task.options)] for row in load(task).train]
-    except (BadInput, KeyError):
+        shared = len({frozenset(options) for options in held}) == 1
+    except (BadInput, KeyError, TypeError):  # no file, no options in it, or no list of them
         return rows
-    if len({frozenset(options) for options in held}) != 1:
+    if not shared:
         return rows
     return [row if name in row else {**row, name: held[0]} for row in rows]
 
