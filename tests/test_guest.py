@@ -78,7 +78,7 @@ def test_options_come_by_dotted_key_and_one_without_effect_is_refused() -> None:
     assert given({"data__shots": 3, "data.batch": 2}, reads, "counting") == {"data.shots": 3, "data.batch": 2}
     with pytest.raises(BadInput, match=r"^--method.T 3: it has no effect on counting; leave it out$"):
         given({"method__T": 3}, reads, "counting")
-    with pytest.raises(BadInput, match="give steps=$"):
+    with pytest.raises(BadInput, match=r"give steps=$"):
         given({"run__steps": 3}, reads, "counting", {"run.steps": "steps"})
-    with pytest.raises(BadInput, match="option data.shost: no such option; did you mean 'data.shots'"):
+    with pytest.raises(BadInput, match=r"option data.shost: no such option; did you mean 'data.shots'"):
         given({"data__shost": 3}, reads, "counting")
