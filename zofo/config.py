@@ -195,6 +195,11 @@ class MethodConfig(Section):
         description="upper rule (zeroth order: sgd, scalar-adaptive, or adam, two more copies of the weights; "
         "sketch: sgd, normalised, momentum, or adam, in the sketch's own coordinates)",
     )
+    clip_theta: float = Field(
+        0.0,
+        ge=0,
+        description="sketch: longest gradient of theta that counts as it is, in running mean lengths (0: no clip)",
+    )
     decay: float = Field(0.0, ge=0, description="decoupled weight decay of theta")
     estimator: Literal["central", "forward"] = Field("central", description="difference taken of the losses")
     noise: Literal["gaussian", "rademacher", "sphere", "low-rank"] = Field(

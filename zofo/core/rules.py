@@ -26,12 +26,14 @@ BETA1, BETA2, ADAM_EPS = 0.9, 0.999, 1e-8  # Adam's, as in Kingma and Ba 2015
 
 @dataclass(frozen=True)
 class RuleState:
-    """A rule's state: steps taken, the running mean square (ScalarAdaptive), moments by leaf name (Adam), and the key of the R they go by."""
+    """A rule's state: steps taken, the running mean square (ScalarAdaptive), moments by leaf name (Adam), the key of the R they go by,
+    and the running length of gradients (`level`; 0: none seen)."""
 
     t: int = 0
     v: float = 0.0
     moments: dict[str, Tensor] = field(default_factory=dict)
     key: int = 0
+    level: float = 0.0
 
 
 def nothing(leaves: Leaves) -> RuleState:
@@ -107,9 +109,10 @@ RULES: dict[str, Rule] = {
 
 def to_dict(state: RuleState) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Split a state into JSON numbers and tensors, for a checkpoint."""
-    return {"t": state.t, "v": state.v, "key": state.key}, dict(state.moments)
+    return {"t": state.t, "v": state.v, "key": state.key, "level": state.level}, dict(state.moments)
 
 
 def from_dict(numbers: dict[str, Any], moments: dict[str, Tensor]) -> RuleState:
     """Put together what `to_dict` split."""
-    return RuleState(int(numbers["t"]), float(numbers["v"]), moments, int(numbers.get("key", 0)))
+    key, level = int(numbers.get("key", 0)), float(numbers.get("level", 0.0))
+    return RuleState(int(numbers["t"]), float(numbers["v"]), moments, key, level)

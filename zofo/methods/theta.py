@@ -41,9 +41,11 @@ def rate(problem: Problem, k: int) -> float:
 
 
 def move_by(problem: Problem, state: State, grad: SeedGrad | SketchGrad, lr: float) -> tuple[State, Moved]:
-    """theta <- (1 - lr decay) theta - lr rule(grad), and the rule's new state."""
+    """theta <- (1 - lr decay) theta - lr rule(clip(grad)), and the rule's new state."""
     assert problem.leaves is not None
-    held = state.rule
+    held, limit = state.rule, problem.config.clip_theta
+    if isinstance(grad, SketchGrad) and limit:
+        held, grad = rules.clipped(held, grad, grad.norm(problem.leaves), limit)
     if isinstance(grad, SketchGrad) and problem.config.transfer and held.moments and held.key != grad.projection.key:
         held = rules.carried(held, replace(grad.projection, key=held.key), grad.projection, problem.leaves)
     held, update = rule_of(problem).step(held, grad, problem.leaves)  # type: ignore[arg-type]
