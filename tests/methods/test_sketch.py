@@ -141,3 +141,19 @@ def test_what_does_not_go_together_is_refused(flags: dict[str, Any], says: str) 
     given = {"method.name": "sketch", "method.rule": "sgd", "method.noise": "rademacher"} | flags
     with pytest.raises(BadInput, match=says):
         check(build(given), set(flags) - {"method.name", "method.upper"})
+
+
+def test_the_running_length_goes_on_from_a_checkpoint(tiny: Tiny, rows: torch.Tensor) -> None:
+    """theta after four steps, and after two, a checkpoint, and two: the same bits, with gradients that are clipped."""
+
+    def run(stop: bool) -> tuple[torch.Tensor, float]:
+        given = problem(tiny("llama").requires_grad_(False), rule="adam", lr_theta=1e-2, clip_theta=0.5)
+        state = sketch.init(given)
+        for k in range(4):
+            if stop and k == 2:
+                state = from_checkpoint(sketch.init(given), *to_checkpoint(state))
+            state, _ = sketch.step(given, state, Source(rows))
+        return flat(given.model), state.rule.level
+
+    (whole, level), (parted, again) = run(False), run(True)
+    assert torch.equal(whole, parted) and level == again > 0

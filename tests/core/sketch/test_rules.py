@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zofo.core.rules import ADAM_EPS, BETA1, BETA2, RuleState
 from zofo.core.sketch import Projection
 from zofo.core.sketch.grad import SketchGrad
-from zofo.core.sketch.rules import SKETCH_RULES, carried
+from zofo.core.sketch.rules import SKETCH_RULES, carried, clipped
 from zofo.core.weights import leaves as tree
 from zofo.core.weights import move
 from zofo.core.weights.leaves import Leaves
@@ -131,3 +131,36 @@ def test_a_step_into_half_types_is_rounded_once_and_stochastically() -> None:
     change = (leaf.data.float() - 1).mean(0) * -signs  # units are 2^-7 above 1 and 2^-8 below
     assert float(change.mean()) == pytest.approx(1e-4, rel=0.1)
     assert set(((leaf.data.float() - 1) * 256).unique().tolist()) <= {-1.0, 0.0, 2.0}
+
+
+def test_a_clipped_gradient_is_the_formulas() -> None:
+    """g min(1, 2 level / |g|); level from the first |g|, then 0.9 of it and 0.1 of what was kept."""
+    leaves, state, level = leaves_of(), RuleState(), None
+    for seed, factor in enumerate((1.0, 0.01, 1.5, 1000.0, 1.0, 0.0, 1.0)):
+        grad = gradient(leaves, 5, seed).scaled(factor)
+        norm = grad.norm(leaves)
+        state, kept = clipped(state, grad, norm, 2.0)
+        level = level or norm
+        want = min(norm, 2 * level)
+        torch.testing.assert_close(dense(kept, leaves), dense(grad, leaves) * (want / norm if norm else 1.0))
+        level = 0.9 * level + 0.1 * want if norm else level
+        assert state.level == pytest.approx(level)
+
+
+def test_one_long_gradient_neither_carries_adam_away_nor_holds_it() -> None:
+    """One of 1,000 times the length: theta goes along it for ten steps, and then hardly moves, for v has its square. Clipped, neither."""
+
+    def went(limit: float) -> tuple[float, float]:
+        leaves, state, updates = leaves_of(), RuleState(), []
+        for seed in range(200):
+            grad = gradient(leaves, 5, seed).scaled(1000.0 if seed == 120 else 1.0)
+            if limit:
+                state, grad = clipped(state, grad, grad.norm(leaves), limit)
+            state, update = SKETCH_RULES["adam"].step(state, grad, leaves)  # type: ignore[arg-type]
+            updates.append(dense(update, leaves))  # type: ignore[arg-type]
+        long = dense(gradient(leaves, 5, 120).folded(leaves), leaves)
+        return float(torch.stack(updates[120:131]).sum(0) @ (long / long.norm())), float(updates[-1].norm())
+
+    (far, slow), (near, usual) = went(0.0), went(2.0)
+    assert far > 3 * abs(near)
+    assert slow < 0.1 * usual
