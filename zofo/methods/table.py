@@ -26,6 +26,7 @@ RULES = {  # by kind of upper level
     "sketch": ("sgd", "normalised", "momentum", "adam"),
 }
 REMEMBER = {"momentum": 20, "adam": 100}  # sketch rules with moments, and the steps that R is kept for
+UNIT = ("normalised", "momentum")  # sketch rules that give every gradient the length 1
 METRICS = ("accuracy", "f1")  # objectives without a gradient, and without a loss a row that could be stacked
 KIND = {
     "lora": {"kind", "r", "alpha", "dropout", "targets", "last"},
@@ -249,6 +250,8 @@ def effective(config: Config) -> set[str]:
         used -= {"method.rank"}
     if config.method.rule not in REMEMBER:
         used -= {"method.transfer"}
+    if config.method.rule in UNIT:
+        used -= {"method.clip_theta"}
     if config.method.probe == "inplace" or config.method.objective in METRICS:
         used -= {"method.stack"}
     if not learns_below(config):

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: its loss is flat, it jumps or rises, p lags behind s, theta has strayed, it learns by heart; and which option to change, to what.
+"""What a run says while it goes on: its loss is flat, it jumps or rises, one gradient was far too long, p lags behind s, theta has strayed, it learns by heart; and which option to change, to what.
 
 Losses of steps are noisy, so nothing is said of noise. A level is *flat* where no beginning of it lies above the
 rest by two standard errors, a straight line through it falls by less than one, and a fall of `shape.FALL` of the loss is excluded
@@ -9,6 +9,7 @@ often than chance has it (von Neumann's ratio), or the means of blocks rise by `
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ FEW = 12  # losses at least, where each is the last of several steps
 TIMES = 3.0  # that a rate is changed by
 FAR = 0.3  # of theta_0's length: moved so far theta has strayed
 NEAR = 0.03  # of it: runs that learned something moved theta by some hundredths at most
+BEFORE, SPIKE = 20, 50.0  # gradients of theta: one so many times as long as the median of those before it
 LATE = 3  # validations in a row that lie above the lowest
 KINDS = ("loss_p", "loss_s", "loss_theta", "A")
 
@@ -63,6 +65,26 @@ def of_steps(rows: Sequence[Row], config: Config) -> Iterator[Advice]:
         found = restless(level, values, config) or flat(level, values, config, of)
         if found is not None:
             yield found
+    yield from spiked(steps, config)
+
+
+def spiked(steps: Sequence[Row], config: Config) -> Iterator[Advice]:
+    """Advice where one gradient of theta was far longer than those before it, and the rule remembers it."""
+    m = config.method
+    if m.clip_theta or m.rule != "adam" or "method.clip_theta" not in table.effective(config):
+        return
+    held = [(int(row["step"]), number(row.get("norm"))) for row in steps]
+    found = [(step, norm) for step, norm in held if norm is not None and math.isfinite(norm)]
+    for (step, norm), before in zip(found[BEFORE:], windows([norm for _, norm in found], BEFORE), strict=False):
+        if norm > SPIKE * statistics.median(before) > 0:
+            told = f"theta's gradient was {norm / statistics.median(before):.0f} times as long in step {step} as in those before it: Adam goes along it for ten steps and then hardly moves"
+            yield Advice("spiked", f"{told}; begin again with --method.clip_theta 2")
+            return
+
+
+def windows(values: Sequence[float], n: int) -> Iterator[Sequence[float]]:
+    """The n values before each one from the n-th on."""
+    return (values[i - n : i] for i in range(n, len(values)))
 
 
 def foreseen(steps: Sequence[Row], config: Config) -> int:
