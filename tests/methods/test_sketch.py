@@ -81,7 +81,12 @@ def test_r_stays_for_nu_steps(tiny: Tiny, rule: str, kept: int) -> None:
         assert keys[0] == streams.key(0, "sketch", 0)
 
 
-@pytest.mark.parametrize("options", [{"rule": r} for r in table.RULES["sketch"]] + [{"rule": "momentum", "transfer": True}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [{"rule": r} for r in table.RULES["sketch"]]
+    + [{"rule": "momentum", "transfer": True}, {"rule": "adam", "clip_theta": 0.5, "warmup_theta": 2}],
+    ids=str,
+)
 def test_a_state_written_and_read_back_goes_on_with_the_same_bits(tiny: Tiny, rows: torch.Tensor, options: Any) -> None:
     ends = []
     for stop in (None, 2, 3):
@@ -143,17 +148,8 @@ def test_what_does_not_go_together_is_refused(flags: dict[str, Any], says: str) 
         check(build(given), set(flags) - {"method.name", "method.upper"})
 
 
-def test_the_running_length_goes_on_from_a_checkpoint(tiny: Tiny, rows: torch.Tensor) -> None:
-    """theta after four steps, and after two, a checkpoint, and two: the same bits, with gradients that are clipped."""
-
-    def run(stop: bool) -> tuple[torch.Tensor, float]:
-        given = problem(tiny("llama").requires_grad_(False), rule="adam", lr_theta=1e-2, clip_theta=0.5)
-        state = sketch.init(given)
-        for k in range(4):
-            if stop and k == 2:
-                state = from_checkpoint(sketch.init(given), *to_checkpoint(state))
-            state, _ = sketch.step(given, state, Source(rows))
-        return flat(given.model), state.rule.level
-
-    (whole, level), (parted, again) = run(False), run(True)
-    assert torch.equal(whole, parted) and level == again > 0
+@pytest.mark.parametrize(("rule", "since"), [("sgd", [1, 2, 3, 4, 4, 4, 4]), ("adam", [1, 2, 3, 1, 2, 3, 1])])
+def test_the_rate_rises_over_the_warm_up_and_anew_with_each_memory(tiny: Tiny, rule: str, since: list[int]) -> None:
+    given = problem(tiny("llama"), rule=rule, nu=3, lr_theta=0.1, warmup_theta=4, steps=7)
+    assert [theta.rate(given, k) for k in range(7)] == pytest.approx([0.1 * t / 4 for t in since])
+    assert theta.rate(problem(tiny("llama"), rule=rule, nu=3, lr_theta=0.1), 0) == pytest.approx(0.1)

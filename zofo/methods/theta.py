@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from zofo.config import MethodConfig
 from zofo.core import noise, streams
 from zofo.core.estimate import Estimate
 from zofo.core.rules import RULES, Rule, RuleState
@@ -35,9 +36,13 @@ def init(problem: Problem) -> RuleState:
 
 
 def rate(problem: Problem, k: int) -> float:
-    """lr_theta of step k by its schedule."""
+    """lr_theta of step k by its schedule; of a sketch, rising over `warmup_theta` steps, with every new R that a rule's memory begins anew at."""
     c = problem.config
-    return learner.rate(min(k, problem.steps - 1), c.lr_theta, c.schedule_theta, 0, problem.steps)
+    rate = learner.rate(min(k, problem.steps - 1), c.lr_theta, c.schedule_theta, 0, problem.steps)
+    if not (c.warmup_theta and table.sketches(c)):
+        return rate
+    since = k % kept(c) if c.rule in table.REMEMBER else k
+    return rate * min(1.0, (since + 1) / c.warmup_theta)
 
 
 def move_by(problem: Problem, state: State, grad: SeedGrad | SketchGrad, lr: float) -> tuple[State, Moved]:
@@ -87,8 +92,12 @@ def size(problem: Problem, grad: SeedGrad | SketchGrad) -> dict[str, float]:
 def projection(problem: Problem, k: int) -> Projection:
     """R of step k: a new one every nu steps."""
     c = problem.config
-    nu = c.nu or table.REMEMBER.get(c.rule, 1)
-    return Projection(c.noise, streams.key(problem.seed, "sketch", k // nu), c.rank, c.side)
+    return Projection(c.noise, streams.key(problem.seed, "sketch", k // kept(c)), c.rank, c.side)
+
+
+def kept(c: MethodConfig) -> int:
+    """The steps that an R is kept for."""
+    return c.nu or table.REMEMBER.get(c.rule, 1)
 
 
 @contextmanager
