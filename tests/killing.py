@@ -53,7 +53,9 @@ CASES: dict[str, dict[str, Any]] = {
         "model.dtype": "auto", "model.weights": "bf16", "method.stack": "on", "method.T": 1, "method.decay": 0.1,
     },
     "bilevel-bf16": THETA | {"model.dtype": "bf16", "method.stack": "on", "method.T": 1, "method.noise": "low-rank"},
-    "sketch": SKETCH | {"method.name": "sketch", "method.rule": "adam", "method.nu": 4, "method.lr_theta": 1e-3},
+    "sketch": SKETCH | {
+        "method.name": "sketch", "method.rule": "adam", "method.nu": 4, "method.lr_theta": 1e-3, "method.clip_theta": 1, "method.warmup_theta": 3,
+    },
     "bilevel-sketch": SKETCH | {
         "method.upper": "sketch", "method.rule": "momentum", "method.nu": 4, "method.transfer": True, "method.coupling": "outer",
         "method.T": 1, "method.lr_theta": 1e-2, "method.schedule_theta": "linear",
