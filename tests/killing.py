@@ -54,7 +54,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "bilevel-bf16": THETA | {"model.dtype": "bf16", "method.stack": "on", "method.T": 1, "method.noise": "low-rank"},
     "sketch": SKETCH | {
-        "method.name": "sketch", "method.rule": "adam", "method.nu": 4, "method.lr_theta": 1e-3, "method.clip_theta": 1, "method.warmup_theta": 3,
+        "method.name": "sketch", "method.rule": "adam", "method.nu": 4, "method.lr_theta": 1e-3, "method.clip_theta": 1,
     },
     "bilevel-sketch": SKETCH | {
         "method.upper": "sketch", "method.rule": "momentum", "method.nu": 4, "method.transfer": True, "method.coupling": "outer",

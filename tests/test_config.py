@@ -193,7 +193,7 @@ def test_missing_and_too_large_files(tmp_path: Path) -> None:
 
 # What an option means, read off the methods (not off the table): a case, and the options of `method`
 # that nothing reads there.
-OF_SKETCHES = {"side", "nu", "transfer", "clip_theta", "warmup_theta"}
+OF_SKETCHES = {"side", "nu", "transfer", "clip_theta"}
 AMONG = {"tasks", "sampling", "adapters", "lr_outer"}  # of methods over several tasks
 OTHERS = {"tune", "alpha", "short_tokens", "stage_one"} | AMONG  # of other methods
 SOME = {"lam_start", "lower_eps", "rank"} | OTHERS | OF_SKETCHES  # without effect in the default bilevel run
@@ -258,7 +258,7 @@ CASES = [
     ({"name": "sketch", "rule": "momentum"}, BILEVEL | FIRST | PROBES | OTHERS | {"clip_theta"}),
     ({"name": "meta"}, SOME - (AMONG - {"lr_outer"})),
     ({"name": "meta", "s": "off"}, (SOME - (AMONG - {"lr_outer"})) | NO_LAMBDA | {"coupling", "lam"}),
-    ({"upper": "sketch"}, (SOME | PROBES | {"transfer"}) - {"rank", "side", "nu", "clip_theta", "warmup_theta"}),
+    ({"upper": "sketch"}, (SOME | PROBES | {"transfer"}) - {"rank", "side", "nu", "clip_theta"}),
     ({"name": "reptile"}, {key.removeprefix("method.") for key in keys() if key.startswith("method.")} - REPTILE),
 ]
 

@@ -195,11 +195,6 @@ class MethodConfig(Section):
         description="upper rule (zeroth order: sgd, scalar-adaptive, or adam, two more copies of the weights; "
         "sketch: sgd, normalised, momentum, or adam, in the sketch's own coordinates)",
     )
-    warmup_theta: int = Field(
-        0,
-        ge=0,
-        description="sketch: steps over which theta's rate rises (rules momentum, adam: anew with each R)",
-    )
     clip_theta: float = Field(
         0.0,
         ge=0,

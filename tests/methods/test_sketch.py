@@ -84,7 +84,7 @@ def test_r_stays_for_nu_steps(tiny: Tiny, rule: str, kept: int) -> None:
 @pytest.mark.parametrize(
     "options",
     [{"rule": r} for r in table.RULES["sketch"]]
-    + [{"rule": "momentum", "transfer": True}, {"rule": "adam", "clip_theta": 0.5, "warmup_theta": 2}],
+    + [{"rule": "momentum", "transfer": True}, {"rule": "adam", "clip_theta": 0.5}],
     ids=str,
 )
 def test_a_state_written_and_read_back_goes_on_with_the_same_bits(tiny: Tiny, rows: torch.Tensor, options: Any) -> None:
@@ -146,10 +146,3 @@ def test_what_does_not_go_together_is_refused(flags: dict[str, Any], says: str) 
     given = {"method.name": "sketch", "method.rule": "sgd", "method.noise": "rademacher"} | flags
     with pytest.raises(BadInput, match=says):
         check(build(given), set(flags) - {"method.name", "method.upper"})
-
-
-@pytest.mark.parametrize(("rule", "since"), [("sgd", [1, 2, 3, 4, 4, 4, 4]), ("adam", [1, 2, 3, 1, 2, 3, 1])])
-def test_the_rate_rises_over_the_warm_up_and_anew_with_each_memory(tiny: Tiny, rule: str, since: list[int]) -> None:
-    given = problem(tiny("llama"), rule=rule, nu=3, lr_theta=0.1, warmup_theta=4, steps=7)
-    assert [theta.rate(given, k) for k in range(7)] == pytest.approx([0.1 * t / 4 for t in since])
-    assert theta.rate(problem(tiny("llama"), rule=rule, nu=3, lr_theta=0.1), 0) == pytest.approx(0.1)

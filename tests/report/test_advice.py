@@ -399,63 +399,16 @@ def test_scores_and_losses_that_are_no_numbers_are_not_taken_for_learning_by_hea
 
 
 # theta's gradient by the sketch in steps 140 to 185 of benchmarks/evidence/first, seed 4, which fell apart after them
-NORMS = [
-    260.0,
-    390.0,
-    61.0,
-    12.0,
-    56.0,
-    45.0,
-    74.0,
-    98.0,
-    61.0,
-    105.0,
-    83.0,
-    84.0,
-    50.0,
-    48.0,
-    55.0,
-    83.0,
-    38.0,
-    27.0,
-    129.0,
-    83.0,
-    48.0,
-    139.0,
-    52.0,
-    82.0,
-    133.0,
-    13.0,
-    47.0,
-    38.0,
-    17.0,
-    4792.0,
-    49.0,
-    166.0,
-    15.0,
-    6.0,
-    36.0,
-    382.0,
-    83.0,
-    6111.0,
-    47.0,
-    147.0,
-    6.0,
-    308.0,
-    313.0,
-    109.0,
-    63.0,
-    244.0,
-]
+NORMS: list[float] = [
+    260, 390, 61, 12, 56, 45, 74, 98, 61, 105, 83, 84, 50, 48, 55, 83, 38, 27, 129, 83, 48, 139, 52,
+    82, 133, 13, 47, 38, 17, 4792, 49, 166, 15, 6, 36, 382, 83, 6111, 47, 147, 6, 308, 313, 109, 63, 244,
+]  # fmt: skip
 
 
 def lengths(values: Sequence[float], **flags: Any) -> list[str]:
     """What is said of gradients of these lengths."""
-    options = {"name": "sketch", "rule": "adam"} | flags
-    return [
-        one.text
-        for one in advice.spiked(rows(list(values), "norm"), build({f"method.{k}": v for k, v in options.items()}))
-    ]
+    config = build({f"method.{key}": value for key, value in ({"name": "sketch", "rule": "adam"} | flags).items()})
+    return [one.text for one in advice.spiked(rows(list(values), "norm"), config)]
 
 
 def test_a_gradient_far_longer_than_those_before_it_is_told_where_adam_keeps_it() -> None:

@@ -33,7 +33,7 @@ READ = ("data.", "model.dtype", "model.weights", "model.device", "run.threads")
 """Options that an evaluation reads (or their beginnings); `data.batch` is a training one."""
 ASIDE = {"run.threads": 0, "model.weights": "fp32", "model.device": "auto"}
 """Options that evaluations came to read later, at the value that leaves one as it was."""
-LATER = {"method.lam_every": 1, "method.clip_theta": 0.0, "method.warmup_theta": 0}
+LATER = {"method.lam_every": 1, "method.clip_theta": 0.0}
 """Options that came after the first experiments, at the value that leaves a run as it was: runs made before stay known."""
 CONTENTS = "data.task (SHA-256)"
 """Of a task in files of one's own: what stands in its YAML file and in its data."""

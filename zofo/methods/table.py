@@ -18,7 +18,7 @@ ZEROTH = {
     "accumulate_upper", "max_bad",
 }  # fmt: skip
 SKETCH = {
-    "lr_theta", "schedule_theta", "rule", "decay", "clip_theta", "warmup_theta", "noise", "rank", "side", "nu", "transfer", "accumulate_upper",
+    "lr_theta", "schedule_theta", "rule", "decay", "clip_theta", "noise", "rank", "side", "nu", "transfer", "accumulate_upper",
     "max_bad",
 }  # fmt: skip
 RULES = {  # by kind of upper level

@@ -9,7 +9,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from zofo.config import MethodConfig
 from zofo.core import noise, streams
 from zofo.core.estimate import Estimate
 from zofo.core.rules import RULES, Rule, RuleState
@@ -36,13 +35,9 @@ def init(problem: Problem) -> RuleState:
 
 
 def rate(problem: Problem, k: int) -> float:
-    """lr_theta of step k by its schedule; of a sketch, rising over `warmup_theta` steps, with every new R that a rule's memory begins anew at."""
+    """lr_theta of step k by its schedule."""
     c = problem.config
-    rate = learner.rate(min(k, problem.steps - 1), c.lr_theta, c.schedule_theta, 0, problem.steps)
-    if not (c.warmup_theta and table.sketches(c)):
-        return rate
-    since = k % kept(c) if c.rule in table.REMEMBER else k
-    return rate * min(1.0, (since + 1) / c.warmup_theta)
+    return learner.rate(min(k, problem.steps - 1), c.lr_theta, c.schedule_theta, 0, problem.steps)
 
 
 def move_by(problem: Problem, state: State, grad: SeedGrad | SketchGrad, lr: float) -> tuple[State, Moved]:
@@ -50,7 +45,7 @@ def move_by(problem: Problem, state: State, grad: SeedGrad | SketchGrad, lr: flo
     assert problem.leaves is not None
     held, limit = state.rule, problem.config.clip_theta
     if isinstance(grad, SketchGrad) and limit:
-        held, grad = rules.clipped(held, grad, grad.norm(problem.leaves), limit)
+        held, grad = rules.clipped(held, grad, problem.leaves, limit)
     if isinstance(grad, SketchGrad) and problem.config.transfer and held.moments and held.key != grad.projection.key:
         held = rules.carried(held, replace(grad.projection, key=held.key), grad.projection, problem.leaves)
     held, update = rule_of(problem).step(held, grad, problem.leaves)  # type: ignore[arg-type]
@@ -92,12 +87,8 @@ def size(problem: Problem, grad: SeedGrad | SketchGrad) -> dict[str, float]:
 def projection(problem: Problem, k: int) -> Projection:
     """R of step k: a new one every nu steps."""
     c = problem.config
-    return Projection(c.noise, streams.key(problem.seed, "sketch", k // kept(c)), c.rank, c.side)
-
-
-def kept(c: MethodConfig) -> int:
-    """The steps that an R is kept for."""
-    return c.nu or table.REMEMBER.get(c.rule, 1)
+    nu = c.nu or table.REMEMBER.get(c.rule, 1)
+    return Projection(c.noise, streams.key(problem.seed, "sketch", k // nu), c.rank, c.side)
 
 
 @contextmanager

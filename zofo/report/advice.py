@@ -75,16 +75,12 @@ def spiked(steps: Sequence[Row], config: Config) -> Iterator[Advice]:
         return
     held = [(int(row["step"]), number(row.get("norm"))) for row in steps]
     found = [(step, norm) for step, norm in held if norm is not None and math.isfinite(norm)]
-    for (step, norm), before in zip(found[BEFORE:], windows([norm for _, norm in found], BEFORE), strict=False):
-        if norm > SPIKE * statistics.median(before) > 0:
-            told = f"theta's gradient was {norm / statistics.median(before):.0f} times as long in step {step} as in those before it: Adam goes along it for ten steps and then hardly moves"
+    for i, (step, norm) in enumerate(found[BEFORE:]):
+        usual = statistics.median(norm for _, norm in found[i : i + BEFORE])
+        if norm > SPIKE * usual > 0:
+            told = f"theta's gradient was {norm / usual:.0f} times as long in step {step} as in those before it: Adam goes along it for ten steps and then hardly moves"
             yield Advice("spiked", f"{told}; begin again with --method.clip_theta 2")
             return
-
-
-def windows(values: Sequence[float], n: int) -> Iterator[Sequence[float]]:
-    """The n values before each one from the n-th on."""
-    return (values[i - n : i] for i in range(n, len(values)))
 
 
 def foreseen(steps: Sequence[Row], config: Config) -> int:

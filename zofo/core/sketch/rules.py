@@ -54,13 +54,14 @@ def adam(state: RuleState, grad: SketchGrad, leaves: Leaves) -> tuple[RuleState,
     return replace(state, moments=moments), of(g, update, "")
 
 
-def clipped(state: RuleState, grad: SketchGrad, norm: float, limit: float) -> tuple[RuleState, SketchGrad]:
+def clipped(state: RuleState, grad: SketchGrad, leaves: Leaves, limit: float) -> tuple[RuleState, SketchGrad]:
     """g <- g min(1, limit level / |g|), and then level <- 0.9 level + 0.1 |g|, from the first |g| on.
 
-    One batch in some hundreds has a gradient fifty times as long as the others; what it leaves in Adam's moments would move theta for
-    ten steps. level goes by what was clipped, so such a batch lifts it by a tenth of limit at most, and it follows a lasting change.
-    Args: norm, |g|; limit > 0, in levels.
+    Now and then a batch has a gradient fifty times as long as the others; what it leaves in Adam's moments would move theta for
+    ten steps. level goes by what was kept, so such a batch lifts it by a tenth of limit at most, and it follows a lasting change.
+    Args: limit > 0, in levels. Cost: that of |g|.
     """
+    norm = grad.norm(leaves)
     if not norm:
         return state, grad
     level = state.level or norm
