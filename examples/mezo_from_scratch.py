@@ -15,7 +15,7 @@ import argparse
 
 import torch
 
-from zofo import models, sources
+from zofo import models, sources, theta0
 from zofo.config import DataConfig, ModelConfig
 from zofo.core import streams
 from zofo.core.noise import Direction
@@ -56,7 +56,7 @@ def mezo(model: torch.nn.Module, batches: Batches, steps: int, lr: float, eps: f
         a = float(torch.tensor(-lr * c, dtype=torch.float32))  # what a journal stores: 64 bits of key, 32 of a
         move.replay(theta, z.law, [(z.key, a)])  # theta <- theta + a z
         print(f"step {step + 1}  loss {(plus + minus) / 2:.4f}  c {c:+.2f}", flush=True)
-    return models.fingerprint(theta)
+    return theta0.fingerprint(theta)
 
 
 def main(argv: list[str] | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,13 +112,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """zofo's cache is in a folder of the test's own."""
-    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever reaches for a network fails, as where there is none."""
+
+    def connect(self: socket.socket, address: Any) -> None:
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture
-def small(cache: None) -> dict[str, Any]:
+def save(tmp_path: Path, tiny: Tiny) -> Callable[..., Path]:
+    """Save a tiny model: `save("gpt2")` -> folder."""
+    from zofo import models
+
+    def make(name: str, edit: Callable[[nn.Module], Any] = lambda model: model, **options: Any) -> Path:
+        model = tiny(name)
+        edit(model)
+        with models.quiet():
+            model.save_pretrained(tmp_path / name, **options)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """zofo's cache is in a folder of the test's own."""
+    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def small(cache: Path) -> dict[str, Any]:
     """Options of a small task."""
     return SMALL
 

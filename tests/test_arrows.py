@@ -28,9 +28,10 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "suited": {"sources"},
     "cache": {"run"},
     "unread": {"cache", "run", "sources"},
-    "models": {"cache", "config", "core", "sources", "suited", "tensorfile", "unread"},
+    "models": {"cache", "config", "sources", "suited", "unread"},
+    "theta0": {"cache", "core", "models", "sources", "tensorfile"},
     "tensorfile": {"core"},
-    "streamed": {"core", "config", "sources", "models", "tensorfile"},
+    "streamed": {"core", "config", "sources", "models", "tensorfile", "theta0"},
     "methods": {"core", "adapters", "scoring", "config"},
     "tasks": {"core", "scoring", "config", "yamlfile"},
     "measure": {"scoring", "tasks"},
@@ -42,7 +43,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "guest": {"config", "run"},
     "adapting": {
         "adapters", "config", "core", "measure", "guest", "job", "methods", "models", "named", "problem", "run", "saved", "scoring",
-        "settled", "sources", "spread", "tasks",
+        "settled", "sources", "spread", "tasks", "theta0",
     },
     "evaluating": {
         "adapting", "config", "elsewhere", "guest", "job", "loading", "methods", "models", "named", "prepared", "run", "samples", "saved",
@@ -57,10 +58,10 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "experiment": {
         "adapting", "begin", "bench", "config", "core", "measure", "job", "machine", "memory", "methods", "models", "picture", "report", "run", "saved", "scoring", "settled", "sources", "spread", "tasks",
     },
-    "tune": {"config", "core", "job", "methods", "models"},
+    "tune": {"config", "core", "job", "methods", "theta0"},
     "bench": {
         "adapters", "begin", "cap", "checkpoints", "config", "core", "measure", "job", "machine", "memory", "methods", "models",
-        "objectives", "picture", "problem", "run", "scoring", "settled", "sources", "tasks", "tensorfile",
+        "objectives", "picture", "problem", "run", "scoring", "settled", "sources", "tasks", "tensorfile", "theta0",
     },
 }  # fmt: skip
 OUTSIDE = {  # what else these rooms may import, beside the standard library

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from zofo import cache, cap, models, sources
+from zofo import cache, cap, models, sources, theta0
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput, ZofoError
 from zofo.run import seam
@@ -42,7 +42,7 @@ def a_conversion(place: Path) -> object:
 
 def a_copy_of_a_base(place: Path) -> object:
     leaves = tree.find(torch.nn.Linear(2, 2))
-    return models.copied(leaves, models.fingerprint(leaves))
+    return theta0.copied(leaves, theta0.fingerprint(leaves))
 
 
 @pytest.mark.parametrize("write", [lambda place: cap.workplace(), a_copy_of_a_base, a_conversion])

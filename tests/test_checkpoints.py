@@ -13,13 +13,13 @@ import pytest
 from zofo import begin, checkpoints, config, saved
 from zofo.config import resolve
 from zofo.job import assemble, prepare
-from zofo.models import fingerprint
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
 from zofo.run.errors import Corrupt
 from zofo.run.folder import RunFolder
 from zofo.run.journal import Journal
 from zofo.run.metrics import Metrics
+from zofo.theta0 import fingerprint
 
 SMALL: dict[str, Any] = {
     "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,

@@ -244,7 +244,7 @@ def test_the_bilevel_solver_there(tiny: Callable[..., Any], rows: torch.Tensor) 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quickly")
-def test_steps_are_measured_there(folder: str, monkeypatch: pytest.MonkeyPatch, cache: None) -> None:
+def test_steps_are_measured_there(folder: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     on(monkeypatch, foreign.NAME)
     monkeypatch.setattr(peak, "allocated", lambda run: 1)  # torch's dispatch modes do not know such a device
     kinds = ("forward", "forward-full", "forward-bf16", "zofo-stacked", "peft")

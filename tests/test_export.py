@@ -26,7 +26,6 @@ from zofo.errors import BadInput, ZofoError
 from zofo.export import export
 from zofo.job import prepare
 from zofo.measure import evaluate
-from zofo.models import fingerprint
 from zofo.report.terminal import Quiet
 from zofo.run import seam
 from zofo.run.folder import RunFolder
@@ -34,6 +33,7 @@ from zofo.run.signals import Interrupted
 from zofo.saved import open_run
 from zofo.scoring.batch import choice_batch
 from zofo.scoring.objective import answer_logprobs
+from zofo.theta0 import fingerprint
 
 SMALL: dict[str, Any] = {
     "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 6, "data.test_rows": 8, "data.batch": 2,

@@ -12,8 +12,8 @@ from zofo.config import resolve
 from zofo.core.weights.leaves import snapshot
 from zofo.errors import BadInput
 from zofo.job import PACKAGES, adapter_of, described, environment, prepare, recorded, same_rows
-from zofo.models import fingerprint
 from zofo.scoring.batch import frugal_batch, lm_batch
+from zofo.theta0 import fingerprint
 
 
 def test_no_task_is_bad_input_before_the_tokenizer_is_read(folder: str) -> None:

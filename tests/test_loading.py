@@ -47,7 +47,7 @@ def test_a_runs_theta_and_adapters(folder: str, run: str) -> None:
         assert not torch.equal(logits(base), logits(last)), "theta has moved"
 
 
-def test_an_adapter_that_was_made_from_a_few_examples(folder: str, run: str, place: Path, cache: None) -> None:
+def test_an_adapter_that_was_made_from_a_few_examples(folder: str, run: str, place: Path, cache: Path) -> None:
     out = place / "adapter"
     zofo.adapt(run, "reviews", draws=1, steps=2, out=str(out), data__test_rows=4, data__max_length=48)
     adapted, plain = zofo.load(run, adapter=out)[0], zofo.load(run)[0]

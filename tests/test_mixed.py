@@ -20,7 +20,7 @@ Lay = Callable[..., Path]
 
 
 @pytest.fixture
-def ready(folder: str, mixed: Path, cache: None) -> Mixture:
+def ready(folder: str, mixed: Path, cache: Path) -> Mixture:
     """Prepare the toy mixture, or another: `ready(data__shots=2)`."""
 
     def made(place: Path = mixed, wanted: Any = ("f", "p", "validation", "test"), **flags: Any) -> Prepared:

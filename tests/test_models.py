@@ -1,79 +1,33 @@
-"""Models: loaded without a network or code of their own, and their base weights read back from disk."""
+"""Models: loaded without a network or code of their own."""
 
 from __future__ import annotations
 
 import json
 import os
 import resource
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import RwkvConfig, RwkvForCausalLM
 
 from zofo import models, sources
 from zofo.config import ModelConfig
-from zofo.core.seedgrad import SeedGrad
-from zofo.core.weights import leaves as tree
-from zofo.core.weights import move
 from zofo.errors import BadInput, ZofoError
-from zofo.models import Base
 from zofo.sources import Source
 
 Tiny = Callable[..., nn.Module]
 CPU = ModelConfig(device="cpu")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of the test's own."""
-    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Nothing here may reach a network: an attempt is noted and fails."""
-    tried: list[Any] = []
-
-    def connect(self: socket.socket, address: Any) -> None:
-        tried.append(address)
-        raise OSError("no network in tests")
-
-    monkeypatch.setattr(socket.socket, "connect", connect)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    return tried
-
-
-@pytest.fixture
-def save(tmp_path: Path, tiny: Tiny) -> Callable[..., Path]:
-    """Save a tiny model: `save("gpt2")` -> folder."""
-
-    def make(name: str, edit: Callable[[nn.Module], Any] = lambda model: model, **options: Any) -> Path:
-        model = tiny(name)
-        edit(model)
-        with models.quiet():
-            model.save_pretrained(tmp_path / name, **options)
-        return tmp_path / name
-
-    return make
+pytestmark = pytest.mark.usefixtures("no_network", "cache")
 
 
 def source(folder: Path) -> Source:
     """The source of a folder."""
     return sources.find(str(folder))
-
-
-def rename(folder: Path, change: Callable[[str], str]) -> None:
-    """Rename every tensor of a folder's file."""
-    tensors = load_file(folder / "model.safetensors")
-    save_file({change(key): tensor for key, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
 
 
 def edit_json(path: Path, **values: Any) -> None:
@@ -235,237 +189,6 @@ class TestConverted:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert os.listdir(cache / "models") == []
-
-
-class TestFingerprint:
-    """Which base this is: names, shapes and every bit."""
-
-    def test_changes_with_one_bit(self, tiny: Tiny) -> None:
-        model = tiny("llama")
-        before = models.fingerprint(tree.find(model))
-        assert before == models.fingerprint(tree.find(tiny("llama")))
-        words = model.model.norm.weight.data.view(torch.int32)
-        words[3] ^= 1
-        assert models.fingerprint(tree.find(model)) != before
-        words[3] ^= 1
-        assert models.fingerprint(tree.find(model)) == before
-
-    def test_changes_with_the_sign_of_zero_a_name_a_shape_and_a_type(self) -> None:
-        prints = []
-        for name, tensor in (
-            ("a", torch.zeros(4)), ("a", -torch.zeros(4)), ("b", torch.zeros(4)), ("a", torch.zeros(2, 2)),
-            ("a", torch.zeros(8, dtype=torch.bfloat16)),
-        ):  # fmt: skip
-            module = nn.Module()
-            module.register_parameter(name, nn.Parameter(tensor))
-            prints.append(models.fingerprint(tree.find(module)))
-        assert len(set(prints)) == 5
-
-    def test_another_base_is_refused(self) -> None:
-        models.same_base("a" * 64, "a" * 64, "m")
-        with pytest.raises(ZofoError, match="SHA-256"):
-            models.same_base("a" * 64, "b" * 64, "m")
-
-
-def base_of(folder: Path, weights: Any = "fp32") -> tuple[nn.Module, tree.Leaves, Base]:
-    """A folder's model, its leaves, and its base."""
-    model = models.load(source(folder), ModelConfig(device="cpu", weights=weights))
-    leaves = tree.find(model)
-    return model, leaves, Base(source(folder), model, leaves, models.fingerprint(leaves))
-
-
-class TestBase:
-    """theta_0, from the model's own files where they serve, else from a copy."""
-
-    def test_reads_theta_0_after_the_model_has_moved(self, arch: str, save: Callable[..., Path], cache: Path) -> None:
-        _model, leaves, base = base_of(save(arch))
-        before = tree.snapshot(leaves)
-        move.apply(leaves, SeedGrad("gaussian", ((1, 1.0),)), lr=0.1)
-        for leaf in leaves:
-            assert torch.equal(base.tensor(leaf.name), before[leaf.name])
-        # transformers writes gpt-neox's lm_head as embed_out, and mixtral's experts one by one: there a copy serves
-        assert cache.exists() == (arch in ("gpt-neox", "mixtral")), "elsewhere the model's own files do: no copy"
-
-    @pytest.mark.parametrize("prefixed", [True, False])
-    def test_reads_files_with_and_without_the_models_prefix(
-        self, prefixed: bool, save: Callable[..., Path], cache: Path
-    ) -> None:
-        """GPT-2's file on the hub says `h.0...`, a saved one `transformer.h.0...`."""
-        folder = save("gpt2")
-        if not prefixed:
-            rename(folder, lambda key: key.removeprefix("transformer."))
-        with safe_open(folder / "model.safetensors", framework="pt") as file:
-            assert all(key.startswith("transformer.") == prefixed for key in file.keys())  # noqa: SIM118
-        _, leaves, base = base_of(folder)
-        assert all(torch.equal(base.tensor(leaf.name), leaf.data) for leaf in leaves)
-        assert models.moved(leaves, base) == 0 and not cache.exists()
-
-    def test_reads_a_model_in_shards(self, save: Callable[..., Path], cache: Path) -> None:
-        folder = save("llama", max_shard_size="20KB")
-        assert len(list(folder.glob("*.safetensors"))) > 1
-        _, leaves, base = base_of(folder)
-        assert models.moved(leaves, base) == 0 and not cache.exists()
-
-    def test_is_not_misled_by_other_files_beside(self, save: Callable[..., Path]) -> None:
-        """Only the files that transformers loads are the base: a folder may hold other weights under the same names."""
-        folder = save("llama")
-        wrong = {key: tensor + 1 for key, tensor in load_file(folder / "model.safetensors").items()}
-        for name in ("z-other.safetensors", "a-other.safetensors"):
-            save_file(wrong, folder / name)
-        _, leaves, base = base_of(folder)
-        assert models.moved(leaves, base) == 0
-
-    def test_makes_a_copy_where_the_files_do_not_serve(
-        self, save: Callable[..., Path], tiny: Tiny, cache: Path
-    ) -> None:
-        folder = save("llama")
-        _, leaves, _ = base_of(folder)
-        rename(folder, lambda key: key.replace("q_proj", "query"))
-        model, digest = tiny("llama"), models.fingerprint(leaves)
-        base = Base(source(folder), model, tree.find(model), digest)
-        assert [path.name for path in (cache / "bases").iterdir()] == [f"{digest}.safetensors"]
-        move.apply(tree.find(model), SeedGrad("gaussian", ((1, 1.0),)), lr=0.1)
-        assert all(torch.equal(base.tensor(leaf.name), leaf.data) for leaf in leaves)
-
-    def test_a_tensor_of_another_shape_does_not_serve(self, save: Callable[..., Path], tiny: Tiny) -> None:
-        folder = save("llama")
-        leaves = tree.find(tiny("llama"))
-        files = models.own_files(str(folder))
-        assert models.located(files, leaves, "model") is not None
-        tensors = load_file(folder / "model.safetensors")
-        save_file(tensors | {"model.norm.weight": torch.ones(31)}, folder / "model.safetensors")
-        assert models.located(files, leaves, "model") is None
-        assert models.located([], leaves, "model") is None
-
-    def test_a_hub_model_without_files_gets_a_copy(self, tiny: Tiny, cache: Path) -> None:
-        model = tiny("llama")
-        leaves = tree.find(model)
-        digest = models.fingerprint(leaves)
-        base = Base(Source("nobody/none", "hub", "nobody/none"), model, leaves, digest)
-        assert models.moved(leaves, base) == 0
-        assert (cache / "bases" / f"{digest}.safetensors").is_file()
-
-
-def flip(path: Path) -> None:
-    """Flip a bit of a file's last byte."""
-    held = bytearray(path.read_bytes())
-    held[-1] ^= 1
-    path.write_bytes(held)
-
-
-def renamed(path: Path) -> None:
-    """Give a tensor another name."""
-    held = load_file(path)
-    held["other"] = held.pop("embed_out.weight" if "embed_out.weight" in held else "lm_head.weight")
-    save_file(held, path)
-
-
-BREAKS: dict[str, Callable[[Path], object]] = {
-    "a flipped bit": flip,
-    "cut": lambda path: os.truncate(path, path.stat().st_size - 5),
-    "cut in its header": lambda path: os.truncate(path, 30),
-    "empty": lambda path: path.write_bytes(b""),
-    "a name": renamed,
-    "a shape": lambda path: save_file({key: t.reshape(-1) for key, t in load_file(path).items()}, path),
-}
-
-
-class TestCopy:
-    """The cache's copy of a base is checked when it is opened, and made anew where it is not what it was."""
-
-    @pytest.mark.parametrize("weights", ["fp32", "bf16"])
-    @pytest.mark.parametrize("how", BREAKS)
-    def test_a_broken_one_is_written_anew(self, how: str, weights: str, save: Callable[..., Path], cache: Path) -> None:
-        folder = save("gpt-neox")
-        base_of(folder, weights)
-        (copy,) = (cache / "bases").iterdir()
-        whole = copy.read_bytes()
-        BREAKS[how](copy)
-        assert copy.read_bytes() != whole
-        _, leaves, base = base_of(folder, weights)
-        before = tree.snapshot(leaves)
-        move.apply(leaves, SeedGrad("gaussian", ((1, 1.0),)), lr=0.1)
-        models.reset(leaves, base)
-        assert all(torch.equal(leaf.data, before[leaf.name]) for leaf in leaves)
-        assert copy.read_bytes() == whole and list((cache / "bases").iterdir()) == [copy]
-
-    def test_a_broken_one_is_told_where_the_weights_have_moved(self, save: Callable[..., Path], cache: Path) -> None:
-        folder = save("gpt-neox")
-        model, leaves, _ = base_of(folder)
-        digest = models.fingerprint(leaves)
-        move.apply(leaves, SeedGrad("gaussian", ((1, 1.0),)), lr=0.1)
-        Base(source(folder), model, leaves, digest)  # a whole one serves wherever they are
-        (copy,) = (cache / "bases").iterdir()
-        flip(copy)
-        with pytest.raises(ZofoError, match=f"the copy of the base, {copy}: .*broken.*; delete it"):
-            Base(source(folder), model, leaves, digest)
-
-    def test_what_the_disk_gives_back_otherwise_is_told(
-        self, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        write = models.tensorfile.write
-        monkeypatch.setattr(models.tensorfile, "write", lambda path, tensors: (write(path, tensors), flip(path)))
-        with pytest.raises(ZofoError, match="what is read back is not what was written; check the disk"):
-            base_of(save("gpt-neox"))
-
-    def test_it_is_read_once_a_process_and_again_when_it_changes(
-        self, save: Callable[..., Path], cache: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        folder, read, pieces = save("gpt-neox"), list[str](), models.tensorfile.pieces
-        base_of(folder)
-        monkeypatch.setattr(models.tensorfile, "pieces", lambda held: read.append(held.path.name) or pieces(held))
-        for _ in range(3):
-            base_of(folder)
-        assert not read, "it was read when it was written"
-        (copy,) = (cache / "bases").iterdir()
-        os.utime(copy, ns=(1, 1))
-        base_of(folder)
-        assert set(read) == {copy.name}
-
-
-class TestMoved:
-    """|theta - theta_0| / |theta_0|."""
-
-    def test_a_known_movement(self, save: Callable[..., Path]) -> None:
-        """Rademacher's z moves every weight by a: |a z| = a sqrt(d)."""
-        _, leaves, base = base_of(save("llama-tied"))
-        norm = sum(float(leaf.data.double().square().sum()) for leaf in leaves) ** 0.5
-        move.replay(leaves, "rademacher", ((1, 0.125),))
-        assert models.moved(leaves, base) == pytest.approx(0.125 * leaves.count**0.5 / norm, rel=1e-5)
-
-    def test_half_precision_files(self, save: Callable[..., Path]) -> None:
-        _, leaves, base = base_of(save("llama", lambda model: model.to(torch.bfloat16)))
-        assert base.tensor(leaves.items[0].name).dtype == torch.bfloat16
-        assert models.moved(leaves, base) == 0
-
-
-@pytest.mark.parametrize("weights", ["bf16", "fp16"])
-class TestHalfPrecisionWeights:
-    """theta_0 in a half type is read from the same files, rounded as it was when it was loaded."""
-
-    def test_are_another_base_than_fp32s(self, weights: str, save: Callable[..., Path]) -> None:
-        folder = save("llama-tied")
-        prints = {models.fingerprint(base_of(folder, held)[1]) for held in ("fp32", weights, weights)}
-        assert len(prints) == 2
-
-    @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox"])
-    def test_come_back_to_the_bit_after_a_move(self, weights: str, name: str, save: Callable[..., Path]) -> None:
-        _, leaves, base = base_of(save(name), weights)
-        before = tree.snapshot(leaves)
-        assert models.moved(leaves, base) == 0
-        move.apply(leaves, SeedGrad("gaussian", ((1, 1.0),)), lr=0.1)
-        assert models.moved(leaves, base) > 0
-        models.reset(leaves, base)
-        assert all(torch.equal(leaf.data, before[leaf.name]) for leaf in leaves)
-        assert {leaf.data.dtype for leaf in leaves} == {before[leaf.name].dtype for leaf in leaves}
-        assert models.moved(leaves, base) == 0
-
-    def test_a_known_movement(self, weights: str, save: Callable[..., Path]) -> None:
-        """Rademacher's z moves every weight by a = 1/8, rounded to one neighbour or the other."""
-        _, leaves, base = base_of(save("llama-tied"), weights)
-        norm = sum(float(leaf.data.double().square().sum()) for leaf in leaves) ** 0.5
-        move.replay(leaves, "rademacher", ((1, 0.125),))
-        assert models.moved(leaves, base) == pytest.approx(0.125 * leaves.count**0.5 / norm, rel=2e-3)
 
 
 def test_an_rwkv_keeps_its_weights_when_it_runs_and_says_so_where_it_is_saved(tmp_path: Path) -> None:

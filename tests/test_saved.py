@@ -13,11 +13,11 @@ from zofo import begin
 from zofo.config import resolve
 from zofo.errors import BadInput
 from zofo.export import export
-from zofo.models import fingerprint
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
 from zofo.saved import open_run
 from zofo.tasks.definition import DEFINITIONS
+from zofo.theta0 import fingerprint
 
 SMALL: dict[str, Any] = {
     "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 6, "data.test_rows": 8, "data.batch": 2,

@@ -16,7 +16,7 @@ from zofo.scorer import ManyTasks, OneTask
 
 
 @pytest.fixture
-def job(folder: str, mixed: Path, cache: None) -> Any:
+def job(folder: str, mixed: Path, cache: Path) -> Any:
     """A small job on the toy mixture."""
     options = {
         "model.name": folder,

@@ -15,7 +15,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from zofo import models, sources, streamed, tensorfile
+from zofo import models, sources, streamed, tensorfile, theta0
 from zofo.bench import large
 from zofo.config import ModelConfig
 from zofo.core.weights import leaves as tree
@@ -58,7 +58,7 @@ def same(leaves: Leaves, model: nn.Module) -> None:
     """Fail when leaves differ from a model's by name, order, owner or bit."""
     want = tree.find(model)
     assert [(a.name, a.tid, len(a.owners)) for a in leaves] == [(b.name, b.tid, len(b.owners)) for b in want]
-    assert models.fingerprint(leaves) == models.fingerprint(want)
+    assert theta0.fingerprint(leaves) == theta0.fingerprint(want)
 
 
 def test_it_is_the_model_that_load_gives(arch: str, save: Save) -> None:

@@ -7,7 +7,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from zofo import checkpoints, config, models, settled
+from zofo import checkpoints, config, settled, theta0
 from zofo.checkpoints import Progress
 from zofo.config import Config
 from zofo.guest import guest
@@ -119,7 +119,7 @@ def resume(run: RunFolder, show: Show | None = None) -> dict[str, Any]:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], show: Show) -> None:
     """Tell what changed since the run began (the bits may differ then); refuse another base model."""
-    models.same_base(now["base"]["sha256"], before["base"]["sha256"], before["base"]["name"])
+    theta0.same_base(now["base"]["sha256"], before["base"]["sha256"], before["base"]["name"])
     for key in before:
         if key != "base" and before[key] != now.get(key):
             show.note(f"{key} was {before[key]}, is {now.get(key)}: the result may differ in its last bits")

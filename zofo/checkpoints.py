@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zofo import models, tensorfile
+from zofo import tensorfile, theta0
 from zofo.adapters import bank
 from zofo.adapters.slots import Slots
 from zofo.core.noise import Law
@@ -183,7 +183,7 @@ def theta(held: Loaded, run: RunFolder, found: Checkpoint) -> None:
     if begin:
         copy_theta(held.leaves, files.read(run.checkpoints / files.step_name(begin)))
     else:
-        models.reset(held.leaves, held.base)
+        theta0.reset(held.leaves, held.base)
     journal = found.state["journal"]
     for step in journals.read(run.journal, journal["length"], journal["sha256"]):
         if step.step > begin:
@@ -195,10 +195,10 @@ def theta(held: Loaded, run: RunFolder, found: Checkpoint) -> None:
 def copy_theta(leaves: Leaves, found: Checkpoint) -> None:
     """Write a checkpoint's full copy of theta into the leaves, piece by piece. Raises `Corrupt` where it lacks one."""
     path = found.file("theta")
-    there = models.located([path], leaves, "")
+    there = theta0.located([path], leaves, "")
     if there is None:
         raise Corrupt(f"checkpoint {found.path}", f"{path.name} is not this model's theta", manifest.RESTORE)
-    models.take(leaves, there)
+    theta0.take(leaves, there)
 
 
 def ended(run: RunFolder) -> dict[str, Any]:

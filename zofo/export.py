@@ -17,11 +17,11 @@ from zofo.adapters import stored
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.methods.table import lends
-from zofo.models import fingerprint
 from zofo.run import folder, seam
 from zofo.run.folder import RunFolder
 from zofo.run.signals import Stop
 from zofo.saved import Saved, open_run
+from zofo.theta0 import fingerprint
 
 README = """# {name}
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zofo import cap, models, scorer, sources, streamed
+from zofo import cap, models, scorer, sources, streamed, theta0
 from zofo.adapters.bank import Bank
 from zofo.adapters.slots import Slots, attach
 from zofo.config import Config
@@ -27,7 +27,6 @@ from zofo.methods import table
 from zofo.methods.check import check
 from zofo.methods.state import Member, Problem, State
 from zofo.mixed import of_mixture
-from zofo.models import Base
 from zofo.objectives import Objective
 from zofo.prepared import Prepared, of_task, recorded, room, same_rows, texts, virtual, written
 from zofo.problem import built, joined
@@ -40,6 +39,7 @@ from zofo.tasks.batches import Batches, MixtureBatches
 from zofo.tasks.definition import Task
 from zofo.tasks.mixture import Mixture
 from zofo.tasks.parts import PARTS, TRAINED
+from zofo.theta0 import Base
 
 __all__ = [
     "Job",
@@ -131,7 +131,7 @@ def load(config: Config, source: Source, train: bool = False) -> Loaded:
         torch.set_num_threads(config.run.threads)
     method = table.METHODS[config.method.name].load()
     model, leaves, hooks = weights(config, source, train)
-    digest = models.fingerprint(leaves)
+    digest = theta0.fingerprint(leaves)
     base = Base(source, model, leaves, digest)
     slots, names = None, method.slots(config.method)
     if names and (train or not table.apart(config)):

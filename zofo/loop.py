@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from zofo import cap, checkpoints, config, errors, example, models
+from zofo import cap, checkpoints, config, errors, example, theta0
 from zofo.checkpoints import Progress
 from zofo.errors import NotFinite, ZofoError
 from zofo.job import Job, adapter_of, described
@@ -200,7 +200,7 @@ def validate(r: Running, state: State, progress: Progress) -> Progress:
     row: dict[str, Any] = {"kind": "validation", "step": state.k, **results, "used": used, "best": better}
     row["by"] = r.job.objective.by
     if r.job.moves_theta:
-        row["moved"] = models.moved(r.job.leaves, r.job.base)
+        row["moved"] = theta0.moved(r.job.leaves, r.job.base)
     progress = replace(progress, validated=state.k)
     if better:
         progress = replace(progress, best={"step": state.k, "used": used, "loss": loss})

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from zofo import checkpoints, config, models, settled, sources
+from zofo import checkpoints, config, models, settled, sources, theta0
 from zofo.adapters.slots import Slots
 from zofo.config import Config
 from zofo.errors import BadInput
@@ -57,7 +57,7 @@ def open_run(
     if held.outside:
         say(held.outside)
     base = read_object(run.environment, "base")["base"]
-    models.same_base(held.digest, base["sha256"], base["name"])
+    theta0.same_base(held.digest, base["sha256"], base["name"])
     found = checkpoints.load_for_use(held, run, which, say)
     if held.slots is None:
         if slot is not None:

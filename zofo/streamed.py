@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from zofo import models, tensorfile
+from zofo import models, tensorfile, theta0
 from zofo.config import ModelConfig
 from zofo.core.probe.hooks import Hooks, for_life
 from zofo.core.probe.readers import surveyed
@@ -127,7 +127,7 @@ def room(param: nn.Parameter, dtype: torch.dtype, device: torch.device) -> nn.Pa
 
 def found(source: Source, place: str, model: nn.Module, leaves: Leaves) -> dict[str, Entry]:
     """Where every leaf, and every buffer that is saved, stands in a model's files."""
-    files = models.own_files(place) or ([] if Path(place).is_dir() else downloaded(place))
+    files = theta0.own_files(place) or ([] if Path(place).is_dir() else downloaded(place))
     if not files:
         raise BadInput(f"--model {source.name}", "it has no safetensors files", "mend it, or fetch it again")
     there = {name: entry for path in files for name, entry in tensorfile.entries(path).items()}
@@ -147,7 +147,7 @@ def found(source: Source, place: str, model: nn.Module, leaves: Leaves) -> dict[
 
 def entry_of(name: str, tensor: Tensor, there: Mapping[str, Entry], prefix: str) -> Entry | None:
     """Where a tensor stands in the files, by one of the spellings of its name, in its shape."""
-    return next((there[n] for n in models.spelt(name, prefix) if n in there and there[n].shape == tensor.shape), None)
+    return next((there[n] for n in theta0.spelt(name, prefix) if n in there and there[n].shape == tensor.shape), None)
 
 
 def every(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -180,7 +180,7 @@ def downloaded(place: str) -> list[Path]:
     """The safetensors files of a hub model, brought into the hub's cache."""
     from huggingface_hub import snapshot_download
 
-    return models.read_by_transformers(Path(snapshot_download(place, allow_patterns=["*.safetensors", "*.json"])))
+    return theta0.read_by_transformers(Path(snapshot_download(place, allow_patterns=["*.safetensors", "*.json"])))
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from zofo import models
+from zofo import theta0
 from zofo.config import resolve
 from zofo.core.probe import Point
 from zofo.core.weights import move
@@ -126,7 +126,7 @@ def by_gradients(job: Job, batch: Micro, other: Micro) -> None:
             f"along {name}: at lr {lr:.2g} A falls by {fall:.3g}, on other rows by {was - value(problem, other):.3g}",
             flush=True,
         )
-        models.reset(leaves, job.base)
+        theta0.reset(leaves, job.base)
         slots.load("p", p)
 
 
@@ -149,7 +149,7 @@ def main(task: str, warm: str = "8") -> None:
         print(f"after {10 * state.k} steps of LoRA: {now:.4f}, a fall of {(was - now) / 10:.2e} a step", flush=True)
         was = now
     assert job.problem.leaves is not None
-    models.reset(job.problem.leaves, job.base)  # theta's own steps are not in what follows
+    theta0.reset(job.problem.leaves, job.base)  # theta's own steps are not in what follows
     print(
         f"A {value(job.problem, batch):.4f} of D_f's rows, {value(job.problem, other):.4f} of validation rows",
         flush=True,

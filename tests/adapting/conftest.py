@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def flags() -> dict[str, Any]:
 
 
 @pytest.fixture
-def opened(folder: str, cache: None) -> Opened:
+def opened(folder: str, cache: Path) -> Opened:
     """A tiny model as a base, and the rows of `reviews`: `opened(plan, adapter__kind="prefix")`."""
 
     def make(plan: Plan, **options: Any) -> tuple[Base, Prepared]:

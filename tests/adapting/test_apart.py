@@ -36,7 +36,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def rows(folder: str, place: Path, cache: None) -> Rows:
+def rows(folder: str, place: Path, cache: Path) -> Rows:
     """Rows of a task or mixture in `place`: `rows("one/train.jsonl", seed=1)`."""
 
     def made(name: str, seed: int = 0, wanted: tuple[str, ...] = ("test",), **more: Any) -> Prepared:

@@ -14,9 +14,9 @@ from zofo.adapting.plan import Plan
 from zofo.config import load, resolve
 from zofo.errors import BadInput
 from zofo.methods import table
-from zofo.models import fingerprint
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
+from zofo.theta0 import fingerprint
 
 SMALL: dict[str, Any] = {
     "data.task": "reviews", "data.train_rows": 12, "data.validation_rows": 4, "data.test_rows": 4, "data.batch": 2,
@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture
-def trained(folder: str, tmp_path: Path, bare: None, cache: None) -> RunFolder:
+def trained(folder: str, tmp_path: Path, bare: None, cache: Path) -> RunFolder:
     """A bilevel run of two steps."""
     options = {"model.name": folder, "run.dir": str(tmp_path / "runs"), "run.name": "run"}
     begin.start(*resolve(SMALL | options), Quiet())

@@ -15,9 +15,9 @@ from zofo.adapting import draws
 from zofo.adapting.plan import Plan
 from zofo.cli import drawn
 from zofo.methods import first_order
-from zofo.models import fingerprint
 from zofo.run.jsonfile import read_json, write_json
 from zofo.tasks import shots
+from zofo.theta0 import fingerprint
 
 
 def untimed(record: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from hushed import hushed
 from peft import PeftModel
 
-from zofo import models, named
+from zofo import models, named, theta0
 from zofo.adapters import stored
 from zofo.adapting import base as bases
 from zofo.adapting import draws, folder, use
@@ -66,7 +66,7 @@ def test_another_base_is_refused(opened, tmp_path: Path, folder_: str) -> None:
     saved = folder.find(tmp_path / "one")
     with pytest.raises(BadInput) as caught:
         use.opened(named.find(str(tmp_path / "other"), "none"), saved, {})
-    assert saved.sha256[:12] in caught.value.found and models.fingerprint(base.leaves)[:12] in caught.value.found
+    assert saved.sha256[:12] in caught.value.found and theta0.fingerprint(base.leaves)[:12] in caught.value.found
     assert "zofo adapt" in caught.value.do
 
 
@@ -82,7 +82,7 @@ def test_an_interruption_leaves_nothing(opened, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         folder.write(base, PLAN, made.record, made.tensors, tmp_path / "one")
     assert list(tmp_path.iterdir()) == [] or [p.name for p in tmp_path.iterdir()] == ["cache"]
-    assert models.fingerprint(base.leaves) == base.sha256
+    assert theta0.fingerprint(base.leaves) == base.sha256
 
 
 def test_its_bytes_are_on_the_disk_before_it_has_its_name(

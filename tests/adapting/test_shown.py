@@ -13,8 +13,8 @@ from zofo.adapting.plan import Plan
 from zofo.adapting.run import Asked
 from zofo.adapting.show import Quiet
 from zofo.errors import BadInput
-from zofo.models import fingerprint
 from zofo.tasks import parts
+from zofo.theta0 import fingerprint
 
 
 def test_each_draw_is_what_eval_gives_with_its_demonstrations(opened) -> None:

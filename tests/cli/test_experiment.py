@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from zofo.experiment import cells
-from zofo.experiment import grid as grids
+from zofo.experiment import cells, reading
 from zofo.experiment.store import Store
 from zofo.run.jsonfile import write_json
 
@@ -50,7 +49,7 @@ def test_dry_counts_the_runs_of_what_was_chosen(cli, model: str, home: Path, tmp
     ]
     costs = {row["name"]: {"seconds": 2} for row in rows}
     file = written(home, model, rows=rows, costs=costs, sweep={"share": 0.5})
-    grid, store = grids.read(file)[0], Store(tmp_path / "grid")
+    grid, store = reading.read(file)[0], Store(tmp_path / "grid")
     store.make()
     values = {"method.lr_p": 1e-2}
     choices = [{"row": "lora", "task": "reviews", "values": values}, {"row": "bad", "task": "reviews", "values": None}]

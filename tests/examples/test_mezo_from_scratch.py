@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from zofo import begin, models
+from zofo import begin, theta0
 from zofo.config import resolve
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
@@ -47,5 +47,5 @@ def test_the_example_is_bit_equal_to_zofo_train(
     }  # fmt: skip
     begin.start(*resolve(flags, "mezo"), Quiet())
     saved = open_run(RunFolder(tmp_path / "mezo"), "last", say=print)
-    assert models.fingerprint(saved.held.leaves) == mine
+    assert theta0.fingerprint(saved.held.leaves) == mine
     assert len(PAGE.read_text().splitlines()) <= 110

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from zofo.experiment import grid, runner, worker
+from zofo.experiment import reading, runner, worker
 from zofo.experiment.grid import Grid
 from zofo.experiment.progress import Board
 from zofo.experiment.store import Store
@@ -34,6 +34,10 @@ TINY: dict[str, Any] = {
     ],
 }
 
+GOOD: dict[str, Any] = {
+    "model": "m", "tasks": ["sst2"], "budget": {"steps": 3}, "rows": [{"name": "a", "preset": "mezo"}],
+}  # fmt: skip
+
 Make = Callable[..., Grid]
 
 
@@ -44,7 +48,20 @@ def make(folder: str, tmp_path: Path) -> Make:
     def made(**keys: Any) -> Grid:
         file = tmp_path / "tiny.yaml"
         file.write_text(yaml.safe_dump({"model": folder, **TINY, **keys}, sort_keys=False), encoding="utf-8")
-        return grid.read(str(file))[0]
+        return reading.read(str(file))[0]
+
+    return made
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., str]:
+    """The path of a file with keys laid over GOOD; None leaves one out."""
+
+    def made(**keys: Any) -> str:
+        file = tmp_path / "x.yaml"
+        tree = {key: value for key, value in {**GOOD, **keys}.items() if value is not None}
+        file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        return str(file)
 
     return made
 

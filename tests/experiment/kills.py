@@ -19,7 +19,8 @@ import torch
 import yaml
 
 from zofo import loop
-from zofo.experiment import grid, record, runner, table, worker
+from zofo.experiment import reading, record, runner, table, worker
+from zofo.experiment.grid import Grid
 from zofo.experiment.progress import Board
 from zofo.experiment.store import Store
 
@@ -70,7 +71,7 @@ class Here:
         """It has ended."""
 
 
-def call(made: grid.Grid, place: Path, point: tuple[str, int] | None) -> None:
+def call(made: Grid, place: Path, point: tuple[str, int] | None) -> None:
     """Run the experiment, or go on with it; killed at a point."""
 
     def die(where: str, run: int) -> None:
@@ -93,7 +94,7 @@ def bare(tree: Any) -> Any:
     return [bare(v) for v in tree] if isinstance(tree, list) else tree
 
 
-def picture(made: grid.Grid, place: Path) -> dict[str, Any]:
+def picture(made: Grid, place: Path) -> dict[str, Any]:
     """What must not depend on having been killed: choices, every run's record, the table."""
     store = Store(place)
     found: dict[str, Any] = {"choices": json.loads(store.choices.read_text())}
@@ -111,7 +112,7 @@ def main(model: str, place: Path, words: list[str]) -> None:
     place.mkdir(parents=True, exist_ok=True)
     file = place / "kill.yaml"
     file.write_text(yaml.safe_dump({"model": model, **TREE}, sort_keys=False))
-    made, _ = grid.read(str(file))
+    made, _ = reading.read(str(file))
     assert forked(lambda: ended(lambda: call(made, place / "whole", None), place / "modules")) == 0
     warm(place / "modules")
     whole, differ, kills = picture(made, place / "whole"), [], 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from zofo.experiment import costs, grid
+from zofo.experiment import costs, reading
 
 
 def test_turns_take_about_equal_time() -> None:
@@ -41,5 +41,5 @@ def test_passes_are_those_of_the_steps_and_the_yaml_goes_into_the_file(lab, make
     file = tmp_path / "with.yaml"
     kept = (tmp_path / "tiny.yaml").read_text(encoding="utf-8")
     file.write_text(kept + costs.as_yaml(found) + "\n", encoding="utf-8")
-    made, _ = grid.read(str(file))
+    made, _ = reading.read(str(file))
     assert yaml.safe_load(costs.as_yaml(found))["costs"]["fo"]["passes"] == 3 and made.costs["mezo"]

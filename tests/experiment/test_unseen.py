@@ -13,7 +13,8 @@ import zofo
 from zofo import begin
 from zofo.cli import main
 from zofo.errors import BadInput, ZofoError
-from zofo.experiment import cells, grid, lines, report, runner, table, text, unseen
+from zofo.experiment import cells, lines, reading, report, runner, table, text, unseen
+from zofo.experiment.grid import Grid
 from zofo.experiment.progress import Board, Pace, Place, reached, where
 from zofo.run.jsonfile import read_json, write_json
 
@@ -34,14 +35,14 @@ ROWS = [
 def make(folder: str, tmp_path: Path, mixed: Path):
     """A grid over the toy mixture with keys laid over it."""
 
-    def made(**keys: Any) -> grid.Grid:
+    def made(**keys: Any) -> Grid:
         file = tmp_path / "meta.yaml"
         tree = {
             "model": folder, "mixture": str(mixed), "seeds": [0, 1], "budget": {"steps": 2}, "validations": 1,
             "against": "base", "options": SMALL, "unseen": QUICK, "rows": ROWS, **keys,
         }  # fmt: skip
         file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-        return grid.read(str(file))[0]
+        return reading.read(str(file))[0]
 
     return made
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zofo import config as configs
-from zofo import models, saved, settled
+from zofo import models, saved, settled, theta0
 from zofo.adapters.slots import Slots, attach, detach
 from zofo.adapting.plan import Plan, settings
 from zofo.config import Config
@@ -81,7 +81,7 @@ def opened(
         raise BadInput("--start run", f"{config.model.name} is a model, it has no adapter", "leave it out")
     model = models.load(found.source, config.model)
     leaves = tree.find(model)
-    return Base(config, model, leaves, models.fingerprint(leaves), config.model.name)
+    return Base(config, model, leaves, theta0.fingerprint(leaves), config.model.name)
 
 
 def of_run(run: RunFolder, config: Config, which: str, start: str | None, say: Say) -> Base:
@@ -95,7 +95,7 @@ def of_run(run: RunFolder, config: Config, which: str, start: str | None, say: S
     values = held.slots.tensors(held.used) if held.slots is not None and lent else None
     model = detach(held.slots) if held.slots is not None else held.model
     name, leaves = f"run {run.name}, step {held.step}", held.held.leaves
-    return Base(config, model, leaves, models.fingerprint(leaves), name, run.name, held.step, values)
+    return Base(config, model, leaves, theta0.fingerprint(leaves), name, run.name, held.step, values)
 
 
 def trained_on(run: RunFolder | None) -> dict[str, int]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from zofo import checkpoints, config, job, models, objectives
+from zofo import checkpoints, config, job, objectives, theta0
 from zofo.bench import cosine
 from zofo.bench.gradient import exact
 from zofo.bench.setting import Asked, combinations, computed, mean_and_se, problem_in, uppers, with_seed
@@ -140,7 +140,7 @@ def opened(run: RunFolder) -> Job:
     job.same_rows(read_object(run.splits, "parts"), prepared)
     held = assembled(settings, prepared, f"run {run.name}")
     base = read_object(run.environment, "base")["base"]
-    models.same_base(held.digest, base["sha256"], base["name"])
+    theta0.same_base(held.digest, base["sha256"], base["name"])
     return held
 
 

@@ -55,14 +55,14 @@ def experiment(
 
     Swept options and checkpoints are chosen on validation rows; test rows are scored once, after the choice.
     """
-    from zofo.experiment import grid as grids
+    from zofo.experiment import reading
     from zofo.experiment.store import Store
 
     if jobs < 1 or (costs is not None and costs < 1):
         wrong = f"--jobs {jobs}" if jobs < 1 else f"--costs {costs}"
         raise BadInput(wrong, "not 1 or more", "give a whole number above 0")
-    made, chosen = grids.read(file, scale)
-    own = "-".join(filter(None, [grids.locate(file).stem, chosen]))
+    made, chosen = reading.read(file, scale)
+    own = "-".join(filter(None, [reading.locate(file).stem, chosen]))
     store = Store(Path(dir) / (check_name(name, "--name") if name else check_name(own, f"{file}: --name")))
     if costs is not None:
         return measure(made, costs)

@@ -59,11 +59,11 @@ def models(_: str) -> tuple[Row, list[Row]]:
 
 def experiments(_: str) -> tuple[Row, list[Row]]:
     """Experiments that ship with zofo, with their scales."""
-    from zofo.experiment import grid
+    from zofo.experiment import reading
 
     found = []
-    for name in grid.names():
-        tree = read_yaml(grid.READY / f"{name}.yaml", f"experiment {name}")
+    for name in reading.names():
+        tree = read_yaml(reading.READY / f"{name}.yaml", f"experiment {name}")
         found.append((name, ", ".join(tree.get("scales", {})), str(tree.get("about", ""))))
     return ("experiment", "scales", "about"), list(found)
 

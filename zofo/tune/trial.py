@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from zofo import models
+from zofo import theta0
 from zofo.config import MethodConfig
 from zofo.errors import NotFinite
 from zofo.job import Job
@@ -103,7 +103,7 @@ def restored(job: Job, theta: bool = True) -> Iterator[None]:
                 job.slots.load(slot, tensors)
             job.slots.use(active)
         if theta and job.moves_theta:
-            models.reset(job.leaves, job.base)
+            theta0.reset(job.leaves, job.base)
             torch.clear_autocast_cache()
 
 
