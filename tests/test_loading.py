@@ -92,6 +92,8 @@ def test_the_type_of_all_weights_can_be_chosen(folder: str, run: str, name: str,
         assert {p.dtype for p in own.values()} == {dtype} and logits(model).dtype == dtype
         assert all(torch.equal(own[n], p.to(dtype)) for n, p in plain.named_parameters())
         assert {p.dtype for p in plain.parameters()} == {torch.float32}, "as it was"
+        rotary = {n: b for n, b in model.named_buffers() if n.endswith("inv_freq")}
+        assert rotary and all(torch.equal(b, dict(plain.named_buffers())[n]) for n, b in rotary.items())
 
 
 def test_a_run_of_another_device_is_loaded_where_it_is_wanted(run: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,16 @@ def test_a_word_is_a_run_then_a_model(folder: str, tmp_path: Path) -> None:
         named.find("min", str(tmp_path))
 
 
+def test_a_model_may_lie_behind_a_link_and_a_run_may_not(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(folder)
+    assert named.find(str(tmp_path / "linked"), str(tmp_path)).run is None
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("", encoding="utf-8")
+    (tmp_path / "other").symlink_to(tmp_path / "mine")
+    with pytest.raises(BadInput, match="run other: it is a symbolic link"):
+        named.find("other", str(tmp_path))
+
+
 def test_a_model_has_neither_checkpoints_nor_adapters_and_an_adapter_is_named_once(folder: str) -> None:
     model = named.find(folder, "none")
     with pytest.raises(BadInput, match=r"--which last: .* is a model, it has no checkpoints; leave it out"):

@@ -172,12 +172,33 @@ def test_completions_are_generated(folder: str, place: Path) -> None:
         assert row == {**own, "predicted": tokenizer.decode(made, skip_special_tokens=True).strip()}
 
 
+def test_demonstrations_are_of_the_runs_own_rows_under_their_own_names_and_no_others(folder: str, place: Path) -> None:
+    rows = lines(place / "shown.jsonl", STARS)
+    columns = {"data__text_column": "body", "data__label_column": "stars"}
+    name = run(folder, "shown", data__train=rows, data__shots=1, data__shot_length=30, run__test=False, **columns)
+    (own,) = zofo.predict(name, [{"body": "A fine film"}])
+    (other,) = zofo.predict(name, [{"review": "A fine film"}], data__text_column="review")
+    assert own["probability"] == other["probability"]
+    test = lines(place / "shown-test.jsonl", STARS[:4])
+    lines(Path(rows), [{**row, "body": row["body"] + " and long"} for row in STARS])
+    with pytest.raises(BadInput, match="the training rows, which demonstrations come from, are not those of the run"):
+        zofo.predict(name, [{"body": "A fine film"}])
+    with pytest.raises(BadInput, match="the training rows, which demonstrations come from, are not those of the run"):
+        zofo.evaluate(name, data__test=test)
+
+
+def test_rows_of_a_data_frame(folder: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    said = zofo.predict(folder, pandas.DataFrame({"sentence": ["A fine film", "A bad one"]}), task="reviews")
+    assert said == zofo.predict(folder, [{"sentence": "A fine film"}, {"sentence": "A bad one"}], task="reviews")
+
+
 def test_a_conversation_is_answered_whoever_spoke_last() -> None:
     task = definition.Task(name="own/c", template="{{ messages }}", chat="messages", label="messages", metrics=())
     user, other = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}
     (first, second) = files.unlabelled(task, [{"messages": [user]}, {"messages": [user, other]}], "rows")
     assert first["messages"][:1] == [user] and first["messages"][1]["role"] == "assistant"
-    assert second["messages"] == [user, other]
+    assert second["messages"] == first["messages"], "an answer that is there takes no room from the prompt"
 
 
 def test_rows_that_are_cut_are_told(folder: str) -> None:
@@ -194,6 +215,9 @@ def test_a_choice_without_numbers_is_none() -> None:
     ("rows", "more", "told"),
     [
         ([], {}, "rows: no rows"),
+        (["a text"], {}, "rows, row 1: a str; give a dict of columns"),
+        ({"sentence": "x"}, {}, "rows: a dict; give a list of dicts"),
+        (None, {}, "rows: a NoneType; give a list of dicts"),
         ([{"sentence": "x", "probability": 1}], {}, "it has a column 'probability'"),
         ([{"sentence": "x"}], {"which": "first"}, "choose one of: best, last"),
         ([{"sentence": "x"}], {"data__test_rows": 3}, "--data.test_rows 3: it has no effect on predicting"),
@@ -211,3 +235,5 @@ def test_a_run_on_several_tasks_is_told_which(folder: str, mixed: Path) -> None:
         zofo.predict(name, [{"input": "x"}])
     (row,) = zofo.predict(name, [{"input": "x", "options": ["p", "q"]}], task="own/four")
     assert row["predicted"] in ("p", "q")
+    with pytest.raises(BadInput, match=r"--data.train x\.csv: own/four is a task of the run's mixture"):
+        zofo.predict(name, [{"input": "x", "options": ["p", "q"]}], task="own/four", data__train="x.csv")

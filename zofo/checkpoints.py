@@ -33,7 +33,7 @@ from zofo.run.checkpoint import Checkpoint
 from zofo.run.errors import Corrupt
 from zofo.run.folder import RunFolder
 from zofo.run.journal import Journal
-from zofo.run.jsonfile import read_object
+from zofo.run.jsonfile import read_scores
 from zofo.run.metrics import Metrics, cut_metrics
 
 PIECE = 1 << 20  # bytes of a file read at a time
@@ -203,7 +203,7 @@ def copy_theta(leaves: Leaves, found: Checkpoint) -> None:
 
 def ended(run: RunFolder) -> dict[str, Any]:
     """What a finished run says of its end; nothing of one that goes on."""
-    return read_object(run.eval, "results") if run.eval.exists() else {}
+    return read_scores(run.eval) if run.eval.exists() else {}
 
 
 def refuse_emptied(run: RunFolder) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,15 +78,17 @@ def of_run(run: RunFolder, own: Config, flags: Mapping[str, Any], split: str, si
             here = with_columns(tasks.with_files(named, tasks.tested(config.data.test)), flags)
             return on_test(config, flags, here)
     if held is not None:
+        refuse_rows(held, flags, FILES - {"data.task"})
         return Scored(config, held)
     if OTHER_ROWS & set(flags):
         return Scored(config, asked_for(config.data))
+    refuse_other_part(flags, split)
     task = with_own_files(run, own, config, flags)
     return Scored(whole(config, flags, task), task)
 
 
 def to_predict(run: RunFolder | None, name: str, flags: Mapping[str, Any]) -> tuple[Config, Task]:
-    """The task that a run's or (without a run) a model's predictions are of, and how its rows are read.
+    """The task that a run's or (without a run) a model's predictions are of, under the names that its own columns have, and how its rows are read.
 
     Raises: BadInput for a model without a task, for several tasks, for a column of answers, which are not read.
     """
@@ -100,15 +102,36 @@ def to_predict(run: RunFolder | None, name: str, flags: Mapping[str, Any]) -> tu
     own = config_of(run) if run is not None else build({"model.name": name})
     config = settled.plain(changed(own, flags))
     if run is not None and (held := member(run, flags)):
+        refuse_rows(held, flags, {"data.train"})
+        refuse_answers(flags)
         return config, held
     if run is None or OTHER_ROWS & set(flags):
         return config, tasks.resolve(config.data)
-    if idle := [key for key in ANSWERS if key in flags]:
-        raise BadInput(f"--{idle[0]} {flags[idle[0]]}", "answers are predicted, not read", "leave it out")
+    refuse_answers(flags)
     task = reread(run.task, f"run {run.name}")
     if not isinstance(task, Task):
         raise BadInput(f"zofo predict {run.name}", "it was trained on several tasks", "name the one with --task")
-    return config, with_columns(task, flags)
+    return config, task
+
+
+def refuse_answers(flags: Mapping[str, Any]) -> None:
+    """Raise BadInput for an option that names a column of answers, where they are predicted."""
+    if idle := next((key for key in ANSWERS if key in flags), None):
+        raise BadInput(f"--{idle} {flags[idle]}", "answers are predicted, not read", "leave it out")
+
+
+def refuse_rows(task: Task, flags: Mapping[str, Any], keys: Set[str]) -> None:
+    """Raise BadInput for one of these options beside a task of a run's mixture: they would name other rows than it has."""
+    if idle := sorted(keys & set(flags)):
+        found = f"{task.name} is a task of the run's mixture, which brings rows of its own"
+        raise BadInput(f"--{idle[0]} {flags[idle[0]]}", found, "leave it out, or leave --task out")
+
+
+def refuse_other_part(flags: Mapping[str, Any], split: str) -> None:
+    """Raise BadInput for an option about a part of a run's own rows that is not scored: with other test rows, what is called validation rows would be others."""
+    others = {"test": ("data.validation",), "validation": ("data.test", "data.test_rows")}[split]
+    if idle := next((key for key in others if key in flags), None):
+        raise BadInput(f"--{idle} {flags[idle]}", f"{split} rows are scored", "leave it out, or change --split")
 
 
 def config_of(run: RunFolder) -> Config:

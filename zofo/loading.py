@@ -47,7 +47,12 @@ def load(
     found = named.find(str(target), str(dir))
     named.refuse_which(found, which)
     model, tokenizer = opened(found, which, slot, str(adapter) if adapter is not None else None, warned, device)
-    return model if dtype is None else model.to(DTYPES[dtype]), tokenizer
+    if dtype is not None:
+        for (
+            parameter
+        ) in model.parameters():  # not buffers: rotary frequencies in a half type are off by radians at long positions
+            parameter.data = parameter.data.to(DTYPES[dtype])
+    return model, tokenizer
 
 
 def refuse_device(device: str) -> None:

@@ -22,7 +22,7 @@ from zofo.run import checkpoint as files
 from zofo.run import seam
 from zofo.run.folder import RunFolder
 from zofo.run.journal import Applied, Journal
-from zofo.run.jsonfile import read_object, write_json
+from zofo.run.jsonfile import read_object, read_scores, write_json
 from zofo.run.metrics import Metrics, read_metrics
 from zofo.run.signals import Interrupted, Stop
 
@@ -248,14 +248,14 @@ def conclude(r: Running, state: State, progress: Progress) -> dict[str, Any]:
 
 def tested(r: Running) -> dict[str, Any]:
     """Scores on the test rows: the one before training, and what every adapter (or theta) scores now."""
-    held = read_object(r.run.eval, "results")["results"] if r.run.eval.exists() else {}
+    held = read_scores(r.run.eval)["results"] if r.run.eval.exists() else {}
     before = {name: held[name] for name in ("zero-shot",) if name in held}
     return before | {name: score(r.job, "test", slot) for name, slot in contestants(r.job, "test").items()}
 
 
 def concluded(r: Running) -> bool:
     """Whether a run's last word is written: its eval.json, by `conclude` (the score before training, and what `zofo eval` adds, have no memory)."""
-    return r.run.eval.exists() and "memory" in read_object(r.run.eval, "results")
+    return r.run.eval.exists() and "memory" in read_scores(r.run.eval)
 
 
 def totals(r: Running, summary: dict[str, Any], state: State, progress: Progress) -> dict[str, Any]:
@@ -321,7 +321,7 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
         zero_shot(r, state)
         if finished(r, state, progress) and concluded(r):
             show.note("this run is finished")
-            return totals(r, read_object(run.eval, "results"), state, progress)
+            return totals(r, read_scores(run.eval), state, progress)
         show.phase("training")
         resident.settle()
         r.standing = r.gauge.now()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from zofo.errors import BadInput, nearest
@@ -38,8 +37,8 @@ def find(text: str, dir: str) -> Found:
     try:
         return Found(folder.find(text, dir))
     except BadInput as error:
-        if Path(text).is_symlink() or (Path(dir) / text).is_symlink():
-            raise error
+        if error.found != folder.NONE:
+            raise
     from zofo import sources
 
     try:

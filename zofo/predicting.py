@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from zofo.guest import given, guest
 from zofo.loading import warned
 from zofo.measure import Reading, batches, evaluate
 from zofo.named import Found
-from zofo.prepared import Prepared, of_splits
+from zofo.prepared import Prepared, of_splits, same_demonstrations
+from zofo.run.jsonfile import read_object
 from zofo.scoring import generation
 from zofo.scoring.objective import evaluating
 from zofo.scoring.past import can_share
@@ -101,8 +102,10 @@ def predicted(
         elsewhere.to_predict(found.run, name, flags) if held_by is None else of_adapter(found, held_by, flags)
     )
     task = lengthened(task, max_new_tokens)
+    named_so = held_by is None and "data.train" in flags  # the options say what that file's columns are called
+    theirs = task if named_so else elsewhere.with_columns(task, flags)
     held, asked = read(rows)
-    ready = prepared(config, task, held, asked)
+    ready = prepared(config, theirs, held, asked, demonstrations(found, config, task, flags))
     for note in ready.notes:
         if not note.startswith("max_length: "):  # what is cut is told by itself
             say(note.removeprefix("test: "))
@@ -115,10 +118,18 @@ def predicted(
 
 def of_adapter(found: Found, saved: Saved, flags: Mapping[str, Any]) -> tuple[Config, Task]:
     """The task that a saved adapter was made for (or the one that options name), and how its rows are read."""
-    if idle := next((key for key in elsewhere.ANSWERS if key in flags), None):
-        raise BadInput(f"--{idle} {flags[idle]}", "answers are predicted, not read", "leave it out")
-    config, task = use.read_by(found, saved, reading(flags))
-    return config, elsewhere.with_columns(task, flags)
+    elsewhere.refuse_answers(flags)
+    return use.read_by(found, saved, reading(flags))
+
+
+def demonstrations(found: Found, config: Config, task: Task, flags: Mapping[str, Any]) -> Splits | None:
+    """The task's rows that demonstrations come from; None where none are wanted. Raises: BadInput where they are no longer those of the run."""
+    if not config.data.shots:
+        return None
+    own = split(task, config.data, config.run.seed)
+    if found.run is not None and not elsewhere.OTHER_ROWS & set(flags):
+        same_demonstrations(read_object(found.run.splits, "parts"), own.record)
+    return own
 
 
 def reading(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,21 +153,32 @@ def read(rows: str | Path | Sequence[Mapping[str, Any]]) -> tuple[list[Row], str
     if isinstance(rows, str | Path):
         held, asked = files.part_rows(str(rows), "test", str(rows)), str(rows)
     else:
-        held, asked = [dict(row) for row in rows], "rows"
+        held, asked = mappings(rows), "rows"
     for name in OURS:
         if any(name in row for row in held):
             raise BadInput(asked, f"it has a column '{name}', which predictions would be written to", "rename it")
     return held, asked
 
 
-def prepared(config: Config, task: Task, held: list[Row], asked: str) -> Prepared:
-    """The rows encoded, as a task's test rows are; demonstrations are of its own training rows."""
+def mappings(rows: Any) -> list[Row]:
+    """Rows as dicts; a data frame's too. Raises: BadInput for what is no list of mappings."""
+    rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+    if not isinstance(rows, Iterable) or isinstance(rows, Mapping):
+        raise BadInput("rows", f"a {type(rows).__name__}", "give a list of dicts, or a file's path")
+    held = list(rows)
+    if wrong := [(k, row) for k, row in enumerate(held, 1) if not isinstance(row, Mapping)]:
+        number, row = wrong[0]
+        raise BadInput(f"rows, row {number}", f"a {type(row).__name__}", "give a dict of columns")
+    return [dict(row) for row in held]
+
+
+def prepared(config: Config, task: Task, held: list[Row], asked: str, own: Splits | None) -> Prepared:
+    """The rows encoded, as a task's test rows are; demonstrations are of its `own` training rows."""
     source = sources.find(config.model.name)
     rows = files.unlabelled(task, held, asked)
     names = {"test": [f"{asked}, row {k}" for k in range(1, len(rows) + 1)]}
     splits = Splits([], [], [], rows, [], {}, names)
-    if config.data.shots:
-        own = split(task, config.data, config.run.seed)
+    if own is not None:
         splits = replace(own, test=rows, notes=[], named=own.named | names)
     measured = task.model_copy(update={"metrics": ("em",)}) if task.kind == "text" else task  # leaves room to generate
     return of_splits(config, measured, splits, source, wanted=("test",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +149,13 @@ def same_rows(record: dict[str, Any], prepared: Prepared) -> None:
             if now[part].get(key) != held.get(key):
                 found = f"the {what} of {part} are not those of the run"
                 raise BadInput(f"task {record['task']}", found, "bring back the data, the task and the tokenizer")
+
+
+def same_demonstrations(record: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise where the rows that demonstrations come from, by what a run's splits.json says and by what is read now, are no longer those that the run was made on."""
+    if record["parts"]["D_p"]["sha256"] != now["parts"]["D_p"]["sha256"]:
+        found = "the training rows, which demonstrations come from, are not those of the run"
+        raise BadInput(f"task {record['task']}", found, "bring back the data, or name other rows: --task, --data.train")
 
 
 def written(prepared: Prepared) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from zofo.prepared import Prepared
-from zofo.run import seam
+from zofo.run import outfile, seam
 from zofo.run.jsonfile import plain
 from zofo.scoring.batch import Encoded
 from zofo.scoring.metrics import exact_match
@@ -21,7 +20,7 @@ class Samples:
     """Gathers what scorers found, for a file; `slot`: the adapter that is being scored."""
 
     def __init__(self, path: str) -> None:
-        self.path, self.slot = Path(path), ""
+        self.path, self.slot = outfile.written_to(path), ""
         self.lines: list[dict[str, Any]] = []
 
     def __call__(self, ready: Prepared, part: str, found: Mapping[str, Any]) -> None:

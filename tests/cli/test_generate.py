@@ -106,3 +106,8 @@ def test_a_run_on_messages_answers_in_predict_too(cli, talked: str, at_home: Pat
     found = json.loads((at_home / "answers.jsonl").read_text(encoding="utf-8"))
     out = cli("generate", talked, "say 7", "--max-new-tokens", "3")[1]
     assert found == {**row, "predicted": out.strip()}
+
+
+def test_a_text_that_is_no_utf8_is_one_line(cli, model: str) -> None:
+    status, out, err = cli("generate", model, "a\udcffb")
+    assert (status, out) == (2, "") and "it holds bytes that are no UTF-8" in err and err.count("\n") == 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
+
+from zofo.cli import main
 
 HEAVY = ("torch", "transformers", "numba", "matplotlib", "datasets", "peft", "sklearn")
 LIGHT = [
@@ -125,3 +129,12 @@ def test_the_process_ends_with_the_status(process, tmp_path: Path, words: str, s
     done = process(*words.split(), cwd=tmp_path)
     assert done.returncode == status
     assert len(done.stderr.splitlines()) == (1 if status else 0)
+
+
+def test_a_sign_that_the_terminals_encoding_has_not_is_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    bytes_ = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_, encoding="ascii"))
+    main.lenient()
+    sys.stdout.write("caf\u00e9\n")
+    sys.stdout.flush()
+    assert bytes_.getvalue() == b"caf?\n"

@@ -116,6 +116,9 @@ def test_a_training_tasks_own_adapter_is_scored_exported_and_written_with(
     for words in (["eval", "own-adapters", "--slot", "own/a"], ["eval", "own-adapters", *rows, "--slot", "p"]):
         status, out, err = cli(*words)
         assert (status, out) == (2, "") and err.count("\n") == 1 and "--slot" in err
+    for other in (["--data.train", "x.csv"], ["--data.label_column", "x"], ["--data.test", "x.csv", "--shots", "1"]):
+        status, _, err = cli("eval", "own-adapters", "--task", "own/a", *other)
+        assert status == 2 and "own/a is a task of the run's mixture, which brings rows of its own" in err, err
     status, _, err = cli("eval", "own-adapters", "--task", "own/nosuch")
     assert status == 2 and "own/nosuch" in err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,3 +26,15 @@ def test_it_has_the_score_of_its_draw_and_refuses_what_does_not_go_with_it(folde
     ):
         with pytest.raises(BadInput, match=told):
             zofo.evaluate(folder, adapter="saved", **options)
+
+
+def test_a_file_that_is_named_is_scored_whole(folder: str, place: Path) -> None:
+    rows = [f"Film {k} was {'good' if k % 2 else 'bad'},{'yes' if k % 2 else 'no'}\n" for k in range(30)]
+    (place / "own.csv").write_text("text,label\n" + "".join(rows[:20]), encoding="utf-8")
+    (place / "fresh.csv").write_text("text,label\n" + "".join(rows[20:]), encoding="utf-8")
+    few: dict[str, Any] = {"data__train": "own.csv", "data__test_rows": 3, "data__max_length": 64}
+    zofo.adapt(folder, shots=2, steps=1, draws=1, out="own", **few)
+    assert zofo.evaluate(folder, adapter="own")["results"]["adapter"]["n"] == 3
+    assert zofo.evaluate(folder, adapter="own", data__test="fresh.csv")["results"]["adapter"]["n"] == 10
+    found = zofo.evaluate(folder, adapter="own", data__test="fresh.csv", data__test_rows=4)
+    assert found["results"]["adapter"]["n"] == 4

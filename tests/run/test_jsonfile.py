@@ -9,7 +9,7 @@ import pytest
 
 from zofo.errors import BadInput
 from zofo.run.errors import Corrupt
-from zofo.run.jsonfile import read_json, read_object, write_json
+from zofo.run.jsonfile import read_json, read_object, read_scores, write_json
 
 
 def test_values_come_back_exactly_and_non_finite_ones_visibly(tmp_path):
@@ -46,3 +46,12 @@ def test_missing_large_and_odd_files_are_bad_input(tmp_path):
     os.truncate(tmp_path / "f", 1 << 40)
     with pytest.raises(BadInput, match="larger"):
         read_json(tmp_path / "f")
+
+
+@pytest.mark.parametrize("results", [[], None, {"p": 3}])
+def test_scores_that_are_none_are_corrupt(tmp_path, results):
+    write_json(tmp_path / "eval.json", {"results": {"p": {"n": 3}}})
+    assert read_scores(tmp_path / "eval.json")["results"]["p"]["n"] == 3
+    write_json(tmp_path / "eval.json", {"results": results})
+    with pytest.raises(Corrupt, match="its 'results' are no scores by name"):
+        read_scores(tmp_path / "eval.json")

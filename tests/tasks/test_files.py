@@ -64,6 +64,13 @@ def test_a_label_that_is_no_choice_is_named_with_file_row_and_field(data: Path, 
         load(TASK)
 
 
+def test_a_field_to_shorten_that_no_row_has_is_refused(data: Path) -> None:
+    """A row too long would lose its beginning, and be said to have lost that field's end."""
+    with pytest.raises(BadInput, match="no row has the field 'nosuch' of `shorten`"):
+        load(TASK.model_copy(update={"shorten": "nosuch"}))
+    load(TASK.model_copy(update={"shorten": "text"}))
+
+
 def test_a_label_in_the_test_file_is_checked_too(data: Path) -> None:
     write(data / "validation.jsonl.gz", [ROWS[0], {"text": "x", "label": "c"}])
     with pytest.raises(BadInput, match=r"^\$ZOFO_DATA/t/validation.jsonl.gz, row 2: field 'label' is 'c'"):

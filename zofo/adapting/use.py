@@ -18,7 +18,7 @@ from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import Prepared
 from zofo.named import Found
-from zofo.tasks import definition, own
+from zofo.tasks import definition, files, own
 from zofo.tasks.definition import Task
 
 
@@ -40,6 +40,11 @@ def options(saved: Saved, flags: Mapping[str, Any]) -> dict[str, Any]:
     held = dict(saved.about.get("data", {}))
     if {"data.task", "data.train"} & set(flags):
         held = {key: value for key, value in held.items() if key not in ROWS}
+    if "data.test" in flags and not {"data.train", "data.test_rows"} & set(
+        flags
+    ):  # a file that is named is scored whole
+        where = flags["data.test"]
+        held["data.test_rows"] = max(len(files.part_rows(where, "test", f"--data.test {where}")), 1)
     return {**held, **flags}
 
 

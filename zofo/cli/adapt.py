@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from zofo.cli import drawn
-from zofo.cli.output import line, plain, refuse_no_file
+from zofo.cli.output import line, plain
 from zofo.cli.target import Dir, Target, Which
 from zofo.report.words import duration, size
+from zofo.run import outfile
 
 FOLDER = "adapters"
 
@@ -46,7 +47,7 @@ def adapt(
 
     Prints the test rows' score before, for every draw, and over the draws: mean, sd, and a 95 % interval by Student's t.
     """
-    refuse_no_file("--json", json)
+    outfile.refuse("--json", json)
     from zofo.adapting import run
     from zofo.adapting.plan import Plan
     from zofo.run.jsonfile import write_json
@@ -63,7 +64,7 @@ def adapt(
         drawn.task(found)
         told(found, place)
     if json is not None:
-        write_json(Path(json), found)
+        write_json(outfile.written_to(json), found)
     return int(any({"failed", "unsaved"} & set(record) for record in (found, *found["tasks"].values())))
 
 

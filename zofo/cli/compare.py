@@ -18,7 +18,7 @@ from zofo.report import history, unseen
 from zofo.report.words import duration, figure, rows_of, score
 from zofo.run import folder
 from zofo.run.folder import RunFolder
-from zofo.run.jsonfile import read_object
+from zofo.run.jsonfile import read_object, read_scores
 from zofo.run.metrics import read_metrics
 
 COLUMNS = (
@@ -79,7 +79,7 @@ def row(run: RunFolder) -> list[str]:
     config = load(run.config)
     rows = read_metrics(run.metrics) if run.metrics.exists() else []
     done, checks = history.steps(rows), history.validations(rows)
-    evaluated: dict[str, Any] = read_object(run.eval, "results") if run.eval.exists() else {}
+    evaluated: dict[str, Any] = read_scores(run.eval) if run.eval.exists() else {}
     results, best = evaluated.get("results", {}), history.best(rows)
     last = done[-1] if done else {}
     kind = f" {config.adapter.kind}" if METHODS[config.method.name].uses_adapter(config) else ""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zofo.cli import drawn
 from zofo.cli.output import line
 from zofo.report.words import duration
+from zofo.run import outfile
 
 if TYPE_CHECKING:
     from zofo.evaluating.found import Asked
@@ -28,5 +28,5 @@ def evaluate(target: str, flags: Mapping[str, Any], asked: Asked, draws: int, ou
         drawn.task(found)
         line(f"scoring took {duration(next(iter(found['tasks'].values()))['seconds'])} a draw")
     if out is not None:
-        write_json(Path(out), found)
+        write_json(outfile.written_to(out), found)
     return int(any("failed" in record for record in found["tasks"].values()))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from zofo.cli import demonstrated, mixture
-from zofo.cli.output import line, plain, refuse_no_file, table
+from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Adapter, Dir, Slot, Target, Which, find
+from zofo.errors import BadInput
 from zofo.report.words import LOSSES, duration, figure, measured, named, score
+from zofo.run import outfile
 
 if TYPE_CHECKING:
     from zofo.evaluating.found import Evaluation
@@ -50,8 +51,10 @@ def evaluate(
 
     Without options a run is scored on its own task, as it was trained.
     """
-    refuse_no_file("--out", out)
-    refuse_no_file("--samples", samples)
+    outfile.refuse("--out", out)
+    outfile.refuse("--samples", samples)
+    if out is not None and samples is not None and outfile.written_to(out) == outfile.written_to(samples):
+        raise BadInput(f"--samples {samples}", "--out is the same file", "name another for one of the two")
     found = find(target, dir)
     from zofo.evaluating import run
     from zofo.evaluating.found import Asked
@@ -63,7 +66,7 @@ def evaluate(
     results = run.of(found, target, flags, asked, complain)
     tell(results)
     if out is not None:
-        write_json(Path(out), results.record())
+        write_json(outfile.written_to(out), results.record())
     return 0
 
 

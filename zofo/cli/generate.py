@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from zofo.cli.output import line
+from zofo.cli.output import line, plain
 from zofo.cli.problems import complain
 from zofo.cli.target import Adapter, Dir, Found, Slot, Target, Which, find, refuse_which
 from zofo.errors import BadInput
@@ -38,6 +38,10 @@ def generate(
         raise BadInput(
             f"--temperature {temperature}", "neither 0 (the likeliest token) nor 0.001 or more", "give 0, or 0.7, say"
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"TEXT {plain(text)}", "it holds bytes that are no UTF-8", "give it in UTF-8") from None
     found = find(target, dir)
     refuse_which(found, which)
     from zofo import loading

@@ -80,13 +80,13 @@ def about_run(dir: str, name: str) -> Row:
     from zofo.report import history
     from zofo.report.words import ZERO_SHOT, rows_of, score
     from zofo.run import folder
-    from zofo.run.jsonfile import read_object
+    from zofo.run.jsonfile import read_scores
     from zofo.run.metrics import read_metrics
 
     try:
         run = folder.find(name, dir)
         config = load(run.config)
-        found = read_object(run.eval, "results") if run.eval.exists() else {}
+        found = read_scores(run.eval) if run.eval.exists() else {}
         done = (
             history.steps(read_metrics(run.metrics)) if found.get("used") == ZERO_SHOT and run.metrics.exists() else []
         )

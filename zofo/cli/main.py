@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -59,6 +60,13 @@ def build() -> App:
     return app
 
 
+def lenient() -> None:
+    """A sign that the terminal's encoding has not is printed as a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status (0 done, 1 failed, 2 bad input, 130 or 143 stopped).
 
@@ -67,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = flags.joined(list(sys.argv[1:] if argv is None else argv))
     heap.keep()
     waiting.patient()
+    lenient()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # libraries telling each other's authors
         return guarded(lambda: build()(words, exit_on_error=False, print_error=False))

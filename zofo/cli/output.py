@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zofo.errors import BadInput
 from zofo.picture import FORMATS
+from zofo.run import outfile
 
 
 def plain(text: object) -> str:
@@ -16,17 +17,9 @@ def plain(text: object) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in words)
 
 
-def refuse_no_file(option: str, path: str | None) -> None:
-    """Raise BadInput where a file that an option names cannot be written at the end: no folder for it, or a folder itself."""
-    if path is not None and not Path(path).parent.is_dir():
-        raise BadInput(f"{option} {path}", "its folder does not exist", "make it first")
-    if path is not None and Path(path).is_dir():
-        raise BadInput(f"{option} {path}", "it is a folder", "name a file")
-
-
 def refuse_no_picture(option: str, path: str | None) -> None:
     """Raise BadInput where a picture that an option names cannot be written at the end, or is of no known format."""
-    refuse_no_file(option, path)
+    outfile.refuse(option, path)
     if path is not None and Path(path).suffix.lower() not in FORMATS:
         raise BadInput(f"{option} {path}", "no format of pictures", f"end its name in {', '.join(FORMATS)}")
 

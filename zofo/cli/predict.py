@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from zofo.cli.output import line, plain, refuse_no_file, table
+from zofo.cli.output import line, plain, table
 from zofo.cli.problems import complain
 from zofo.cli.target import Adapter, Dir, Slot, Target, Which, find
 from zofo.elsewhere import PREDICTING
 from zofo.errors import BadInput
+from zofo.run import outfile
 
 if TYPE_CHECKING:
     from zofo.predicting import Predictions
@@ -54,7 +55,7 @@ def predict(
     Rows keep their columns and get `predicted` and, where there are choices, its `probability` among them; free answers, completions and messages are generated.
     Without --out the first rows and a count a label are printed.
     """
-    refuse_no_file("--out", out)
+    outfile.refuse("--out", out)
     if out is not None and Path(out).suffix.lower() not in ENDINGS:
         raise BadInput(f"--out {out}", "no format of rows", f"end its name in {' or '.join(ENDINGS)}")
     found = find(target, dir)
@@ -63,7 +64,7 @@ def predict(
     made = predicted(found, target, file, flags, By(which, slot, adapter), max_new_tokens, noted)
     line(plain(f"{made.what}, {made.task.name}, {len(made.rows)} rows of {file}"))
     if out is not None:
-        write(Path(out), made.rows)
+        write(outfile.written_to(out), made.rows)
         line(f"written to {out}")
         return 0
     tell(made)

@@ -16,7 +16,7 @@ from zofo.report import history
 from zofo.report.words import duration, figure, named, primary, score
 from zofo.run import folder
 from zofo.run.folder import RunFolder
-from zofo.run.jsonfile import read_object
+from zofo.run.jsonfile import read_scores
 from zofo.run.metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def of_run(run: RunFolder) -> int:
     line(f"run {run.name} in {plain(run.path)}")
     table(("key", "value", "default"), differences(config))
     if run.eval.exists():
-        found = read_object(run.eval, "results")
+        found = read_scores(run.eval)
         where = f"{found.get('checkpoint')} checkpoint (step {found.get('step')})"
         line(f"\n{found.get('split')} rows, {where}, uses {found.get('used')}")
         table(COLUMNS, [results(name, r) for name, r in found.get("results", {}).items()])

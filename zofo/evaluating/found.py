@@ -14,6 +14,7 @@ from zofo.config import Config
 from zofo.errors import BadInput
 from zofo.job import described
 from zofo.prepared import Prepared
+from zofo.run import outfile
 from zofo.samples import Samples
 
 WORDS = {"split": ("test", "validation"), "side": ("test", "train"), "which": ("best", "last")}
@@ -36,6 +37,7 @@ class Asked:
         for name, known in WORDS.items():
             if (word := getattr(self, name)) not in known:
                 raise BadInput(f"evaluate({name}={word!r})", "unknown", f"choose one of: {', '.join(known)}")
+        outfile.refuse("--samples", self.samples)
         if (self.side, self.split) == ("train", "validation"):
             found = "these tasks are scored on their test rows, not on validation rows"
             raise BadInput("--side train", found, "leave one out")

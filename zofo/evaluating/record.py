@@ -10,7 +10,7 @@ from zofo.evaluating.found import Evaluation
 from zofo.job import described
 from zofo.run.checkpoint import unchanged
 from zofo.run.folder import RunFolder
-from zofo.run.jsonfile import read_object, write_json
+from zofo.run.jsonfile import read_scores, write_json
 from zofo.run.lock import lock
 from zofo.saved import Saved
 
@@ -31,7 +31,7 @@ def record(run: RunFolder, held: Saved, found: Evaluation) -> None:
     """
     if held.found is not None and not unchanged(held.found):
         raise ZofoError(f"eval {run.name}", "training has found a better checkpoint meanwhile", "evaluate it again")
-    before = read_object(run.eval, "results") if run.eval.exists() else {}
+    before = read_scores(run.eval) if run.eval.exists() else {}
     now = described(held.config, found.ready, "test", found.adapter) | {
         "checkpoint": "best",
         "step": held.step,

@@ -21,11 +21,12 @@ from zofo.guest import given, guest
 from zofo.loading import warned
 from zofo.methods import table
 from zofo.named import Found
-from zofo.prepared import Prepared
+from zofo.prepared import Prepared, same_demonstrations
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_object
-from zofo.tasks.mixture import Mixture, turned
+from zofo.tasks.mixture import Mixture, reread, turned
 from zofo.tasks.parts import PARTS
+from zofo.tasks.splits import split
 
 THETA_ALONE = (
     "note: theta alone is scored, as an unseen task meets it; a training task's own adapter: --task TASK --slot TASK"
@@ -125,6 +126,8 @@ def of_run(run: RunFolder, flags: Mapping[str, Any], asked: Asked, say: Callable
     ready = prepared(found, asked, whole=same)
     if same:
         job.same_rows(read_object(run.splits, "parts"), ready)
+    elif config.data.shots and not elsewhere.OTHER_ROWS & set(flags):
+        refuse_changed(run, own)
     apart.refuse_carved(run, ready, asked.split)
     ready, slot = apart.noted(run, ready), own_slot(own, ready, asked, say)
     held = saved.open_run(run, asked.which, slot, say)
@@ -140,6 +143,13 @@ def of_run(run: RunFolder, flags: Mapping[str, Any], asked: Asked, say: Callable
     if asked.split == "test" and held.which == "best" and same:
         record.keep(run, held, evaluation, say)
     return evaluation
+
+
+def refuse_changed(run: RunFolder, own: Config) -> None:
+    """Raise BadInput where the rows of a run's own task, which demonstrations come from, have changed. Cost: reads the data once."""
+    task = reread(run.task, f"run {run.name}")
+    if not isinstance(task, Mixture):
+        same_demonstrations(read_object(run.splits, "parts"), split(task, own.data, own.run.seed).record)
 
 
 def own_slot(own: Config, ready: Prepared, asked: Asked, say: Callable[[str], None]) -> str | None:

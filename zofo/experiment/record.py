@@ -13,7 +13,7 @@ from zofo.measure import evaluate
 from zofo.report import history
 from zofo.report.words import LOSSES, measured, number, primary
 from zofo.run.folder import RunFolder
-from zofo.run.jsonfile import read_object, write_json
+from zofo.run.jsonfile import read_object, read_scores, write_json
 from zofo.run.metrics import read_metrics
 from zofo.scoring.tokens import pad_id
 from zofo.tasks import definition
@@ -27,7 +27,7 @@ def trained(run: RunFolder) -> dict[str, Any]:
     steps, checks = history.steps(rows), history.validations(rows)
     forwards, backwards = history.passes(rows)
     best, last = history.best(rows), steps[-1] if steps else {}
-    held = read_object(run.eval, "results")
+    held = read_scores(run.eval)
     return {
         "steps": last.get("step", 0),
         "seconds": last.get("time", {}).get("train"),
@@ -87,7 +87,7 @@ def tested(run: RunFolder) -> dict[str, Any]:
             held.slots.use(name)
         results[name] = scored(held.model, ready, settings, "test")
     plain = {name: scores(result) for name, result in results.items()}
-    write_json(run.eval, {**read_object(run.eval, "results"), "results": plain})
+    write_json(run.eval, {**read_scores(run.eval), "results": plain})
     return told(results, held.used, ready)
 
 

@@ -19,6 +19,8 @@ BEFORE_CONFIG = {
     "task.yaml",
     "checkpoints",
 }  # what a run that died beginning leaves
+NONE = "no such run"
+"""What is found where nothing of a name is a run."""
 NAME = re.compile(r"\w[^/\\]*")
 MAX_NAME = 200  # bytes
 
@@ -173,4 +175,4 @@ def find(text: str, dir: str | Path = "runs") -> RunFolder:
             raise BadInput(f"run {text}", "it is a symbolic link", f"use the folder itself, {path.resolve()}")
         return RunFolder(path)
     known = names(dir)
-    raise BadInput(f"run {text!r}", "no such run", nearest(text, known) if known else f"there is no run in {dir} yet")
+    raise BadInput(f"run {text!r}", NONE, nearest(text, known) if known else f"there is no run in {dir} yet")

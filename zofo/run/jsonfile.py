@@ -43,6 +43,15 @@ def read_json(path: Path) -> Any:
         raise Corrupt(f"read {path}", f"not readable as JSON ({str(error)[:120]})", "restore the file") from None
 
 
+def read_scores(path: Path) -> dict[str, Any]:
+    """Read a run's eval.json. Raises as `read_object`; `Corrupt` where its results are no scores by name."""
+    held = read_object(path, "results")
+    results = held["results"]
+    if not isinstance(results, dict) or not all(isinstance(one, dict) for one in results.values()):
+        raise Corrupt(f"read {path}", "its 'results' are no scores by name", "restore the file, or delete it")
+    return held
+
+
 def read_object(path: Path, *keys: str) -> dict[str, Any]:
     """Read a JSON file that holds an object with these keys. Raises as `read_json`; `Corrupt` where it holds something else."""
     held = read_json(path)

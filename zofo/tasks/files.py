@@ -80,6 +80,8 @@ def _parts(
         for part, split in parts.items()
     }
     assert rows["train"] is not None
+    if task.shorten and not any(task.shorten in row for row in rows["train"]):
+        raise BadInput(called["train"], f"no row has the field '{task.shorten}' of `shorten`", "mend the task's file")
     return Source(name, rows["train"], rows["validation"], rows["test"], called)
 
 
@@ -165,11 +167,12 @@ def _with_options(task: Task, rows: list[Row], columns: dict[str, str]) -> list[
 
 
 def _asking(messages: Any) -> Any:
-    """Messages with an answer at their end: their own, or one that stands for it."""
+    """Messages with an answer at their end that stands for their own, or for one to come: of its length nothing may hang."""
     last = messages[-1] if isinstance(messages, list) and messages else None
-    if not isinstance(last, dict) or last.get("role") == "assistant":
+    if not isinstance(last, dict):
         return messages
-    return [*messages, {"role": "assistant", "content": "x"}]
+    before = messages[:-1] if last.get("role") == "assistant" else messages
+    return [*before, {"role": "assistant", "content": "x"}]
 
 
 def renamed(rows: list[Row], columns: dict[str, str], asked: str) -> list[Row]:
