@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from zofo import models, sources, suited
+from zofo import models, sources, streamed, suited
 from zofo.cli.main import main
 from zofo.config import ModelConfig
 from zofo.errors import BadInput
@@ -125,3 +127,20 @@ def test_training_an_encoder_is_one_line_and_status_2(
     told = capsys.readouterr().err
     assert "BertForMaskedLM is not a causal model" in told and "Traceback" not in told
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_adapter_beside_a_model_is_refused(tmp_path: Path, folder: str) -> None:
+    """transformers puts it on the model by itself: its weights would be moved as theta, left out under a cap, and lost by an export."""
+    place = tmp_path / "adapted"
+    shutil.copytree(folder, place)
+    model = hf.AutoModelForCausalLM.from_pretrained(place)
+    get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])).save_pretrained(place)
+    source = sources.find(str(place))
+    for load in (*every_load(), streamed_config):
+        with pytest.raises(BadInput, match=r"a peft adapter lies beside its weights .*; merge the two"):
+            load(source)
+
+
+def streamed_config(source: Source) -> Any:
+    """As `--memory-cap` reads a model."""
+    return streamed.empty(source, source.place)

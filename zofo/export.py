@@ -50,6 +50,7 @@ def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | Non
     """
     if out.exists() or out.is_symlink():
         raise BadInput(f"--out {out}", "it exists", "name a new folder")
+    folder.check_name(out.name or str(out), "--out")
     folder.refuse_no_place(f"--out {out}", out)
     settings = config.load(run.config)
     kind = settings.adapter.kind

@@ -155,6 +155,7 @@ def refuse(source: Source, config: Any) -> None:
             f"--model {source.name}", "its files hold quantised weights", "take the model that was quantised"
         )
     suited.refuse_other_kinds(source, config)
+    suited.refuse_adapted(source)
 
 
 def device(config: ModelConfig) -> torch.device:
@@ -188,6 +189,8 @@ def load(source: Source, config: ModelConfig) -> nn.Module:
                 f"its files hold no {missing[0]} ({len(missing)} weights are missing), which would be drawn at random"
             )
             raise BadInput(f"--model {source.name}", found, "save it whole, from its causal language model")
+    if getattr(model, "_hf_peft_config_loaded", False):  # one of the hub's
+        suited.refuse_adapter(source.name)
     unscaled(model)
     halved(model, config.weights)
     model = cast(Any, model).to(target).eval().requires_grad_(False)

@@ -57,6 +57,18 @@ def refuse_pickled(source: Source) -> None:
     raise BadInput(f"--model {source.name}", found, do if pickled else "bring model.safetensors to it")
 
 
+def refuse_adapted(source: Source) -> None:
+    """Raise BadInput for a folder with an adapter beside the model, which transformers would put on it: its weights would count as the model's."""
+    if source.kind == "folder" and (Path(source.place) / "adapter_config.json").is_file():
+        refuse_adapter(source.name)
+
+
+def refuse_adapter(name: str) -> None:
+    """Raise BadInput for a model that brings an adapter of peft's."""
+    found = "a peft adapter lies beside its weights (adapter_config.json), which transformers would put on it"
+    raise BadInput(f"--model {name}", found, "merge the two (peft's `merge_and_unload`), or take the adapter away")
+
+
 def refuse_wordless(source: Source) -> None:
     """Raise BadInput for a folder without a tokenizer: transformers makes an empty one of some kinds of model."""
     folder = Path(source.place)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Olmo2Config, Olmo2ForCausalLM
 
 from zofo.bench import kinds
 from zofo.bench.kinds import KINDS, How, batch, chosen
@@ -100,3 +100,10 @@ def test_the_references_are_always_among_those_chosen() -> None:
     ]  # fmt: skip
     assert [how.law for _, kind, how in chosen(["zofo"], ["sphere"], How()) if kind.laws] == ["sphere"]
     assert len(list(chosen([], [], How()))) == 2
+
+
+@pytest.mark.parametrize("kind", ["peft", "upper-plain"])
+def test_peft_is_given_the_layers_of_an_architecture_that_it_knows_none_of(kind: str) -> None:
+    shape: dict[str, Any] = {"vocab_size": 96, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    model = Olmo2ForCausalLM(Olmo2Config(**shape, num_attention_heads=2, pad_token_id=0))
+    KINDS[kind].make(model, batch(model, 2, 8), How())()

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from zofo.bench import large
+from zofo.errors import BadInput
 
 SMALL: dict[str, Any] = large.LLAMA_1B | {
     "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "num_attention_heads": 4,
@@ -92,3 +93,25 @@ def test_with_and_without_a_cap_the_bits_are_equal(
     assert {path.name for path in tmp_path.iterdir()} == {"m", "cache"}, "the runs are gone"
     assert (tmp_path / "cache" / "work").is_dir(), "one was capped"
     json.dumps(found)
+
+
+@pytest.mark.parametrize(("limit", "told"), [("", "no cap"), ("1TB", "the model fits under it")])
+def test_a_cap_that_caps_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, told: str
+) -> None:
+    """Both runs would have the weights in memory, and equal bits would say nothing."""
+    large.make(tmp_path / "m", SMALL)
+    monkeypatch.setattr(large, "alone", None)
+    with pytest.raises(BadInput, match=f"--cap .*: {told}"):
+        large.main(tmp_path / "m", limit)
+
+
+def test_a_model_that_was_not_written_whole_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(large, "LLAMA_1B", SMALL)
+    monkeypatch.setattr(large, "write_shards", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        large.main(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from zofo.bench import step
 from zofo.bench.kinds import KINDS, How, batch, chosen
 from zofo.bench.peak import Peak
+from zofo.errors import BadInput
 
 pytestmark = pytest.mark.filterwarnings("ignore:Adapter name")
 
@@ -57,3 +58,8 @@ def test_rounds_are_interleaved_and_the_first_does_not_count() -> None:
     times = step.interleaved(kinds, 2, lambda r, name, seconds: told.append((r, name)))
     assert calls == ["a", "b"] * 3 and [len(t) for t in times.values()] == [2, 2]
     assert torch.tensor(list(times.values())).min() >= 0
+
+
+def test_rows_longer_than_the_model_reads_are_refused(folder: str) -> None:
+    with pytest.raises(BadInput, match=r"--tokens 129: .* reads 128 at most"):
+        step.main(model=folder, rows=1, tokens=129, rounds=1, methods=("zofo",))

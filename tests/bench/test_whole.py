@@ -47,3 +47,13 @@ def test_each_is_measured_once(names: tuple[str, ...]) -> None:
 def test_an_option_without_effect_on_one_of_them_is_refused(folder: str) -> None:
     with pytest.raises(BadInput, match=r"--method\.T"):
         whole.main(("fo-lora",), {"model.name": folder, **SMALL, "method.T": 3})
+
+
+@pytest.mark.usefixtures("cache")
+def test_of_two_stages_it_is_said_that_one_cost_does_not_hold(folder: str) -> None:
+    said: list[str] = []
+    whole.started("two-stage", {"model.name": folder, **SMALL}, said.append)
+    whole.started("mezo", {"model.name": folder, **SMALL}, said.append)
+    assert [note for note in said if "two stages" in note] == [
+        "two-stage: it has two stages, and what is measured begins with the first; one cost does not hold for both"
+    ]

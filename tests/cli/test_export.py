@@ -23,3 +23,9 @@ def test_words_reach_the_export(cli, trained: str, monkeypatch, words: str, merg
 def test_a_folder_that_exists_is_refused(cli, trained: str, tmp_path: Path) -> None:
     status, _, err = cli("export", trained, "--out", str(tmp_path))
     assert status == 2 and "it exists" in err
+
+
+@pytest.mark.parametrize("out", ["nosuch/..", "deep/" + "x" * 220])
+def test_a_name_that_is_none_is_refused_before_anything_is_made(cli, trained: str, home: Path, out: str) -> None:
+    status, _, err = cli("export", trained, "--out", out)
+    assert status == 2 and "not a plain folder name" in err and not (home / out.split("/")[0]).exists()

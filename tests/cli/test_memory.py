@@ -8,6 +8,7 @@ import pytest
 
 from zofo.cli import memory
 from zofo.config import build
+from zofo.memory.sizes import UNKNOWN, Size
 
 SMALL = ["--data.train_rows", "12", "--data.validation_rows", "6", "--data.test_rows", "8", "--batch", "2"]
 
@@ -70,7 +71,24 @@ def test_all_as_json_and_what_cannot_be_is_named(
     assert "bilevel, prefix" not in [row[0] for row in rows(out)]
     again = iter(held)  # the same sizes, not estimated twice
     monkeypatch.setattr(memory, "sized", lambda *given: next(again))
-    assert set(json.loads(cli("memory", *words, "--json")[1])) >= {"bilevel, lora", "mezo, full"}
+    found = json.loads(cli("memory", *words, "--json")[1])
+    assert set(found["configurations"]) >= {"bilevel, lora", "mezo, full"} and all(
+        one["whole"] for one in found["configurations"].values()
+    )
+    assert "peft refuses it with a prefix" in found["refused"]["bilevel, prefix"]
+    assert any("two points a pass" in note for note in found["notes"])
+
+
+def test_a_cap_that_the_weights_do_not_fit_under_is_told(cli, model: str) -> None:
+    words = ["--preset", "mezo", "--model", model, "--data.max_length", "16", "--batch", "2", "--memory-cap"]
+    assert "note: under --memory-cap 1MB these weights would stay on disk" in cli("memory", *words, "1MB")[1]
+    assert any("stay on disk" in note for note in json.loads(cli("memory", *words, "1MB", "--json")[1])["notes"])
+    assert "stay on disk" not in cli("memory", *words, "1TB")[1]
+
+
+def test_a_size_that_is_not_estimated_is_null_in_json() -> None:
+    found = memory.as_json([Size("weights", 8, "before", "weights"), Size("a pass", UNKNOWN, "probing")])
+    assert [size["bytes"] for size in found["sizes"]] == [8, None] and (found["total"], found["whole"]) == (8, False)
 
 
 def test_rows_are_no_longer_than_the_model_reads(cli, model: str) -> None:

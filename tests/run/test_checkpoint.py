@@ -200,6 +200,10 @@ def test_a_newer_format_stops_instead_of_falling_back(tmp_path, monkeypatch):
     (tmp_path / "step-000002" / path).write_bytes(content)
     with pytest.raises(Newer, match="format 2, this zofo knows 1; use a newer zofo"):
         checkpoint.newest_good(tmp_path, None, print)
+    (tmp_path / "step-000002").rename(tmp_path / "best")
+    with pytest.raises(Newer):
+        checkpoint.cut(tmp_path, 1, print)
+    assert (tmp_path / "best" / path).read_bytes() == content, "nothing is deleted that a newer zofo reads"
 
 
 def test_a_file_forged_with_its_manifest_is_refused_by_its_own_format(tmp_path):

@@ -61,8 +61,8 @@ class Sample:
 Key = tuple[str, str, float]  # objective, dtype, eps
 
 
-def measure(held: Job, asked: Asked, k: int, say: Say) -> tuple[float, dict[Key, list[Sample]]]:
-    """lambda at outer iteration k, and samples at theta and adapters as they stand, on the batches of k, k + 1, ..."""
+def measure(held: Job, asked: Asked, k: int, say: Say) -> tuple[float | None, dict[Key, list[Sample]]]:
+    """lambda at outer iteration k (None: without a penalty), and samples at theta and adapters as they stand, on the batches of k, k + 1, ..."""
     method, samples = held.config.method, dict[Key, list[Sample]]()
     lam = plans.lam_at(method, k, held.problem.steps)
     todo = plans.plan(method, lam)
@@ -71,7 +71,7 @@ def measure(held: Job, asked: Asked, k: int, say: Say) -> tuple[float, dict[Key,
         for upper in uppers(held, k + b):
             for key, found in on_batch(held, asked, todo, State(k=k + b), upper).items():
                 samples.setdefault(key, []).extend(found)
-    return lam, samples
+    return (lam if len(todo.terms) > 1 else None), samples
 
 
 def on_batch(held: Job, asked: Asked, todo: Plan, state: State, upper: tuple[Micro, Micro]) -> dict[Key, list[Sample]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zofo.adapters.slots import Slots
+from zofo.adapters.targets import usual
 from zofo.config import AdapterConfig, MethodConfig
 from zofo.core import streams
 from zofo.core.kernels.reference import rank_of
@@ -238,7 +239,7 @@ def peft_loop(model: nn.Module, made: Batch, how: How, targets: Sequence[str] = 
     """LoRA as one writes it without zofo: peft, Adam, `backward`; logits of all positions by transformers' own loss."""
     from peft import LoraConfig, get_peft_model
 
-    wanted: Any = list(targets) or None
+    wanted: Any = list(targets) or usual(model)
     lora = get_peft_model(
         cast(Any, twin(model)), LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=wanted)
     )
@@ -301,7 +302,8 @@ def plain_passes(model: nn.Module, made: Batch, how: How, T: int) -> Step:
     """The same passes done plainly: T steps of peft's loop, six forward passes without gradients, p's gradient of A and of B."""
     from peft import LoraConfig, get_peft_model
 
-    lora = get_peft_model(cast(Any, twin(model)), LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16))
+    config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=usual(model))
+    lora = get_peft_model(cast(Any, twin(model)), config)
     params = [p for p in lora.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(params, lr=LEARNING)
 

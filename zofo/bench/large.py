@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zofo import begin, cap, tensorfile
-from zofo.config import resolve
+from zofo import begin, cap, sources, tensorfile
+from zofo.config import resolve, size_of
 from zofo.core import streams
 from zofo.core.weights.store import PIECE
-from zofo.run import checkpoint
+from zofo.errors import BadInput
+from zofo.run import checkpoint, seam
 from zofo.run.folder import RunFolder
 from zofo.run.metrics import read_metrics
 from zofo.tensorfile import Flat
@@ -50,8 +51,11 @@ def main(folder: Path, limit: str = "2GB", steps: int = 2) -> dict[str, Any]:
     Args: folder, a model, or where to make one of 1.1 billion weights (4.4 GB). Cost: 2 (steps + 5) passes over the
     weights; disk for three more copies of them, beside the folder and in zofo's cache, for as long as it runs.
     """
+    if not size_of(limit):
+        raise BadInput(f"--cap {limit!r}", "no cap", "give one that the model does not fit under, such as 2GB")
     if not folder.exists():
-        make(folder)
+        made_whole(folder)
+    refuse_fitting(folder, limit)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="zofo-bench-") as work:
         plain, capped = (alone(folder, Path(work), name, steps) for name in ("", limit))
     same = {key: plain.pop(key) == capped.pop(key) for key in ("journal", "theta", "numbers")}
@@ -64,6 +68,24 @@ def main(folder: Path, limit: str = "2GB", steps: int = 2) -> dict[str, Any]:
         "equal": same,
         "results": {"no cap": plain, f"cap {limit}": capped},
     }
+
+
+def made_whole(folder: Path) -> None:
+    """`make`, under another name until it is whole: one that was stopped is no model."""
+    work = seam.beside(folder)
+    try:
+        make(work)
+        seam.disk.rename(work, folder)
+    except BaseException:
+        seam.discard(work)
+        raise
+
+
+def refuse_fitting(folder: Path, limit: str) -> None:
+    """Raise BadInput for a cap that the model fits under: both runs would have the weights in memory."""
+    settings, _ = resolve({**OPTIONS, "model.name": str(folder), "run.memory_cap": limit})
+    if not cap.streams(settings, sources.find(str(folder))):
+        raise BadInput(f"--cap {limit}", "the model fits under it: nothing would stay on disk", "give a smaller one")
 
 
 def alone(folder: Path, work: Path, limit: str, steps: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from zofo.bench.kinds import KINDS, REFERENCES, How, Kind, Step, batch, chosen
 from zofo.bench.peak import Peak, peak
 from zofo.config import ModelConfig
 from zofo.core import devices
+from zofo.errors import BadInput
 from zofo.machine import machine
 from zofo.scoring.batch import Batch
 
@@ -98,7 +99,10 @@ def main(
     seconds, and multiples of the plain forward pass; memory is bytes above the weights at the peak of two steps, and
     multiples of the plain forward pass with logits at all positions, whichever the head's positions are.
     """
-    loaded = models.load(sources.find(model), ModelConfig(name=model)).requires_grad_(True)
+    source = sources.find(model)
+    if tokens > (most := models.positions(source) or tokens):
+        raise BadInput(f"--tokens {tokens}", f"{model} reads {most} at most", f"give {most} or fewer")
+    loaded = models.load(source, ModelConfig(name=model)).requires_grad_(True)
     made = batch(loaded, rows, tokens)
     return {
         "model": model,

@@ -23,6 +23,7 @@ from zofo.machine import machine
 from zofo.methods.check import check
 from zofo.methods.plan import every
 from zofo.methods.state import State
+from zofo.methods.table import effective
 
 MODEL, TASK = "smollm2-135m", "sst2"
 
@@ -67,6 +68,8 @@ def started(name: str, flags: Mapping[str, Any], say: Callable[[str], None]) -> 
     named |= {} if held.data.mixture or held.data.task or held.data.train else {"data.task": TASK}
     settings = config.build({**config.flatten(held.model_dump(), ""), **named})
     check(settings, given)
+    if "method.stage_one" in effective(settings):
+        say(f"{name}: it has two stages, and what is measured begins with the first; one cost does not hold for both")
     return begun(settings, given, lambda note: say(f"{name}: {note}"))
 
 
@@ -89,7 +92,7 @@ def main(
 ) -> dict[str, Any]:
     """Seconds an iteration of each configuration, and what an iteration takes above what stands between them.
 
-    With `lam_every` n an iteration is the mean of n, and a round takes whole n.
+    Of a method of two stages the iterations measured begin with the first. With `lam_every` n an iteration is the mean of n, and a round takes whole n.
 
     Args: names, presets or YAML files; flags, options over all of them, by dotted key; rounds of `steps` iterations of
     each, interleaved, after one that does not count. Means, for rows differ: take enough iterations. Raises: BadInput.

@@ -338,8 +338,10 @@ def tell_estimates(found: Mapping[str, Any]) -> None:
     what = f"{found['model']}, {found['task']}" + (f", run {found['run']}" if found["run"] else "")
     over = f"{len(found['seeds'])} {found['noise']} z on each of {found['batches']} batches of {found['batch']} rows"
     line(plain(f"{what}, {found['objective']} loss, {found['adapter']}; {over}; {found['threads']} threads"))
-    where = ", ".join(f"{place['lambda']:.3g} at {place['where']}" for place in found["places"])
-    line(plain(f"G = A + lambda (B - C), lambda {where}; c of a term is before its weight"))
+    weighed = [place for place in found["places"] if place["lambda"] is not None]
+    where = ", ".join(f"{place['lambda']:.3g} at {place['where']}" for place in weighed)
+    total = f"G = A + lambda (B - C), lambda {where}; c of a term is before its weight" if where else "G = A"
+    line(plain(total))
     line(f"error: {found['error']}; goal: <= {found['goal']}")
     table(ESTIMATES, map(estimated, found["results"]))
 

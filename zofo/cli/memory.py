@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from json import dumps
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,13 +39,23 @@ def memory(
     source, decided, work, notes = begun(wanted, given)
     rows, tokens = work(decided).shape
     where = f"{wanted.model.name}, {decided.model.dtype}, {rows} rows of {tokens} tokens"
+    notes += outside(decided, source)
     if all:
-        status = compared(where, {name: sized(made, source, work) for name, made in variants(decided)}, json)
+        compared(where, {name: sized(made, source, work) for name, made in variants(decided)}, notes, json)
     else:
-        status = one(f"{where}, {wanted.method.name}", sized(decided, source, work), json)
-    for note in [] if json else notes:
-        line(f"note: {note}")
-    return status
+        one(f"{where}, {wanted.method.name}", sized(decided, source, work), notes, json)
+    return 0
+
+
+def outside(config: Config, source: Source) -> list[str]:
+    """A note of a cap that the weights do not fit under."""
+    from zofo import cap
+
+    if not config.run.memory_cap or not cap.streams(config, source):
+        return []
+    return [
+        f"under --memory-cap {config.run.memory_cap} these weights would stay on disk, and come into memory a module at a time (docs/streaming.md)"
+    ]
 
 
 def begun(config: Config, given: Collection[str]) -> tuple[Source, Config, Callable[[Config], Work], list[str]]:
@@ -108,18 +118,25 @@ def sized(config: Config, source: Source, work: Callable[[Config], Work]) -> lis
         return f"{error.asked}: {error.found}"
 
 
-def one(title: str, sizes: list[Size] | str, json: bool) -> int:
+def one(title: str, sizes: list[Size] | str, notes: Sequence[str], json: bool) -> None:
     """Print one configuration's sizes."""
-    from zofo.memory.sizes import total
-
     if isinstance(sizes, str):
         raise BadInput("zofo memory", sizes, "change these options")
     if json:
-        line(dumps({"sizes": [vars(size) for size in sizes], "total": total(sizes)}, indent=1))
-        return 0
+        line(dumps({**as_json(sizes), "notes": list(notes)}, indent=1))
+        return
     line(title)
     print_sizes(sizes)
-    return 0
+    for note in notes:
+        line(f"note: {note}")
+
+
+def as_json(sizes: list[Size]) -> dict[str, Any]:
+    """Sizes in bytes (null: not estimated), their total, and whether that is all of it."""
+    from zofo.memory.sizes import UNKNOWN, total, whole
+
+    known = [vars(size) | ({"bytes": None} if size.bytes == UNKNOWN else {}) for size in sizes]
+    return {"sizes": known, "total": total(sizes), "whole": whole(sizes)}
 
 
 def print_sizes(sizes: list[Size]) -> None:
@@ -131,21 +148,18 @@ def print_sizes(sizes: list[Size]) -> None:
     line("counted: what torch allocates; Python with its libraries and what malloc adds come on top")
 
 
-def compared(title: str, found: Mapping[str, list[Size] | str], json: bool) -> int:
+def compared(title: str, found: Mapping[str, list[Size] | str], notes: Sequence[str], json: bool) -> None:
     """Print a line a configuration; those that cannot be are named below."""
-    from zofo.memory.sizes import total
-
     made = {name: sizes for name, sizes in found.items() if not isinstance(sizes, str)}
+    refused = {name: why for name, why in found.items() if isinstance(why, str)}
     if json:
-        parts = {name: {"sizes": [vars(s) for s in sizes], "total": total(sizes)} for name, sizes in made.items()}
-        line(dumps(parts, indent=1))
-        return 0
+        parts = {name: as_json(sizes) for name, sizes in made.items()}
+        line(dumps({"configurations": parts, "refused": refused, "notes": list(notes)}, indent=1))
+        return
     line(title)
     table(COLUMNS, [summed(name, sizes) for name, sizes in made.items()])
-    for name, sizes in found.items():
-        if isinstance(sizes, str):
-            line(f"note: {name}: {sizes}")
-    return 0
+    for note in [*(f"{name}: {why}" for name, why in refused.items()), *notes]:
+        line(f"note: {note}")
 
 
 def summed(name: str, sizes: list[Size]) -> tuple[str, ...]:

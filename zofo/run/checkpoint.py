@@ -244,12 +244,14 @@ def prune(folder: Path, keep: int, protect: Collection[int] = ()) -> list[int]:
 def cut(folder: Path, step: int, say: Callable[[str], None]) -> None:
     """Delete the checkpoints after a step that a run resumes from, the best too if it is later or not whole.
 
-    Call it with the step of `newest_good`, before training goes on. `say` is told of each.
+    Call it with the step of `newest_good`, before training goes on. `say` is told of each. Raises: `Newer` for a best one of a newer format.
     """
     for name, path in standing(folder).items():
         try:
             late = (verify(path).step if name == BEST else int(name.removeprefix("step-"))) > step
             why = f"the run resumes at step {step}"
+        except Newer:
+            raise
         except Corrupt as error:
             late, why = True, error.found
         if late:
