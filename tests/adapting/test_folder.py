@@ -150,4 +150,6 @@ def test_the_rows_are_those_that_its_examples_were_kept_apart_from(opened, tmp_p
     own.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]), encoding="utf-8")
     with pytest.raises(BadInput, match="are not those that it was scored on; bring back the data"):
         use.prepared(found, carved, {})
-    assert use.prepared(found, carved, {"data.test": str(test)})[1].splits.record["parts"]["test"]["rows"] == 6
+    assert use.prepared(found, carved, {"data.test": str(test)})[1].splits.record["parts"]["test"]["rows"] == 9, (
+        "a file that is named is taken whole"
+    )
