@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from zofo.core import streams
 from zofo.core.probe import Point
+from zofo.methods.learner import rate as learning
 from zofo.methods.plan import every
 from zofo.methods.state import State, law_of
 from zofo.tune import trial, zeroth
@@ -56,14 +57,19 @@ def rate(at: Bench, first: Sequence[Walk], second: Sequence[Walk], show: Show) -
         show.note(f"--auto-lr: curvature along z bounds no rate of rule adam: lr_theta {m.lr_theta:.2g} is kept")
         return m.lr_theta
     steps = at.job.config.run.steps
-    found = zeroth.rate([w.line([m.eps]) for w in first], [w.line([m.eps]) for w in second], m.eps, m.q, steps)
+    full = sum(learning(k, 1.0, m.schedule_theta, 0, steps) ** 2 for k in range(steps))
+    found = zeroth.rate([w.line([m.eps]) for w in first], [w.line([m.eps]) for w in second], m.eps, m.q, full)
     if found is None:
         show.note(f"--auto-lr: no probe changed the loss, or one was not finite: lr_theta {m.lr_theta:.2g} is kept")
         return m.lr_theta
     root = math.sqrt(found.square)
     lr = rounded(found.lr * (root if m.rule == "scalar-adaptive" else 1.0))
     told = f"rms of c {root:.3g}, z'Hz {found.bend:.3g}, {found.share:.0%} of c^2 common to two batches"
-    why = f"{steps} steps walk as far as eps" if found.bounded else "half of the rate that lowers the loss most"
+    why = (
+        f"{steps} steps walk {zeroth.REACH:g} eps far"
+        if found.bounded
+        else "half of the rate that lowers the loss most"
+    )
     show.phase(f"  lr_theta {lr:.2g}: {why} ({told})")
     return lr
 

@@ -10,8 +10,8 @@ which give A and B, and so the error of each size.
 
 **lr.** A step -lr c z, c from one batch, changes the loss of other rows by about -lr c c' + lr^2 c^2 h' / 2, c' and h' being theirs. In the mean that
 is lowest at lr = E[c c'] / E[c^2 h'], and does harm from twice that on. Half of it is taken, and never more than what makes
-the steps of a whole run, a random walk of independent z, end as far out as eps: farther out nothing was seen. With q probes a
-step's variance falls as 1/q, and lr is q times that.
+the steps of a whole run, a random walk of independent z, end REACH times as far out as eps: farther out nothing was seen.
+The steps count as the sum of (rate / lr)^2, three eighths of them with a cosine. With q probes a step's variance falls as 1/q, and lr is q times that.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ HALF = (
     0.5  # of the rate that lowers the loss most, for a few directions say it; of a difference, that an error explains
 )
 LEAST = 1 / 8  # of E[c^2] that E[c c'] is taken to be at least
+REACH = 3.0
+"""Of eps, how far the walk of a whole run may end. On SST-2 and trec MeZO's best swept rates end some 4 to 14 off, and three times those do harm (dev/LOG.md, 2026-11-28)."""
 ENOUGH = 0.01  # of E[c^2]: an error of the configured size below that is no reason to leave it
 MUCH = 0.5  # of that error: a size that is to replace the configured one has less
 
@@ -48,7 +50,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Rate:
-    """A rate, and what it is from: E[c^2], E[c c'] as a part of it, E[c^2 h'], and whether the length eps bounds it."""
+    """A rate, and what it is from: E[c^2], E[c c'] as a part of it, E[c^2 h'], and whether the walk's length bounds it."""
 
     lr: float
     square: float
@@ -110,14 +112,14 @@ def better(found: Mapping[float, float], eps: float) -> float:
     return lead if found[eps] > ENOUGH and found[lead] < MUCH * found[eps] else eps
 
 
-def rate(first: Sequence[Line], second: Sequence[Line], eps: float, q: int = 1, steps: int = 1) -> Rate | None:
-    """The rate of theta for so many steps, from the same directions on two batches each; None where no loss changed."""
+def rate(first: Sequence[Line], second: Sequence[Line], eps: float, q: int = 1, steps: float = 1) -> Rate | None:
+    """The rate of theta for so many full steps, from the same directions on two batches each; None where no loss changed."""
     pairs = [(a.slope(eps), b.slope(eps), a.bend(eps), b.bend(eps)) for a, b in zip(first, second, strict=True)]
     square = statistics.fmean((c * c + d * d) / 2 for c, d, _, _ in pairs)
     pull = statistics.fmean((c * c * k + d * d * h) / 2 for c, d, h, k in pairs)
     if not (square > 0 and math.isfinite(square) and math.isfinite(pull)):
         return None
     share = min(1.0, max(LEAST, statistics.fmean(c * d for c, d, _, _ in pairs) / square))
-    most = math.sqrt(q) * eps / math.sqrt(square * steps)  # the mean of q probes is shorter than one by sqrt(q)
+    most = REACH * math.sqrt(q) * eps / math.sqrt(square * steps)  # the mean of q probes is shorter than one by sqrt(q)
     lr = HALF * q * share * square / pull if pull > 0 else math.inf
     return Rate(min(lr, most), square, share, pull, lr > most)
