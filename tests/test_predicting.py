@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 import zofo
+from zofo import named
 from zofo.config import build
 from zofo.errors import BadInput
 from zofo.job import prepare
 from zofo.measure import evaluate
-from zofo.predicting import chosen
+from zofo.predicting import By, chosen, predicted
 from zofo.scoring.tokens import pad_id
 from zofo.tasks import definition, files
 
@@ -94,6 +95,9 @@ def test_a_column_of_another_name_is_named(folder: str, place: Path) -> None:
         zofo.predict(name, [{"review": "A fine film"}])
     (row,) = zofo.predict(name, [{"review": "A fine film"}], data__text_column="review")
     assert row["predicted"] == zofo.predict(name, [{"body": "A fine film"}])[0]["predicted"] and "body" not in row
+    flags = {"data.text_column": "review"}
+    made = predicted(named.find(name, "runs"), name, [{"review": "A fine film"}], flags, By())
+    assert made.task.files is not None and made.task.files.columns["text"] == "review", "what is shown of a row"
 
 
 def test_a_run_is_asked_for_an_adapter_and_a_checkpoint(folder: str) -> None:

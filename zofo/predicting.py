@@ -113,7 +113,7 @@ def predicted(
         model, what = opened(found, config, by, say)
     else:
         model, what = opened_with(found, held_by, flags, by, say)
-    return Predictions(answered(model, ready, config, held), task, what)
+    return Predictions(answered(model, ready, config, held), theirs, what)
 
 
 def of_adapter(found: Found, saved: Saved, flags: Mapping[str, Any]) -> tuple[Config, Task]:
