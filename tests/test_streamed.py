@@ -27,25 +27,7 @@ from zofo.errors import BadInput, ZofoError
 Tiny = Callable[..., nn.Module]
 Save = Callable[..., Path]
 CPU = ModelConfig(device="cpu")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZOFO_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def save(tmp_path: Path, tiny: Tiny) -> Save:
-    """Save a tiny model: `save("gpt2")` -> folder."""
-
-    def make(name: str, edit: Callable[[nn.Module], Any] = lambda model: model, **options: Any) -> Path:
-        model = tiny(name)
-        edit(model)
-        with models.quiet():
-            model.save_pretrained(tmp_path / name, **options)
-        return tmp_path / name
-
-    return make
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def both(folder: Path, keep: int = 0, **options: Any) -> tuple[nn.Module, nn.Module, Leaves, Store]:

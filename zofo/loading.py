@@ -48,9 +48,8 @@ def load(
     named.refuse_which(found, which)
     model, tokenizer = opened(found, which, slot, str(adapter) if adapter is not None else None, warned, device)
     if dtype is not None:
-        for (
-            parameter
-        ) in model.parameters():  # not buffers: rotary frequencies in a half type are off by radians at long positions
+        # not buffers: rotary frequencies in a half type are off by radians at long positions
+        for parameter in model.parameters():
             parameter.data = parameter.data.to(DTYPES[dtype])
     return model, tokenizer
 

@@ -40,9 +40,8 @@ def options(saved: Saved, flags: Mapping[str, Any]) -> dict[str, Any]:
     held = dict(saved.about.get("data", {}))
     if {"data.task", "data.train"} & set(flags):
         held = {key: value for key, value in held.items() if key not in ROWS}
-    if "data.test" in flags and not {"data.train", "data.test_rows"} & set(
-        flags
-    ):  # a file that is named is scored whole
+    alone = "data.test" in flags and "data.train" not in flags
+    if alone and "data.test_rows" not in flags:  # a file that is named is scored whole
         where = flags["data.test"]
         held["data.test_rows"] = max(len(files.part_rows(where, "test", f"--data.test {where}")), 1)
     return {**held, **flags}
