@@ -84,6 +84,8 @@ def test_a_cap_that_the_weights_do_not_fit_under_is_told(cli, model: str) -> Non
     assert "note: under --memory-cap 1MB these weights would stay on disk" in cli("memory", *words, "1MB")[1]
     assert any("stay on disk" in note for note in json.loads(cli("memory", *words, "1MB", "--json")[1])["notes"])
     assert "stay on disk" not in cli("memory", *words, "1TB")[1]
+    kept = ["--preset", "fo-lora", *words[2:]]
+    assert "note: --memory-cap 1MB: about " in cli("memory", *kept, "1MB")[1], "a run would be refused"
 
 
 def test_a_size_that_is_not_estimated_is_null_in_json() -> None:

@@ -48,13 +48,17 @@ def memory(
 
 
 def outside(config: Config, source: Source) -> list[str]:
-    """A note of a cap that the weights do not fit under."""
+    """A note of a cap that the weights do not fit under: that they would stay on disk, or why a run would be refused."""
     from zofo import cap
 
-    if not config.run.memory_cap or not cap.streams(config, source):
-        return []
+    limit = config.run.memory_cap
+    try:
+        if not limit or not cap.streams(config, source):
+            return []
+    except BadInput as error:
+        return [f"{error.asked}: {error.found}"]
     return [
-        f"under --memory-cap {config.run.memory_cap} these weights would stay on disk, and come into memory a module at a time (docs/streaming.md)"
+        f"under --memory-cap {limit} these weights would stay on disk, and come into memory a module at a time (docs/streaming.md)"
     ]
 
 
