@@ -153,8 +153,8 @@ def small(cache: Path) -> dict[str, Any]:
 @pytest.fixture
 def made(small: dict[str, Any]) -> Callable[..., Any]:
     """Make the job of a small run from the model's folder and options: `made(folder, method__name="mezo")`."""
-    from zofo.config import resolve
     from zofo.job import assemble, prepare
+    from zofo.layers import resolve
 
     def make(folder: str, **flags: Any) -> Any:
         settings, given = resolve(small | {"model.name": folder} | {k.replace("__", "."): v for k, v in flags.items()})

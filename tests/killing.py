@@ -24,8 +24,8 @@ from typing import Any
 import torch
 
 from zofo import begin, loop
-from zofo.config import resolve
 from zofo.core import noise
+from zofo.layers import resolve
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
 

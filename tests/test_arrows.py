@@ -19,6 +19,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "errors": set(),
     "machine": set(),
     "config": {"yamlfile"},
+    "layers": {"config"},
     "yamlfile": set(),
     "kept": set(),
     "scoring": {"core", "kept"},
@@ -55,11 +56,11 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "mixed": {"config", "models", "objectives", "prepared", "sources", "tasks"},
     "scorer": {"measure", "prepared", "scoring"},
     "experiment": {
-        "adapting", "begin", "bench", "config", "core", "measure", "job", "machine", "memory", "methods", "models", "picture", "report", "run", "saved", "scoring", "settled", "sources", "spread", "tasks",
+        "adapting", "begin", "bench", "config", "core", "measure", "job", "layers", "machine", "memory", "methods", "models", "picture", "report", "run", "saved", "scoring", "settled", "sources", "spread", "tasks",
     },
     "tune": {"config", "core", "job", "methods", "theta0"},
     "bench": {
-        "adapters", "begin", "cap", "checkpoints", "config", "core", "measure", "job", "machine", "memory", "methods", "models",
+        "adapters", "begin", "cap", "checkpoints", "config", "core", "measure", "job", "layers", "machine", "memory", "methods", "models",
         "objectives", "picture", "problem", "run", "scoring", "settled", "sources", "tasks", "tensorfile", "theta0",
     },
 }  # fmt: skip

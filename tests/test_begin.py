@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from zofo import begin
-from zofo.config import resolve
 from zofo.errors import BadInput
+from zofo.layers import resolve
 from zofo.report.terminal import Quiet
 from zofo.run import folder as runs
 

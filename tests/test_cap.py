@@ -12,10 +12,11 @@ from safetensors import safe_open
 
 import zofo
 from zofo import begin, cap, saved, sources, streamed
-from zofo.config import Config, resolve, size_of
+from zofo.config import Config, size_of
 from zofo.core.weights.stored import StoredLeaf
 from zofo.errors import BadInput
 from zofo.export import export
+from zofo.layers import resolve
 from zofo.methods import table
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from zofo import begin, checkpoints, config, saved
-from zofo.config import resolve
 from zofo.job import assemble, prepare
+from zofo.layers import resolve
 from zofo.report.terminal import Quiet
 from zofo.run import checkpoint as files
 from zofo.run.errors import Corrupt

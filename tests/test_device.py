@@ -18,11 +18,12 @@ from zofo import begin, models, settled
 from zofo.bench import peak, step
 from zofo.cli.main import main
 from zofo.cli.problems import guarded
-from zofo.config import AdapterConfig, resolve
+from zofo.config import AdapterConfig
 from zofo.core import devices, noise
 from zofo.core.kernels import reference
 from zofo.core.noise import LAWS, direction
 from zofo.core.streams import seeded
+from zofo.layers import resolve
 from zofo.methods.table import METHODS
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder

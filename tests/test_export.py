@@ -20,11 +20,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from zofo import begin
 from zofo import export as exported
-from zofo.config import resolve
 from zofo.core.weights.leaves import find
 from zofo.errors import BadInput, ZofoError
 from zofo.export import export
 from zofo.job import prepare
+from zofo.layers import resolve
 from zofo.measure import evaluate
 from zofo.report.terminal import Quiet
 from zofo.run import seam

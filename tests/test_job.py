@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from zofo import settled
-from zofo.config import resolve
 from zofo.core.weights.leaves import snapshot
 from zofo.errors import BadInput
 from zofo.job import PACKAGES, adapter_of, described, environment, prepare, recorded, same_rows
+from zofo.layers import resolve
 from zofo.scoring.batch import frugal_batch, lm_batch
 from zofo.theta0 import fingerprint
 

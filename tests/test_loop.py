@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from zofo import begin, config, loop, scorer
-from zofo.config import resolve
 from zofo.errors import BadInput, NotFinite, ZofoError
 from zofo.job import prepare
+from zofo.layers import resolve
 from zofo.methods import bilevel
 from zofo.methods.table import METHODS
 from zofo.report.terminal import Quiet

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from zofo import objectives
-from zofo.config import resolve
 from zofo.errors import BadInput
 from zofo.job import Prepared, prepare, recorded, same_rows
+from zofo.layers import resolve
 from zofo.tasks.mixture import find
 
 Mixture = Callable[..., Prepared]

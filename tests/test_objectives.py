@@ -14,12 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import zofo
 from zofo import objectives
-from zofo.config import AdapterConfig, Config, MethodConfig, build, resolve
+from zofo.config import AdapterConfig, Config, MethodConfig, build
 from zofo.core import noise
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.job import Job, assemble, prepare
+from zofo.layers import resolve
 from zofo.methods import mezo
 from zofo.methods.check import check
 from zofo.methods.state import Problem, Report

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from zofo.config import resolve
 from zofo.errors import BadInput
 from zofo.job import prepare
+from zofo.layers import resolve
 from zofo.prepared import of_task, recorded, written
 from zofo.tasks.mixture import find, reread
 

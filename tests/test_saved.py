@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from zofo import begin
-from zofo.config import resolve
 from zofo.errors import BadInput
 from zofo.export import export
+from zofo.layers import resolve
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
 from zofo.saved import open_run

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from zofo import scorer
-from zofo.config import resolve
 from zofo.job import assemble, prepare
+from zofo.layers import resolve
 from zofo.measure import evaluate
 from zofo.scorer import ManyTasks, OneTask
 

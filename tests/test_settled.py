@@ -16,10 +16,11 @@ import torch
 import yaml
 
 from zofo import begin, config, settled
-from zofo.config import Config, build, resolve
+from zofo.config import Config, build
 from zofo.core.probe.scratch import Scratch
 from zofo.core.weights.leaves import snapshot
 from zofo.job import Job, assemble, prepare
+from zofo.layers import resolve
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
 from zofo.run.jsonfile import read_json

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from zofo import checkpoints, config, settled, theta0
+from zofo import checkpoints, config, layers, settled, theta0
 from zofo.checkpoints import Progress
 from zofo.config import Config
 from zofo.guest import guest
@@ -40,11 +40,15 @@ def named(settings: Config, given: Collection[str]) -> Config:
 
 
 def start(
-    settings: Config, given: Collection[str] = (), show: Show | None = None, auto_lr: bool = False
+    settings: Config,
+    given: Collection[str] = (),
+    show: Show | None = None,
+    auto_lr: bool = False,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Make a new run folder and train in it; returns the results and where they are.
 
-    Args: given, the keys that the user gave; auto_lr, choose rates and probe size that were not given by probing (`zofo.tune`).
+    Args: given, the keys that the user gave; auto_lr, choose rates and probe size that were not given by probing (`zofo.tune`); notes, what is to be said before the run's own.
     Raises: BadInput before anything is written for bad options, model, task or an existing folder.
     """
     show = show or Quiet()
@@ -56,7 +60,7 @@ def start(
     prepared = prepare(settings, given)
     settings, left = untested(settings, prepared)
     settings, chosen = settled.types(settings, prepared.task)
-    for note in (*prepared.notes, *left, *chosen):
+    for note in (*notes, *prepared.notes, *left, *chosen):
         show.note(note)
     job, chosen = settled.stacked(assembled(settings, prepared, show))
     for note in chosen:
@@ -138,7 +142,7 @@ def train(
 ) -> dict[str, Any]:
     """Fine-tune a model on a task, as `zofo train` does; returns the results and the run's folder.
 
-    Args: model, task, preset, config_file, auto_lr, as on the command line; options, by dotted key with `__` for
+    Args: model, task, preset (none, nor a file or `method__name`: bilevel-lora), config_file, auto_lr, as on the command line; options, by dotted key with `__` for
     the dot (`method__lam=10`) or by the short names steps, seed, seconds, batch, dtype, run, shots, channel, objective, memory_cap, mixture.
     Raises: BadInput; KeyboardInterrupt at Ctrl-C, with the state saved. Cost: see the method's docstring.
     """
@@ -148,4 +152,5 @@ def train(
     flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
     flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}
     file = None if config_file is None else str(config_file)
-    return start(*config.resolve(flags, preset, file), show, auto_lr)
+    base = layers.begins(flags, preset, file)
+    return start(*layers.resolve(flags, base, file), show, auto_lr, [layers.UNNAMED] if base != preset else [])

@@ -1,8 +1,6 @@
 """The configuration: frozen, validated, one class a room. An unknown key is an error.
 
-A run's configuration is laid in three layers: a preset, then a YAML file, then flags
-(`resolve`). The keys that a user gave (file and flags, not the preset) are kept beside it, so
-that an option without effect for the chosen method can be refused by name (`methods.table`).
+`layers.resolve` lays a preset, a YAML file and flags over its defaults.
 """
 
 from __future__ import annotations
@@ -20,8 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from zofo import yamlfile
 from zofo.errors import BadInput, nearest
 
-PRESETS = Path(__file__).parent / "presets"
-OF_MIXTURE = {"data.train_rows": 768, "data.validation_rows": 32}  # rows a task: 256 in D_f, 512 in D_p
 COLUMNS = ("text_column", "label_column", "prompt_column", "completion_column", "messages_column")
 """Options of `data` that name a column of the user's own rows."""
 SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", re.IGNORECASE)
@@ -340,20 +336,6 @@ def read_yaml(path: Path, asked: str) -> dict[str, Any]:
     return yamlfile.mapping(path, asked, "a configuration", "write `section: {key: value}` lines")
 
 
-def presets() -> list[str]:
-    """Names of the presets that ship with zofo."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
-def preset(name: str) -> dict[str, Any]:
-    """Read a preset as flat keys (its `about` line taken off). Raises `BadInput` with the nearest name."""
-    if name not in presets():
-        raise BadInput(f"--preset {name}", "no such preset", nearest(name, presets()))
-    tree = read_yaml(PRESETS / f"{name}.yaml", f"--preset {name}")
-    tree.pop("about", None)
-    return flatten(tree, f"preset {name}:")
-
-
 def build(flat: Mapping[str, Any]) -> Config:
     """Validate flat keys into a `Config`. Raises `BadInput` naming the first wrong value."""
     tree: dict[str, dict[str, Any]] = {}
@@ -367,45 +349,6 @@ def build(flat: Mapping[str, Any]) -> Config:
         name = ".".join(str(part) for part in first["loc"][:2])
         value = first["input"][:80] if isinstance(first["input"], str) else reprlib.repr(first["input"])
         raise BadInput(f"--{name} {value}", first["msg"].lower(), f"see `zofo train --help` for --{name}") from None
-
-
-def resolve(
-    flags: Mapping[str, Any], preset_name: str | None = None, file: str | None = None
-) -> tuple[Config, frozenset[str]]:
-    """Lay preset, file and flags over the defaults.
-
-    `flags` holds dotted keys or nested mappings. Returns the configuration and the keys that the
-    user gave: of a file that holds every key, as a run's own config.yaml, none is counted as asked for. Raises `BadInput` for an unknown preset or key, or a value out of range.
-    """
-    given, held = dict[str, Any](), dict[str, Any]()
-    if file is not None:
-        tree = read_yaml(Path(file), f"--config {file}")
-        named = tree.pop("preset", None)
-        preset_name = preset_name or (None if named is None else str(named))
-        held = flatten(tree, f"--config {file}:")
-        given = {} if held.keys() >= set(keys()) else dict(held)
-    given |= flatten(flags, "option")
-    base = of_kind(preset_name, {**held, **given}) if preset_name else {}
-    laid = {**base, **held, **given}
-    return build({**of_mixture(laid), **laid}), frozenset(given)
-
-
-def of_kind(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset as it is for the adapter's kind: another than its own takes its sibling's keys (`fo-lora`, prefix: `fo-prefix`'s), or the rates of first order with that kind."""
-    base = preset(name)
-    own, kind = base.get("adapter.kind"), str(given.get("adapter.kind", ""))
-    if own is None or kind in ("", own) or f"fo-{kind}" not in presets():
-        return base
-    sibling = f"{name.removesuffix(own)}{kind}"
-    if sibling in presets():
-        return preset(sibling)
-    rate = preset(f"fo-{kind}")["method.lr_p"]
-    return base | {key: rate for key in ("method.lr_p", "method.lr_s") if key in base}
-
-
-def of_mixture(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults that differ where flat keys name a mixture."""
-    return dict(OF_MIXTURE) if flat.get("data.mixture") else {}
 
 
 def dump(config: Config) -> str:

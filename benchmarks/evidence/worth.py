@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from zofo import theta0
-from zofo.config import resolve
 from zofo.core.probe import Point
 from zofo.core.weights import move
 from zofo.job import Job, assemble, prepare
+from zofo.layers import resolve
 from zofo.methods import losses, theta
 from zofo.methods.state import Micro, Problem
 from zofo.scoring.batch import merged

@@ -11,8 +11,9 @@ import torch
 from zofo import begin, named, saved
 from zofo.adapting import base as bases
 from zofo.adapting.plan import Plan
-from zofo.config import load, resolve
+from zofo.config import load
 from zofo.errors import BadInput
+from zofo.layers import resolve
 from zofo.methods import table
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder

@@ -12,8 +12,9 @@ from cyclopts import App
 from cyclopts.exceptions import UnknownOptionError
 
 from zofo.cli import flags
-from zofo.config import Config, flatten, keys, resolve
+from zofo.config import Config, flatten, keys
 from zofo.elsewhere import scores_with
+from zofo.layers import resolve
 
 OPTIONS = Path(__file__).parent / "options.txt"
 

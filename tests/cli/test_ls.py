@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from zofo.config import presets
+from zofo.layers import presets
 
 
 def test_tasks_presets_models(cli) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zofo.cli import show
-from zofo.config import preset, resolve
+from zofo.layers import preset, resolve
 from zofo.report.words import figure, score
 from zofo.run.jsonfile import read_json
 from zofo.tasks import definition

@@ -30,8 +30,8 @@ def test_the_configuration_and_the_typed_keys_reach_the_loop(cli, monkeypatch) -
 
     seen: dict[str, Any] = {}
 
-    def start(config: Config, given: frozenset[str], show: object, auto_lr: bool) -> dict[str, Any]:
-        seen.update(config=config, given=given, show=show, auto_lr=auto_lr)
+    def start(config: Config, given: frozenset[str], show: object, auto_lr: bool, notes: list[str]) -> dict[str, Any]:
+        seen.update(config=config, given=given, show=show, auto_lr=auto_lr, notes=notes)
         return {}
 
     monkeypatch.setattr(zofo.begin, "start", start)
@@ -40,7 +40,18 @@ def test_the_configuration_and_the_typed_keys_reach_the_loop(cli, monkeypatch) -
     assert seen["config"].method.T == 3 and seen["config"].run.steps == 4 and not seen["auto_lr"]
     assert seen["given"] == {"model.name", "data.task", "method.T", "run.steps"}
     assert all(hasattr(seen["show"], name) for name in ("note", "phase", "step", "validation", "done"))
-    assert train_words(cli, "--auto-lr")[0] == 0 and seen["auto_lr"]
+    assert train_words(cli, "--auto-lr")[0] == 0 and seen["auto_lr"] and seen["notes"] == []
+
+
+def test_where_no_preset_is_named_it_is_said_which_a_run_begins_with(cli, model: str) -> None:
+    words = ("train", "--model", model, "--task", "reviews", *SMALL, "--dry-run")
+    for more, first in (((), True), (("--adapter.kind", "prompt"), True), (("--method.name", "mezo"), False)):
+        status, out, err = cli(*words, *more)
+        assert status == 0, err
+        settings = out[: out.index("# task")].split("\nnote: ")
+        assert ("the run begins with --preset bilevel-lora" in settings[-1]) == first
+        made = build(flat(yaml.safe_load(settings[0])))
+        assert made.method.lr_p == ((1e-2 if more else 1e-3) if first else 5e-4)
 
 
 def train_words(cli, *more: str) -> tuple[int, str, str]:

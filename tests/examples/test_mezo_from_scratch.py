@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from zofo import begin, theta0
-from zofo.config import resolve
+from zofo.layers import resolve
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
 from zofo.saved import open_run

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from zofo.config import build, resolve
+from zofo.config import build
 from zofo.job import prepare
+from zofo.layers import resolve
 from zofo.memory.work import Work, of_rows, of_shape, row, written
 from zofo.scoring import batch as made_of
 from zofo.scoring.batch import Encoded

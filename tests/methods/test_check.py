@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from zofo.config import RANK_OF_Z, Config, build, resolve
+from zofo.config import RANK_OF_Z, Config, build
 from zofo.core import noise
 from zofo.errors import BadInput
+from zofo.layers import resolve
 from zofo.methods.check import check
 
 

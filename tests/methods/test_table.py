@@ -6,7 +6,8 @@ import inspect
 
 import pytest
 
-from zofo.config import MethodConfig, build, keys, preset, presets
+from zofo.config import MethodConfig, build, keys
+from zofo.layers import preset, presets
 from zofo.methods import table
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from zofo.config import presets, resolve
+from zofo.layers import presets, resolve
 from zofo.methods.table import effective
 from zofo.report.card import EQUATIONS, hub_id, render
 

@@ -12,9 +12,9 @@ import yaml
 from killing import picture
 
 from zofo import begin, config
-from zofo.config import resolve
 from zofo.errors import BadInput
 from zofo.job import Job, assemble, prepare
+from zofo.layers import resolve
 from zofo.methods.table import METHODS
 from zofo.run.folder import RunFolder
 from zofo.settled import plain

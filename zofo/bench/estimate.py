@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from zofo import checkpoints, config, job, objectives, theta0
+from zofo import checkpoints, config, job, layers, objectives, theta0
 from zofo.bench import cosine
 from zofo.bench.gradient import exact
 from zofo.bench.setting import Asked, combinations, computed, mean_and_se, problem_in, uppers, with_seed
@@ -181,7 +181,7 @@ def assembled(settings: Config, prepared: job.Prepared, asked: str) -> Job:
 def at_start(flags: Mapping[str, Any], preset: str) -> Job:
     """A job at its start, from options over a preset (smollm2-135m on sst2 where nothing else is named)."""
     named = {"model.name": MODEL, "data.task": "" if {"data.train", "data.mixture"} & set(flags) else TASK}
-    settings = config.build({**named, **config.preset(preset), **flags})
+    settings = config.build({**named, **layers.preset(preset), **flags})
     return assembled(settings, job.prepare(settings, flags, wanted=("f", "p")), f"--preset {preset}")
 
 

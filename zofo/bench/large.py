@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from zofo import begin, cap, sources, tensorfile
-from zofo.config import resolve, size_of
+from zofo.config import size_of
 from zofo.core import streams
 from zofo.core.weights.store import PIECE
 from zofo.errors import BadInput
+from zofo.layers import resolve
 from zofo.run import checkpoint, seam
 from zofo.run.folder import RunFolder
 from zofo.run.metrics import read_metrics

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from zofo import config, job, settled
+from zofo import config, job, layers, settled
 from zofo.bench.peak import allocated
 from zofo.bench.step import interleaved
 from zofo.config import Config
@@ -63,7 +63,7 @@ class Running:
 def started(name: str, flags: Mapping[str, Any], say: Callable[[str], None]) -> Running:
     """A configuration at its start: a preset by name or a YAML file, and options over it."""
     file = name.endswith((".yaml", ".yml"))
-    held, given = config.resolve(flags, None if file else name, name if file else None)
+    held, given = layers.resolve(flags, None if file else name, name if file else None)
     named = {"model.name": held.model.name or MODEL}
     named |= {} if held.data.mixture or held.data.task or held.data.train else {"data.task": TASK}
     settings = config.build({**config.flatten(held.model_dump(), ""), **named})

@@ -9,8 +9,9 @@ from cyclopts import Parameter
 
 from zofo.cli.output import table
 from zofo.cli.target import Dir
-from zofo.config import PRESETS, load, presets, read_yaml
+from zofo.config import load, read_yaml
 from zofo.errors import ZofoError
+from zofo.layers import PRESETS, presets
 
 Row = tuple[str, ...]
 

@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from zofo.cli import mixture
 from zofo.cli.output import line, plain, table
 from zofo.cli.target import Dir
-from zofo.config import PRESETS, Config, flatten, load, preset, presets, read_yaml
+from zofo.config import Config, flatten, load, read_yaml
 from zofo.errors import BadInput, nearest
+from zofo.layers import PRESETS, preset, presets
 from zofo.report import history
 from zofo.report.words import duration, figure, named, primary, score
 from zofo.run import folder

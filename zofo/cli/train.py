@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from zofo.cli.output import line, plain, table
-from zofo.config import Config, dump, resolve
+from zofo.config import Config, dump
+from zofo.layers import UNNAMED, begins, resolve
 from zofo.methods.check import check
 
 if TYPE_CHECKING:
@@ -36,19 +37,21 @@ def train(
     ] = False,
 ) -> int:
     """Fine-tune a model on a task. Flags win over the file, the file over the preset."""
-    wanted, given = resolve(flags, preset, config)
+    base = begins(flags, preset, config)
+    wanted, given = resolve(flags, base, config)
     check(wanted, given)
+    notes = [UNNAMED] if base != preset else []
     if dry_run:
-        return rehearse(wanted, given, auto_lr)
+        return rehearse(wanted, given, auto_lr, notes)
     from zofo import begin
     from zofo.report.terminal import Reporter
 
     with Reporter(seconds=wanted.run.seconds) as show:
-        begin.start(wanted, given, show, auto_lr)
+        begin.start(wanted, given, show, auto_lr, notes)
     return 0
 
 
-def rehearse(config: Config, given: Collection[str], auto_lr: bool = False) -> int:
+def rehearse(config: Config, given: Collection[str], auto_lr: bool = False, notes: Sequence[str] = ()) -> int:
     """Print the resolved configuration, the splits, examples and sizes. Loads no weights, writes no run."""
     from zofo import cap, job, models, objectives
     from zofo.cli import memory, mixture
@@ -60,6 +63,8 @@ def rehearse(config: Config, given: Collection[str], auto_lr: bool = False) -> i
     ready = job.prepare(config, given)
     line("# configuration")
     line(dump(config).rstrip())
+    for note in notes:
+        line(f"note: {note}")
     if auto_lr:
         line("note: --auto-lr would choose the probe size and the rates that were not given")
     task = ready.task

@@ -18,6 +18,7 @@ from zofo.adapting.plan import Plan, settings
 from zofo.config import Config, DataConfig, flatten
 from zofo.errors import BadInput
 from zofo.experiment.grid import Cost, Grid, Row, spread
+from zofo.layers import of_mixture, preset
 from zofo.methods import table
 from zofo.methods.check import check
 from zofo.models import sha256
@@ -275,7 +276,7 @@ def evaluation(grid: Grid, row: Row, task: str, seed: int) -> Config:
             raise BadInput(f"--{key}", "an evaluation does not read it", "leave it out")
     held = {key: value for key, value in {**grid.options, **row.options}.items() if read(key)}
     where = place(grid, task)
-    own = {**config.of_mixture(where), **held, **where}
+    own = {**of_mixture(where), **held, **where}
     return config.build({**own, "model.name": grid.model, "run.seed": seed, "run.test": False})
 
 
@@ -291,9 +292,9 @@ def training(grid: Grid, row: Row, task: str, seed: int, values: Values, sweep: 
     if sweep:
         steps = max(1, round(steps * grid.sweep.share))
     every = math.ceil(steps / grid.validations)
-    base = config.preset(name) if name else {}
+    base = preset(name) if name else {}
     made = config.build({
-        **config.of_mixture(place(grid, task)), **base, "run.eval_every": every, "run.save_every": every, **held, **values,
+        **of_mixture(place(grid, task)), **base, "run.eval_every": every, "run.save_every": every, **held, **values,
         "model.name": grid.model, **place(grid, task), "run.seed": seed, "run.steps": steps, "run.seconds": 0.0,
         "run.test": False,
     })  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zofo import config
+from zofo import config, layers
 from zofo.errors import BadInput, nearest
 from zofo.experiment.grid import Cost, Grid, Row, Unseen, spread
 from zofo.methods.table import effective
@@ -51,7 +51,7 @@ def check_cost(grid: Grid, name: str, by_task: dict[str, Cost], asked: str) -> N
 def has_stages(grid: Grid, name: str) -> bool:
     """Whether a row's method has two stages."""
     row, base = grid.row(name), grid.base(name)
-    held = {**(config.preset(base.preset) if base.preset else {}), **grid.options, **base.options, **row.options}
+    held = {**(layers.preset(base.preset) if base.preset else {}), **grid.options, **base.options, **row.options}
     method = {key: value for key, value in held.items() if key == "method.name"}
     return "method.stage_one" in effective(config.build(method))
 
@@ -63,8 +63,8 @@ def check_row(grid: Grid, row: Row, asked: str) -> None:
         raise BadInput(
             f"{asked}: evaluate", "nothing is trained, so preset, like, sweep and steps say nothing", "leave them out"
         )
-    if row.preset and row.preset not in config.presets():
-        raise BadInput(f"{asked}: preset = {row.preset}", "no such preset", nearest(row.preset, config.presets()))
+    if row.preset and row.preset not in layers.presets():
+        raise BadInput(f"{asked}: preset = {row.preset}", "no such preset", nearest(row.preset, layers.presets()))
     check_sweep(grid, row, asked)
     check_subjects(grid, row, asked)
 
