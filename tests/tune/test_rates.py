@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import torch
 import yaml
 from killing import picture
 
-from zofo import begin, config
+from zofo import begin, config, layers
 from zofo.errors import BadInput
 from zofo.job import Job, assemble, prepare
 from zofo.layers import resolve
 from zofo.methods.table import METHODS
 from zofo.run.folder import RunFolder
 from zofo.settled import plain
-from zofo.tune import along, pick, rates, stepwise, trial
+from zofo.tune import along, pick, rates, stepwise, trial, zeroth
 
 SKETCH = {"method.rule": "normalised", "method.noise": "rademacher", "method.rank": 4, "method.lr_theta": 0.1}
 CASES: dict[str, dict[str, Any]] = {
@@ -159,6 +160,36 @@ def test_test_rows_are_not_read(small: dict[str, Any], folder: str, told: Any) -
     job = made_job(small, folder, {"method.name": "first-order"})
     del job.prepared.encoded["test"]
     rates.choose(job, (), told)
+
+
+def test_what_a_run_walks_by_zeroth_order_is_its_own_steps() -> None:
+    """The second stage's, on the schedule that the second stage has; a look at the penalty counts with its own c."""
+    whole = config.build({"method.name": "mezo", "run.steps": 8, "method.schedule_theta": "cosine"})
+    assert along.squares(whole) == pytest.approx([((1 + math.cos(math.pi * k / 8)) / 2) ** 2 for k in range(8)])
+    staged = {"method.name": "two-stage", "run.steps": 10, "method.stage_one": 2, "method.schedule_theta": "cosine"}
+    assert along.squares(config.build(staged)) == along.squares(whole)
+    assert along.squares(config.build(staged | {"method.stage_one": 0, "run.steps": 16})) == along.squares(whole)
+
+
+@pytest.mark.parametrize("name", ["bilevel-prefix", "mezo"])
+def test_the_walk_of_the_run_is_as_long_as_it_says(
+    made: Any, folder: str, told: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """sum over steps of (rate c)^2, with c as it was measured on looks and between them, is (REACH eps)^2 where that bounds the rate."""
+    apart = {} if name == "mezo" else {"method.T": 1, "method.lam": 20, "method.init": "independent"}
+    job = made(
+        folder,
+        **layers.preset(name) | apart | {"run.steps": 20, "method.schedule_theta": "constant", "method.eps": 1e-2},
+    )
+    at = trial.bench(job)
+    monkeypatch.setattr(zeroth, "HALF", 1e6)  # curvature bounds nothing
+    first, second = ([along.Walk(at, i, 2 * i + j) for i in range(3)] for j in (0, 1))
+    lr = along.rate(at, first, second, told)
+    eps, n = job.config.method.eps, job.config.method.lam_every
+    looks = sum(walk.line([eps]).slope(eps) ** 2 for walk in first + second) / 6
+    others = sum(walk.alone().slope(eps) ** 2 for walk in first + second) / 6
+    assert lr * math.sqrt(20 / n * looks + (20 - 20 / n) * others) == pytest.approx(zeroth.REACH * eps, rel=0.06)
+    assert n == 10 and looks > 2 * others if name != "mezo" else n == 1 and looks == others
 
 
 @pytest.mark.parametrize("method", ["bilevel", pytest.param("first-order", marks=pytest.mark.slow)])

@@ -110,3 +110,15 @@ def test_a_step_is_no_longer_than_the_probe_and_nothing_is_no_rate() -> None:
         "the mean of four is half as long"
     )
     assert zeroth.rate(still, still, 1e-3) is None
+
+
+def test_steps_of_two_kinds_walk_as_far_together() -> None:
+    """A look in one of ten, with a c of its own: sum over steps of (lr c)^2 = (REACH eps)^2."""
+    looks, others = [line(lambda a: 30 * a, (1e-3,))], [line(lambda a: 3 * a, (1e-3,)), line(lambda a: 4 * a, (1e-3,))]
+    found = zeroth.rate(looks, looks, 1e-3, 1, 6, others, 54)
+    assert found is not None and found.bounded
+    walked = 6 * 30**2 + 54 * (3**2 + 4**2) / 2
+    assert found.lr**2 * walked == pytest.approx((zeroth.REACH * 1e-3) ** 2)
+    assert found.rms == pytest.approx(math.sqrt(walked / 60))
+    alone = zeroth.rate(looks, looks, 1e-3, steps=60)
+    assert alone is not None and found.lr > 2 * alone.lr

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from zofo.config import Config
 from zofo.core import streams
 from zofo.core.probe import Point
 from zofo.methods.learner import rate as learning
 from zofo.methods.plan import every
 from zofo.methods.state import State, law_of
+from zofo.methods.table import effective
+from zofo.methods.two_stage import first_steps
 from zofo.tune import trial, zeroth
 from zofo.tune.pick import rounded
 from zofo.tune.trial import Bench, Show, with_method
@@ -56,22 +59,32 @@ def rate(at: Bench, first: Sequence[Walk], second: Sequence[Walk], show: Show) -
     if m.rule == "adam":
         show.note(f"--auto-lr: curvature along z bounds no rate of rule adam: lr_theta {m.lr_theta:.2g} is kept")
         return m.lr_theta
-    steps = at.job.config.run.steps
-    full = sum(learning(k, 1.0, m.schedule_theta, 0, steps) ** 2 for k in range(steps))
-    found = zeroth.rate([w.line([m.eps]) for w in first], [w.line([m.eps]) for w in second], m.eps, m.q, full)
+    shares, n = squares(at.job.config), every(m)
+    looks = sum(shares[::n])
+    walked = [w.line([m.eps]) for w in first], [w.line([m.eps]) for w in second]
+    alone = [w.alone() for w in (*first, *second)]
+    found = zeroth.rate(*walked, m.eps, m.q, looks, alone, sum(shares) - looks)
     if found is None:
         show.note(f"--auto-lr: no probe changed the loss, or one was not finite: lr_theta {m.lr_theta:.2g} is kept")
         return m.lr_theta
-    root = math.sqrt(found.square)
-    lr = rounded(found.lr * (root if m.rule == "scalar-adaptive" else 1.0))
-    told = f"rms of c {root:.3g}, z'Hz {found.bend:.3g}, {found.share:.0%} of c^2 common to two batches"
+    lr = rounded(found.lr * (found.rms if m.rule == "scalar-adaptive" else 1.0))
+    told = (
+        f"rms of c {math.sqrt(found.square):.3g}, z'Hz {found.bend:.3g}, {found.share:.0%} of c^2 common to two batches"
+    )
     why = (
-        f"{steps} steps walk {zeroth.REACH:g} eps far"
+        f"{len(shares)} steps walk {zeroth.REACH:g} eps far"
         if found.bounded
         else "half of the rate that lowers the loss most"
     )
     show.phase(f"  lr_theta {lr:.2g}: {why} ({told})")
     return lr
+
+
+def squares(config: Config) -> list[float]:
+    """(rate / lr)^2 of each step that a run takes by zeroth order."""
+    steps = config.run.steps
+    steps -= first_steps(config.method, steps) if "method.stage_one" in effective(config) else 0
+    return [learning(k, 1.0, config.method.schedule_theta, 0, steps) ** 2 for k in range(steps)]
 
 
 class Walk:
@@ -89,7 +102,12 @@ class Walk:
             "T": 1,
         }  # T: the batches below are drawn with those above, and not used
         job = with_method(at.job, at.job.config.method.model_copy(update=update))
-        self.problem, self.spent, self.held = job.problem, at.spent, dict[float, float]()
+        self.problem, self.spent, self.held, self.first = (
+            job.problem,
+            at.spent,
+            dict[float, float](),
+            dict[float, float](),
+        )
         assert self.problem.leaves is not None
         key = streams.key(self.problem.seed, "tune", direction)
         self.z = self.problem.leaves.direction(law_of(self.problem.config), key)
@@ -103,6 +121,13 @@ class Walk:
             assert self.problem.probe is not None
             points = [Point(self.z, a) if a else Point() for a in wanted]
             for a, terms in zip(wanted, self.problem.probe(self.objective, points).tolist(), strict=True):
-                self.held[a] = sum(w * term for w, term in zip(self.weights, terms, strict=True))
+                self.held[a], self.first[a] = (
+                    sum(w * term for w, term in zip(self.weights, terms, strict=True)),
+                    terms[0],
+                )
             self.spent.forwards += len(self.weights) * self.problem.config.accumulate_upper * len(wanted)
         return Line(self.held)
+
+    def alone(self) -> Line:
+        """Values of the first term where `line` was taken: what an iteration without a look at the penalty sees."""
+        return Line(self.first)

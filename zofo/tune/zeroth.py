@@ -11,7 +11,7 @@ which give A and B, and so the error of each size.
 **lr.** A step -lr c z, c from one batch, changes the loss of other rows by about -lr c c' + lr^2 c^2 h' / 2, c' and h' being theirs. In the mean that
 is lowest at lr = E[c c'] / E[c^2 h'], and does harm from twice that on. Half of it is taken, and never more than what makes
 the steps of a whole run, a random walk of independent z, end REACH times as far out as eps: farther out nothing was seen.
-The steps count as the sum of (rate / lr)^2, three eighths of them with a cosine. With q probes a step's variance falls as 1/q, and lr is q times that.
+The steps count as the sum of (rate / lr)^2, three eighths of them with a cosine; those that do not look at the penalty go with a c of their own. With q probes a step's variance falls as 1/q, and lr is q times that.
 """
 
 from __future__ import annotations
@@ -50,12 +50,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Rate:
-    """A rate, and what it is from: E[c^2], E[c c'] as a part of it, E[c^2 h'], and whether the walk's length bounds it."""
+    """A rate, and what it is from: E[c^2], E[c c'] as a part of it, E[c^2 h'], c's rms over the whole run, and whether the walk's length bounds it."""
 
     lr: float
     square: float
     share: float
     pull: float
+    rms: float
     bounded: bool
 
     @property
@@ -112,14 +113,23 @@ def better(found: Mapping[float, float], eps: float) -> float:
     return lead if found[eps] > ENOUGH and found[lead] < MUCH * found[eps] else eps
 
 
-def rate(first: Sequence[Line], second: Sequence[Line], eps: float, q: int = 1, steps: float = 1) -> Rate | None:
-    """The rate of theta for so many full steps, from the same directions on two batches each; None where no loss changed."""
+def rate(
+    first: Sequence[Line],
+    second: Sequence[Line],
+    eps: float,
+    q: int = 1,
+    steps: float = 1,
+    others: Sequence[Line] = (),
+    more: float = 0,
+) -> Rate | None:
+    """The rate of theta for so many full steps, from the same directions on two batches each, and `more` with the c of others; None where no loss changed."""
     pairs = [(a.slope(eps), b.slope(eps), a.bend(eps), b.bend(eps)) for a, b in zip(first, second, strict=True)]
     square = statistics.fmean((c * c + d * d) / 2 for c, d, _, _ in pairs)
     pull = statistics.fmean((c * c * k + d * d * h) / 2 for c, d, h, k in pairs)
     if not (square > 0 and math.isfinite(square) and math.isfinite(pull)):
         return None
     share = min(1.0, max(LEAST, statistics.fmean(c * d for c, d, _, _ in pairs) / square))
-    most = REACH * math.sqrt(q) * eps / math.sqrt(square * steps)  # the mean of q probes is shorter than one by sqrt(q)
+    walked = square * steps + (more * statistics.fmean(line.slope(eps) ** 2 for line in others) if more else 0.0)
+    most = REACH * math.sqrt(q) * eps / math.sqrt(walked)  # the mean of q probes is shorter than one by sqrt(q)
     lr = HALF * q * share * square / pull if pull > 0 else math.inf
-    return Rate(min(lr, most), square, share, pull, lr > most)
+    return Rate(min(lr, most), square, share, pull, math.sqrt(walked / (steps + more)), lr > most)
