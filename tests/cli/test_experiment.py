@@ -58,6 +58,13 @@ def test_dry_counts_the_runs_of_what_was_chosen(cli, model: str, home: Path, tmp
     write_json(store.cells / f"{store.name(cell)}.json", {"name": cell.name, "status": "done", "wall": 1.0, "test": {}})
     out = cli("experiment", file, "--dir", str(tmp_path), "--dry")[1].splitlines()
     assert [line.split("\t")[-1] for line in out[1:3]] == ["1 of 3", "0 of 2"] and "4 of 5 runs to do" in out[3]
+    assert not any("failed" in line for line in out)
+    failed = {"name": "x", "status": "failed", "reason": "no memory"}
+    write_json(store.cells / f"{store.name(cells.sweeps(grid)[-1])}.json", failed)
+    told = cli("experiment", file, "--dir", str(tmp_path), "--dry")[1].splitlines()
+    assert "3 of 5 runs to do" in told[3] and told[4] == "1 failed before: --retry runs what failed again"
+    told = cli("experiment", file, "--dir", str(tmp_path), "--dry", "--retry")[1]
+    assert "4 of 5 runs to do" in told and "failed" not in told
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,7 @@ def test_the_folder_has_the_files_name_and_scale(
 
     written(home, model)
     stores = []
-    monkeypatch.setattr(experiment, "plan", lambda made, store, jobs: stores.append(store.path) or 0)
+    monkeypatch.setattr(experiment, "plan", lambda made, store, *_: stores.append(store.path) or 0)
     status, _, err = cli("experiment", *words.split(), "--dry")
     assert status == 0, err
     assert stores == [Path("experiments") / wanted]

@@ -16,24 +16,32 @@ from zofo.adapting import draws
 from zofo.adapting.base import Base
 from zofo.adapting.draws import Told, measured
 from zofo.adapting.each import Keep, Record, each, header
+from zofo.adapting.options import ROWS
 from zofo.adapting.plan import Plan
 from zofo.adapting.run import Asked, prepared, refuse_none, unseen_of
 from zofo.adapting.show import Show
 from zofo.config import Config
+from zofo.errors import BadInput
 from zofo.job import Prepared
 from zofo.methods import table
 from zofo.named import Found
 from zofo.run.folder import RunFolder
 from zofo.tasks import own, parts
 from zofo.tasks.definition import Task
+from zofo.tasks.mixture import reread
 
 
 def alone(asked: Asked, plan: Plan, show: Show, keep: Keep | None = None) -> dict[str, Any]:
     """One task, `plan.shots` demonstrations, each draw of them; `keep` is given the results so far after each. Raises: BadInput. Cost: (draws + 1) evaluations."""
-    refuse_none(asked)
     found = named.find(asked.target, asked.dir)
+    named.refuse_which(found, asked.which)
     config = bases.configured(found, asked.flags, plan)
-    ready = in_tokens(config, asked, plan, own.resolve(config.data), found.run)
+    if found.run is None or ROWS & set(asked.flags):
+        refuse_none(asked)
+        task = own.resolve(config.data)
+    else:
+        task, config = of_run(found.run, asked, config)
+    ready = in_tokens(config, asked, plan, task, found.run)
     base = opened(found, asked, plan, show)
     show.begin(base, plan, ready)
     head, metric = header("demonstrations", base, plan), draws.metric_of(ready.task)
@@ -48,11 +56,22 @@ def alone(asked: Asked, plan: Plan, show: Show, keep: Keep | None = None) -> dic
     return head | {"tasks": {ready.task.name: on_task(base, plan, ready, base.config, told, so_far)}}
 
 
+def of_run(run: RunFolder, asked: Asked, config: Config) -> tuple[Task, Config]:
+    """A run's own task, of which as many test rows are scored as the run scores. Raises: BadInput where it was trained on several."""
+    task = reread(run.task, f"run {run.name}")
+    if not isinstance(task, Task):
+        raise BadInput(f"run {run.name}", "it was trained on several tasks", "name one with --task, or --mixture NAME")
+    rows = asked.flags.get("data.test_rows", configs.load(run.config).data.test_rows)
+    data = config.data.model_copy(update={"test_rows": int(rows)})
+    return task, config.model_copy(update={"data": data})
+
+
 def over(
     asked: Asked, plan: Plan, name: str, show: Show, keep: Keep | None = None, kept: Record | None = None
 ) -> dict[str, Any]:
     """Every unseen task of a mixture; `keep` is given the results after each (`kept`: see `each`). Raises: BadInput. Cost: (draws + 1) evaluations a task."""
     found = named.find(asked.target, asked.dir)
+    named.refuse_which(found, asked.which)
     unseen, base = unseen_of(asked, found, name), opened(found, asked, plan, show)
 
     def work(task: Task) -> dict[str, Any]:

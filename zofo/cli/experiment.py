@@ -67,7 +67,7 @@ def experiment(
     if costs is not None:
         return measure(made, costs)
     if dry:
-        return plan(made, store, jobs)
+        return plan(made, store, jobs, retry)
     refuse_no_place(f"--dir {dir}", store.path)
     if tables and not store.path.is_dir():
         raise BadInput(f"zofo experiment {file} --tables", f"there is no folder {store.path}", "see --name and --dir")
@@ -79,7 +79,7 @@ def experiment(
 
 
 def run(grid: Grid, store: Store, jobs: int, retry: bool, lean: bool) -> int:
-    """Run what is left, and write tables and plots; 1 where a row of the table has failed runs."""
+    """Run what is left, and write tables and plots; 1 where nothing at all was scored."""
     from zofo.experiment import progress, runner
 
     try:
@@ -104,7 +104,7 @@ def conclude(grid: Grid, store: Store, cells: Sequence[Cell]) -> int:
     return 0 if any(entry["seeds"] for entry in found["rows"]) else 1
 
 
-def plan(grid: Grid, store: Store, jobs: int) -> int:
+def plan(grid: Grid, store: Store, jobs: int, retry: bool = False) -> int:
     """Print what would be run and how long it takes; writes nothing."""
     from zofo import sources
     from zofo.experiment import cells, progress, runner
@@ -127,9 +127,12 @@ def plan(grid: Grid, store: Store, jobs: int) -> int:
             cost = f"{one.cost:.3g}" if one.cost is not None else "-"
             rows.append((row.name, task, len(own), one.steps or "-", cost, len(sweep), time, f"{done} of {of}"))
     table(PLAN, rows)
-    left = [cell for cell in every.values() if not store.finished(cell)]
+    left = [cell for cell in every.values() if store.left(cell, retry)]
+    failed = sum(store.failed(cell) and cell not in left for cell in every.values())
     told = f"{len(left)} of {len(every)} runs to do, {progress.ends(*pace.left(left, jobs))}"
     line(f"{told} ({jobs} at once; training and what was measured of the rest)")
+    if failed:
+        line(f"{failed} failed before: --retry runs what failed again")
     if any(cell.steps and pace.seconds(cell) is None for cell in left):
         line("times need seconds in the file's `costs`: --costs ROUNDS measures them here")
     return 0

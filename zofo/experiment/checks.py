@@ -10,10 +10,11 @@ from zofo.methods.table import effective
 MEASURES = ("data.validation", "data.validation_rows", "data.test", "data.test_rows", "data.train", "data.channel")
 """Options that say what is measured, and on which rows: candidates measured on other rows, or by another loss, do not compare."""
 COSTLY = (
-    "adapter.kind", "adapter.last", "adapter.targets", "data.batch", "data.max_length", "data.shot_length", "data.shots",
-    "method.T", "method.accumulate_lower", "method.accumulate_upper", "method.coupling", "method.estimator", "method.lam_every",
-    "method.lower", "method.name", "method.objective", "method.q", "method.s", "method.stage_one", "method.tasks", "method.tune",
-    "method.upper", "model.activation_checkpointing", "model.dtype", "model.weights", "run.threads",
+    "adapter.kind", "adapter.last", "adapter.targets", "adapter.tokens", "data.batch", "data.hard_prompt", "data.max_length",
+    "data.redraw", "data.shot_length", "data.shots", "method.T", "method.accumulate_lower", "method.accumulate_upper",
+    "method.coupling", "method.estimator", "method.lam_every", "method.lower", "method.name", "method.noise", "method.objective",
+    "method.probe", "method.probe_dtype", "method.q", "method.rank", "method.s", "method.side", "method.stack", "method.stage_one",
+    "method.tasks", "method.tune", "method.upper", "model.activation_checkpointing", "model.dtype", "model.weights", "run.threads",
 )  # fmt: skip
 """Options that change what a step costs: under a budget in seconds or passes, candidates that differ in them would spend more than it, or less."""
 
@@ -33,6 +34,8 @@ def check(grid: Grid, source: str) -> Grid:
         for name in getattr(grid, key):
             if name not in known:
                 raise BadInput(f"{source} {key}.{name}", "no such row", nearest(name, known))
+            if grid.row(name).evaluate:
+                raise BadInput(f"{source} {key}.{name}", "nothing is trained in that row", "leave it out")
     for name, held in grid.costs.items():
         check_cost(grid, name, {} if isinstance(held, Cost) else held, f"{source} costs.{name}")
     return grid

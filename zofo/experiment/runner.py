@@ -88,7 +88,7 @@ class Work:
 
     def left(self, cell: Cell) -> bool:
         """Whether a cell's run is still to be done."""
-        return not (self.store.finished(cell) or (self.store.failed(cell) and not self.retry))
+        return self.store.left(cell, self.retry)
 
 
 def run(work: Work) -> list[Cell]:

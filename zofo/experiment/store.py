@@ -97,6 +97,10 @@ class Store:
         record = self.record(cell)
         return record is not None and record["status"] != DONE
 
+    def left(self, cell: Cell, retry: bool) -> bool:
+        """Whether a cell's run is still to be done: what failed only on request."""
+        return not (self.finished(cell) or (self.failed(cell) and not retry))
+
     def order(self, cell: Cell, cosines: int = 0) -> Path:
         """Write what the cell's process is to do (`cosines`: as the grid says); returns the file."""
         name, trained = self.name(cell), self.run(cell)
