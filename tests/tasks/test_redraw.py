@@ -83,7 +83,7 @@ def uneven(tokenizer: Any, positions: int | None) -> Any:
 def stepped(found: Any, level: str) -> list[Encoded]:
     """A level's rows as many steps have them."""
     return [
-        found.redraw.encoded(level, k, "train", step, 0) for k in range(len(found.encoded[level])) for step in range(60)
+        found.redraw.encoded(level, k, "train", step, 0) for k in range(len(found.encoded[level])) for step in range(20)
     ]
 
 
