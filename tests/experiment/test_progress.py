@@ -16,6 +16,9 @@ def test_time_left_goes_by_costs_then_by_what_runs_took(make) -> None:
     pace = Pace()
     assert pace.left([lora, bilevel], 1) == (30.0, 1)
     pace.learn(bilevel, 50.0, None)
+    assert pace.left([lora], 1, {lora.digest: Place(lora.steps)}) == (0.0, 1), (
+        "trained; how long its test takes is not known"
+    )
     assert pace.left([lora, bilevel, bilevel], 2) == ((30 + 50 + 50) / 2, 0)
     assert pace.left([bilevel], 1, {bilevel.digest: Place(bilevel.steps // 2)}) == (25.0, 0)
     pace.learn(lora, 60.0, None)

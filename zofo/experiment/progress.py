@@ -82,7 +82,7 @@ class Pace:
     def seconds(self, cell: Cell, place: Place = Place(), going: Sequence[float] = ()) -> float | None:
         """Seconds that a run has still to take from a place on; None where nothing is known of its like. `going`: as for `training`."""
         training, rest = self.training(cell, place, going), self.rest(cell)
-        if training is None or (rest is None and not cell.steps):
+        if training is None or (rest is None and cell.steps <= place.step):
             return None
         return training + (rest or 0.0) * (1 - place.tested(cell))
 
