@@ -18,15 +18,15 @@ def ready(task: Task, rows: list[dict[str, Any]], members: tuple[Any, ...] = ())
     return SimpleNamespace(task=task, splits=SimpleNamespace(validation=rows), members=members)
 
 
-def test_the_shortest_of_the_rows_in_one_line() -> None:
+def test_the_shortest_of_the_rows_as_the_model_reads_it() -> None:
     rows = [{"text": "quite a long text"}, {"text": "two\nlines "}, {"text": "something else"}]
-    assert example.of(ready(FIXED, rows)) == {"prompt": "two lines label:", "choices": True}
-    assert example.of(ready(FIXED, rows), hard_prompt=False)["prompt"] == "two lines"
+    assert example.of(ready(FIXED, rows)) == {"prompt": "two\nlines \nlabel:", "choices": True}
+    assert example.of(ready(FIXED, rows), hard_prompt=False)["prompt"] == "two\nlines"
 
 
 def test_a_long_prompt_keeps_its_end_from_a_word_on() -> None:
     (found,) = {example.of(ready(FIXED, [{"text": "words " * 40}]))["prompt"]}
-    assert found.endswith("words label:") and found.startswith("words ") and 70 < len(found) <= example.MOST
+    assert found.endswith("words \nlabel:") and found.startswith("words ") and 70 < len(found) <= example.MOST
     assert len(example.shortened("x" * 200)) == example.MOST
 
 
@@ -36,7 +36,7 @@ def test_of_a_conversation_what_the_user_said_last() -> None:
     assert example.of(ready(CHAT, [{"messages": talk}])) == {"prompt": "why?", "choices": False}
 
 
-@pytest.mark.parametrize(("rows", "prompt"), [([{"text": "x"}], "x label:"), ([], "")])
+@pytest.mark.parametrize(("rows", "prompt"), [([{"text": "x"}], "x\nlabel:"), ([], "")])
 def test_of_a_mixture_a_row_of_a_task_that_has_some(rows: list[dict[str, Any]], prompt: str) -> None:
     members = (ready(FIXED, []), ready(FIXED, rows))
     assert example.of(ready(FIXED, [], members)) == {"prompt": prompt, "choices": False}

@@ -107,6 +107,7 @@ def test_adapter_and_base_side_by_side_load_with_peft_and_score_the_same(
     torch.testing.assert_close(scores(both, rows), scores(saved.model, rows), atol=2e-5, rtol=0)
     assert json.loads((out / "zofo.json").read_text())["theta_sha256"]
     assert json.loads((out / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] is None
+    assert not (out / "adapter/README.md").exists(), "peft's names the untrained base, by a path of this machine"
     pair = [AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32) for place in (out / "base", folder)]
     moved = [(a != b).any() for a, b in zip(*(model.parameters() for model in pair), strict=True)]
     assert all(moved) == (case != "tied head"), "theta was trained, and the exported base must be the trained one"

@@ -23,10 +23,10 @@ def of(ready: Prepared, hard_prompt: bool = True) -> dict[str, Any]:
 
 
 def prompt(task: Task, row: Row, hard_prompt: bool) -> str:
-    """A row's prompt in one line; of a conversation its last message before the answer."""
+    """A row's prompt as the model reads it; of a conversation its last message before the answer."""
     if task.chat is not None:
-        return " ".join(str(spoken(row[task.chat], task.name)[-2].get("content") or "").split())
-    return " ".join(fill(task, task.template if hard_prompt else task.free, row, task.name).split())
+        return str(spoken(row[task.chat], task.name)[-2].get("content") or "").strip()
+    return fill(task, task.template if hard_prompt else task.free, row, task.name).strip()
 
 
 def shortened(text: str) -> str:

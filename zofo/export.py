@@ -29,6 +29,8 @@ Exported by zofo from run `{name}` (step {step}, the {which} checkpoint, adapter
 
 {what}
 
+Scores and predictions of zofo in bf16 differ from this model's in fp32 by roundings: compare with `zofo predict {name} FILE --dtype fp32`.
+
 theta's SHA-256 (over names, shapes and bytes, as zofo reads it): `{theta}`
 """
 MERGED = "Plain transformers weights, the LoRA adapter merged in: `AutoModelForCausalLM.from_pretrained(folder)`."

@@ -320,7 +320,7 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
         r.said = {row["about"] for row in history.advice(read_metrics(run.metrics))}
         zero_shot(r, state)
         if finished(r, state, progress) and concluded(r):
-            show.note("this run is finished")
+            show.note("this run is finished; more steps are another run: zofo train --config RUN/config.yaml --steps N")
             return totals(r, read_scores(run.eval), state, progress)
         show.phase("training")
         resident.settle()

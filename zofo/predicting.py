@@ -113,6 +113,8 @@ def predicted(
         model, what = opened(found, config, by, say)
     else:
         model, what = opened_with(found, held_by, flags, by, say)
+    dtype = config.model.dtype
+    what += f", computed in {dtype}" if dtype != "fp32" else ""
     return Predictions(answered(model, ready, config, held), theirs, what)
 
 

@@ -46,7 +46,8 @@ def test_every_row_is_written_with_its_own_columns(cli, trained: str, new: str, 
     for name in ("out.jsonl", "out.csv"):
         status, out, err = cli("predict", trained, new, "--out", name)
         assert status == 0, err
-        assert out.endswith(f"written to {name}\n") and "\t" not in out
+        assert out.endswith(f"written to {name}\n")
+        assert sum(int(row.split("\t")[1]) for row in out.splitlines() if row.startswith(("terrible", "great"))) == 12
     found = lines(home / "out.jsonl")
     assert [{key: row[key] for key in ("sentence", "id")} for row in found] == ROWS
     assert all(row["predicted"] in ("terrible", "great") and 0.5 <= row["probability"] <= 1 for row in found)

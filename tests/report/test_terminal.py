@@ -106,6 +106,7 @@ def test_the_end(summary) -> None:
             ["zofo predict x FILE", "zofo generate x 'It'\"'\"'s cold. It was'"],
         ),
         ({"prompt": "Why?", "choices": False}, ["zofo generate x 'Why?'"]),
+        ({"prompt": "It's a\\b\nA:", "choices": False}, ["zofo generate x $'It\\'s a\\\\b\\nA:'"]),
         ({"prompt": "", "choices": True}, ["zofo predict x FILE"]),
     ],
 )

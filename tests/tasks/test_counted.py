@@ -34,6 +34,16 @@ def test_a_test_file_that_is_larger_than_what_is_taken_is_told(tmp_path: Path) -
     assert "test: 3 of 9 rows taken (--data.test_rows 9 takes all)" in found.notes
 
 
+def test_a_label_that_no_training_row_has_is_told(tmp_path: Path) -> None:
+    data = rows(tmp_path / "rows.csv", ["yes", "no"] * 20 + ["mixed"])
+    task = own.resolve(data)
+    held = [{"text": "a", "label": "yes"}, {"text": "b", "label": "no"}]
+    told = "train: no row taken has the label 'mixed', so it cannot be learned"
+    assert told in list(counted.told(task, "train", held))
+    assert told not in list(counted.told(task, "train", [*held, {"text": "c", "label": "mixed"}]))
+    assert not any("cannot be learned" in note for note in counted.told(task, "test", held))
+
+
 def test_published_tasks_are_taken_at_their_sizes_without_a_word() -> None:
     task = definition.find("reviews")
     found = split(task, DataConfig(task="reviews", train_rows=20, validation_rows=4, test_rows=3), 0)

@@ -441,6 +441,29 @@ def test_an_empty_label_is_named_with_its_row(tmp_path: Path, label: Any) -> Non
         own(tmp_path, [*ROWS, {"text": "x", "label": label}])
 
 
+def test_all_rows_with_nothing_in_a_field_are_named_and_the_field_as_the_file_has_it(tmp_path: Path) -> None:
+    names = {"text_column": "What (raw)", "label_column": "Verdict"}
+    good = [{"What (raw)": f"film {k}", "Verdict": "good" if k % 2 else "bad"} for k in range(12)]
+    rows = [dict(row) for row in good]
+    for k in (2, 5, 9):
+        rows[k]["Verdict"] = ""
+    with pytest.raises(
+        BadInput, match=r"row 3: field 'Verdict' is empty \(so in 3 rows: 3, 6, 10\); mend or drop them"
+    ):
+        own(tmp_path, rows, **names)
+    rows = [row | ({"What (raw)": " "} if k == 7 else {}) for k, row in enumerate(good)]
+    with pytest.raises(BadInput, match=r"row 8: no text: field 'What \(raw\)' is empty; mend or drop the row"):
+        load(own(tmp_path, rows, **names))
+
+
+def test_a_table_of_one_column_whose_name_holds_a_separator_says_so(tmp_path: Path) -> None:
+    (tmp_path / "semi.csv").write_text("text;label\na;yes\nb;no\n", encoding="utf-8")
+    with pytest.raises(
+        BadInput, match=r"put commas between its columns.*one column is called 'text;label', with ';' in it"
+    ):
+        resolve(DataConfig(train=str(tmp_path / "semi.csv")))
+
+
 @pytest.mark.parametrize(("label", "found"), [(NAN, "NaN"), (["good"], "a list"), ({"a": "good"}, "an object")])
 def test_a_label_that_is_none_is_named_with_its_row(tmp_path: Path, label: Any, found: str) -> None:
     with pytest.raises(BadInput, match=rf"^--data.train .*mine.jsonl, row 7: field 'label' is {found}, no label; mend"):

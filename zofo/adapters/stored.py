@@ -19,6 +19,7 @@ def write(slots: Slots, slot: str, folder: Path) -> None:
     """Write a slot so that `PeftModel.from_pretrained(base, folder)` reads it. Not atomic: into a folder no reader looks at."""
     cast(Any, slots.model).save_pretrained(folder, selected_adapters=[slot], save_embedding_layers=False)
     inner = folder / slot
+    (folder / "README.md").unlink(missing_ok=True)  # peft's own, which names the untrained base
     for path in inner.iterdir():
         path.rename(folder / path.name)
     shutil.rmtree(inner)

@@ -65,6 +65,7 @@ def predict(
     line(plain(f"{made.what}, {made.task.name}, {len(made.rows)} rows of {file}"))
     if out is not None:
         write(outfile.written_to(out), made.rows)
+        numbers(made)
         line(f"written to {out}")
         return 0
     tell(made)
@@ -86,7 +87,12 @@ def tell(made: Predictions) -> None:
     table(("row", column, "predicted", *(["probability"] if choices else [])), rows)
     if len(made.rows) > FIRST:
         line(f"({len(made.rows) - FIRST} more rows: --out FILE)")
-    if choices:
+    numbers(made)
+
+
+def numbers(made: Predictions) -> None:
+    """Print how often each label was predicted."""
+    if made.task.kind != "text":
         line()
         table(("label", "rows"), counts(made))
 

@@ -52,7 +52,9 @@ def show(name: Name, /, *, dir: Dir = "runs") -> int:
         if error.found != "no such run":
             raise
     known = [*folder.names(dir), *definition.names(), *mixtures.names(), *presets()]
-    raise BadInput(f"zofo show {name}", "no such run, task, mixture or preset", nearest(name, known))
+    near = nearest(name, known)
+    do = near if near.startswith("did you mean") else "see `zofo ls runs`, or tasks, mixtures, presets"
+    raise BadInput(f"zofo show {name}", "no such run, task, mixture or preset", do)
 
 
 def of_preset(name: str) -> int:

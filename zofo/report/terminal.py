@@ -157,8 +157,15 @@ def coming(summary: Mapping[str, Any]) -> list[str]:
     name, example, mixture = named(summary["run"]), summary.get("example", {}), summary.get("mixture")
     tried = [f"zofo adapt {name} --mixture {shlex.quote(mixture)}"] if mixture else []
     tried += [f"zofo predict {name} FILE"] if example.get("choices") else []
-    tried += [f"zofo generate {name} {shlex.quote(example['prompt'])}"] if example.get("prompt") else []
+    tried += [f"zofo generate {name} {typed(example['prompt'])}"] if example.get("prompt") else []
     return [f"zofo show {name}", *tried, f"zofo export {name} --out FOLDER", "zofo compare"]
+
+
+def typed(text: str) -> str:
+    """A text as one word of a shell: as it is, or with its line breaks as bash and zsh read them."""
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + text.translate({ord("\\"): "\\\\", ord("'"): "\\'", 10: "\\n", 13: "\\r", 9: "\\t"}) + "'"
 
 
 def scored(result: Mapping[str, Any], measure: str) -> str:

@@ -22,6 +22,8 @@ def told(task: Task, part: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]
     shown = [f"{name!r} {counts[name]}" for name in task.choices[:SHOWN]]
     more = [f"{len(task.choices) - SHOWN} more"] if len(task.choices) > SHOWN else []
     yield f"{part}: labels {', '.join([*shown, *more])}"
+    if part == "train" and (unseen := [name for name in task.choices if not counts[name]]):
+        yield f"train: no row taken has the label {', '.join(map(repr, unseen[:SHOWN]))}, so it cannot be learned"
     yield from slips(task.choices)
 
 

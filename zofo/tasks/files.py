@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -93,16 +93,38 @@ def _checked(task: Task, rows: list[Row], where: str) -> list[Row]:
     for number, row in enumerate(rows, 1):
         asked = f"{where}, row {number}"
         answers(task, row, asked)
-        there = [name for name in names if name in row]
-        if null := [name for name in there if row[name] is None]:
-            raise BadInput(asked, f"field '{null[0]}' is null", "mend or drop the row")
-        if wrong := [name for name in plain if name in row and fault(row[name])]:
-            found = f"field '{wrong[0]}' is {fault(row[wrong[0]])} where a text is wanted"
+        if wrong := [name for name in plain if row.get(name) is not None and fault(row[name])]:
+            found = f"field '{own_name(task, wrong[0])}' is {fault(row[wrong[0]])} where a text is wanted"
             raise BadInput(asked, found, "write a text there, or drop the row")
-        held = [name for name in texts if name in row]
-        if held and not any(str(row[name]).strip() for name in held):
-            raise BadInput(asked, f"no text: field '{held[0]}' is empty", "mend or drop the row")
+    without = [missing(task, row, names, texts) for row in rows]
+    refuse_without(where, without)
     return rows
+
+
+def own_name(task: Task, name: str) -> str:
+    """What a field is called in the user's own file."""
+    return task.files.columns.get(name, name) if task.files is not None else name
+
+
+def missing(task: Task, row: Row, names: Sequence[str], texts: Sequence[str]) -> str:
+    """What a row has nothing in where something is wanted; empty where nothing is missing."""
+    if null := [name for name in names if name in row and row[name] is None]:
+        return f"field '{own_name(task, null[0])}' is null"
+    held = [name for name in texts if name in row]
+    if held and not any(str(row[name]).strip() for name in held):
+        return f"no text: field '{own_name(task, held[0])}' is empty"
+    return ""
+
+
+def refuse_without(where: str, found: Sequence[str]) -> None:
+    """Raise BadInput for the first row of which something is said, and name the others that it is said of."""
+    wrong = [number for number, said in enumerate(found, 1) if said]
+    if not wrong:
+        return
+    alike = [number for number in wrong if found[number - 1] == found[wrong[0] - 1]]
+    others = f" (so in {len(alike)} rows: {', '.join(map(str, alike[:8]))}{', ...' if len(alike) > 8 else ''})"
+    told = found[wrong[0] - 1] + (others if len(alike) > 1 else "")
+    raise BadInput(f"{where}, row {wrong[0]}", told, f"mend or drop {'them' if len(alike) > 1 else 'the row'}")
 
 
 def _from_folder(task: Task, folder: Path, ending: str, name: str) -> Source:

@@ -13,7 +13,7 @@ from zofo.errors import BadInput
 from zofo.tasks import definition
 from zofo.tasks.answers import fault, label_text
 from zofo.tasks.definition import Files, Metric, Task
-from zofo.tasks.files import class_names, part_rows, renamed
+from zofo.tasks.files import class_names, part_rows, refuse_without, renamed
 from zofo.tasks.read import READERS, Row
 
 TEXTS = ("text", "sentence", "review", "content", "body")
@@ -220,7 +220,10 @@ def labelled(data: DataConfig, files: Files, rows: Sequence[Row], asked: str) ->
             if not text
             else (f"no column '{label}'", "--data.label_column")
         )
-        raise BadInput(asked, found, f"name it with {flag}; columns: {', '.join(map(repr, map(str, rows[0])))}")
+        do = f"name it with {flag}; columns: {', '.join(map(repr, map(str, rows[0])))}"
+        if len(rows[0]) == 1 and (mark := next((c for c in ";|\t" if c in str(next(iter(rows[0])))), "")):
+            do = f"put commas between its columns, or tabs and name it .tsv: its one column is called {str(next(iter(rows[0])))!r}, with {mark!r} in it"
+        raise BadInput(asked, found, do)
     columns = {"text": text, "label": label}
     held = [row["label"] for row in renamed(list(rows), columns, asked)]
     classes = class_names(files.train, label)
@@ -253,9 +256,9 @@ def literal(text: str) -> str:
 
 def labels_of(values: Sequence[object], column: str, asked: str) -> tuple[str, ...]:
     """The different labels as texts, numbers in their order. Raises: BadInput for a value that is no label, one label, or far too many."""
+    bare = [value is None or not str(value).strip() for value in values]
+    refuse_without(asked, [f"field '{column}' is empty" if empty else "" for empty in bare])
     for number, value in enumerate(values, 1):
-        if value is None or not str(value).strip():
-            raise BadInput(f"{asked}, row {number}", f"field '{column}' is empty", "mend or drop the row")
         if wrong := fault(value):
             raise BadInput(f"{asked}, row {number}", f"field '{column}' is {wrong}, no label", "mend or drop the row")
     found = sorted(set(map(label_text, values)), key=order)

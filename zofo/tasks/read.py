@@ -30,7 +30,10 @@ def read_rows(path: Path, asked: str) -> list[Row]:
         raise BadInput(asked, found, f"give one of {', '.join(READERS)} (.gz too), or a folder that datasets saved")
     try:
         return READERS[ending](path, asked)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+    except UnicodeDecodeError as error:
+        do = "save it as UTF-8 (in Excel: CSV UTF-8), or give it its right name"
+        raise BadInput(asked, f"not readable as {ending[1:]} ({error})", do) from None
+    except (OSError, EOFError, zlib.error) as error:
         raise BadInput(
             asked, f"not readable as {ending[1:]} ({error})", "get the file again, or give it its right name"
         ) from None
