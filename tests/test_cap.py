@@ -78,7 +78,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-SLOW = ("adaptive", "forward", "choices")
+SLOW = ("adaptive", "forward", "choices", "stacked")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in VARIANTS])

@@ -76,7 +76,7 @@ def scores(model: Any, rows: Any) -> torch.Tensor:
         return answer_logprobs(model.eval(), choice_batch(rows, range(len(rows)), 0))
 
 
-@pytest.mark.parametrize("case", ["lora", "mezo", "first-order"])
+@pytest.mark.parametrize("case", ["lora", "mezo", pytest.param("first-order", marks=pytest.mark.slow)])
 def test_merged_weights_load_as_plain_transformers_and_score_the_same(trained: Any, tmp_path: Path, case: str) -> None:
     run = trained(case)
     out = export(run, tmp_path / "out", merge=None)
@@ -93,7 +93,7 @@ def test_merged_weights_load_as_plain_transformers_and_score_the_same(trained: A
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
-@pytest.mark.parametrize("case", ["lora", "prefix", "prompt", "tied head"])
+@pytest.mark.parametrize("case", ["lora", "prefix", pytest.param("prompt", marks=pytest.mark.slow), "tied head"])
 def test_adapter_and_base_side_by_side_load_with_peft_and_score_the_same(
     trained: Any, folder: str, tmp_path: Path, case: str
 ) -> None:
@@ -147,7 +147,9 @@ def test_an_existing_folder_is_refused_and_a_slot_can_be_chosen(trained: Any, tm
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "merge"), [("mezo", None), ("bilevel", False), ("bilevel", True)])
+@pytest.mark.parametrize(
+    ("method", "merge"), [("mezo", None), ("bilevel", False), pytest.param("bilevel", True, marks=pytest.mark.slow)]
+)
 def test_half_weights_are_exported_to_the_bit_for_whoever_loads_them(
     trained: Any, tmp_path: Path, method: str, merge: bool | None
 ) -> None:

@@ -34,6 +34,8 @@ SMALL: dict[str, Any] = {
     "data.task": "reviews", "data.train_rows": 20, "data.validation_rows": 6, "data.test_rows": 8, "data.batch": 2,
     "data.max_length": 48, "run.steps": 4, "run.eval_every": 2, "run.save_every": 2, "run.threads": 1, "method.T": 1,
 }  # fmt: skip
+QUICK = {"bilevel", "first-order", "mezo", "meta", "reptile"}
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in sorted(METHODS)]
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -290,7 +292,7 @@ def test_a_changed_environment_is_told(run: RunFolder, told: Any) -> None:
     assert any("torch was 1.0" in note for note in told.notes)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", EACH)
 def test_losses_that_are_not_finite_stop_the_run_with_a_clear_error(
     folder: str, home: Path, method: str, mixed: Path
 ) -> None:
@@ -404,7 +406,7 @@ def on_mixture(folder: str, home: Path, mixed: Path, name: str, show: Any = None
     return RunFolder(home / "runs" / name)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", EACH)
 def test_every_method_trains_on_a_mixture_and_is_tested_on_its_unseen_tasks(
     folder: str, home: Path, mixed: Path, bare: None, method: str
 ) -> None:
