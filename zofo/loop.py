@@ -320,7 +320,8 @@ def work(job: Job, run: RunFolder, state: State, progress: Progress, show: Show)
         r.said = {row["about"] for row in history.advice(read_metrics(run.metrics))}
         zero_shot(r, state)
         if finished(r, state, progress) and concluded(r):
-            show.note("this run is finished; more steps are another run: zofo train --config RUN/config.yaml --steps N")
+            more = f"zofo train --config {run.config} --steps N --run NAME"
+            show.note(f"this run is finished; more steps are another run: {more}")
             return totals(r, read_scores(run.eval), state, progress)
         show.phase("training")
         resident.settle()
