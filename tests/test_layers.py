@@ -8,7 +8,7 @@ import pytest
 
 from zofo.config import dump, read_yaml
 from zofo.errors import BadInput
-from zofo.layers import FIRST, PRESETS, begins, preset, presets, resolve
+from zofo.layers import FIRST, PRESETS, UNNAMED, begins, preset, presets, resolve
 from zofo.methods.check import check
 from zofo.methods.table import METHODS, effective
 from zofo.yamlfile import MAX_FILE
@@ -18,13 +18,13 @@ BASIC = {"model.name": "m", "data.task": "t"}
 
 def test_a_run_begins_with_a_preset_unless_a_preset_a_file_or_a_method_is_named() -> None:
     """What `--model M --task T` alone trains with is what the evidence chose, of the adapter's kind that is asked for."""
-    assert begins(BASIC, None, None) == FIRST == "bilevel-lora"
-    assert begins({"method": {"T": 3}, "adapter.kind": "prefix"}, None, None) == FIRST
+    assert begins(BASIC, None, None) == (FIRST, [UNNAMED]) and FIRST == "bilevel-lora"
+    assert begins({"method": {"T": 3}, "adapter.kind": "prefix"}, None, None) == (FIRST, [UNNAMED])
     assert resolve({"adapter.kind": "prefix"}, FIRST)[0].method == resolve({}, "bilevel-prefix")[0].method
-    assert begins({"method.name": "mezo"}, None, None) is None
-    assert begins({"method": {"name": "mezo"}}, None, None) is None
-    assert begins({}, None, "c.yaml") is None
-    assert begins({"method.name": "mezo"}, "mezo-lora", "c.yaml") == "mezo-lora"
+    assert begins({"method.name": "mezo"}, None, None) == (None, [])
+    assert begins({"method": {"name": "mezo"}}, None, None) == (None, [])
+    assert begins({}, None, "c.yaml") == (None, [])
+    assert begins({"method.name": "mezo"}, "mezo-lora", "c.yaml") == ("mezo-lora", [])
 
 
 @pytest.mark.parametrize("name", presets())

@@ -152,5 +152,5 @@ def train(
     flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
     flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}
     file = None if config_file is None else str(config_file)
-    base = layers.begins(flags, preset, file)
-    return start(*layers.resolve(flags, base, file), show, auto_lr, [layers.UNNAMED] if base != preset else [])
+    base, notes = layers.begins(flags, preset, file)
+    return start(*layers.resolve(flags, base, file), show, auto_lr, notes)

@@ -43,10 +43,10 @@ def notes(error: BaseException) -> list[str]:
     return list(getattr(error, "__notes__", ()))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint, `did you mean 'x'?` or the list of known names, for a misspelt name."""
+def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return a hint for a misspelt name: `did you mean 'x'?`, else `otherwise`, or the list of known names."""
     known = sorted(known)
     if not known:
         return "there is none"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else "choose one of: " + ", ".join(known)
+    return f"did you mean '{close[0]}'?" if close else otherwise or "choose one of: " + ", ".join(known)

@@ -19,11 +19,11 @@ UNNAMED = f"no preset, file or method was named: the run begins with --preset {F
 OF_MIXTURE = {"data.train_rows": 768, "data.validation_rows": 32}  # rows a task: 256 in D_f, 512 in D_p
 
 
-def begins(flags: Mapping[str, Any], preset_name: str | None, file: str | None) -> str | None:
-    """The preset that a run begins with: the one that is named, or `FIRST` where no preset, file or method is."""
+def begins(flags: Mapping[str, Any], preset_name: str | None, file: str | None) -> tuple[str | None, list[str]]:
+    """The preset that a run begins with, and what is to be said of it: the one that is named, or `FIRST` where no preset, file or method is."""
     if preset_name or file is not None or "method.name" in flatten(flags, "option"):
-        return preset_name
-    return FIRST
+        return preset_name, []
+    return FIRST, [UNNAMED]
 
 
 def presets() -> list[str]:

@@ -61,8 +61,9 @@ def of_run(run: RunFolder, asked: Asked, config: Config) -> tuple[Task, Config]:
     task = reread(run.task, f"run {run.name}")
     if not isinstance(task, Task):
         raise BadInput(f"run {run.name}", "it was trained on several tasks", "name one with --task, or --mixture NAME")
-    rows = asked.flags.get("data.test_rows", configs.load(run.config).data.test_rows)
-    data = config.data.model_copy(update={"test_rows": int(rows)})
+    if "data.test_rows" in asked.flags:
+        return task, config
+    data = config.data.model_copy(update={"test_rows": configs.load(run.config).data.test_rows})
     return task, config.model_copy(update={"data": data})
 
 

@@ -104,7 +104,7 @@ def conclude(grid: Grid, store: Store, cells: Sequence[Cell]) -> int:
     return 0 if any(entry["seeds"] for entry in found["rows"]) else 1
 
 
-def plan(grid: Grid, store: Store, jobs: int, retry: bool = False) -> int:
+def plan(grid: Grid, store: Store, jobs: int, retry: bool) -> int:
     """Print what would be run and how long it takes; writes nothing."""
     from zofo import sources
     from zofo.experiment import cells, progress, runner
@@ -128,7 +128,7 @@ def plan(grid: Grid, store: Store, jobs: int, retry: bool = False) -> int:
             rows.append((row.name, task, len(own), one.steps or "-", cost, len(sweep), time, f"{done} of {of}"))
     table(PLAN, rows)
     left = [cell for cell in every.values() if store.left(cell, retry)]
-    failed = sum(store.failed(cell) and cell not in left for cell in every.values())
+    failed = 0 if retry else sum(store.failed(cell) for cell in every.values())
     told = f"{len(left)} of {len(every)} runs to do, {progress.ends(*pace.left(left, jobs))}"
     line(f"{told} ({jobs} at once; training and what was measured of the rest)")
     if failed:

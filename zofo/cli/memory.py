@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from zofo.cli.output import line, table
 from zofo.config import Config
 from zofo.errors import BadInput
-from zofo.layers import UNNAMED, begins, resolve
+from zofo.layers import begins, resolve
 from zofo.methods.check import check
 from zofo.methods.table import KIND, METHODS
 
@@ -36,12 +36,12 @@ def memory(
     json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON, sizes in bytes")] = False,
 ) -> int:
     """Say what a run would need in memory, without its weights. Options as for `train`; without a task, rows of --data.max_length tokens, demonstrations (--shots) in front."""
-    base = begins(flags, preset, config)
+    base, told = begins(flags, preset, config)
     wanted, given = resolve(flags, base, config)
     source, decided, work, notes = begun(wanted, given)
     rows, tokens = work(decided).shape
     where = f"{wanted.model.name}, {decided.model.dtype}, {rows} rows of {tokens} tokens"
-    notes += outside(decided, source) + ([UNNAMED] if base != preset else [])
+    notes += outside(decided, source) + told
     if all:
         compared(where, {name: sized(made, source, work) for name, made in variants(decided)}, notes, json)
     else:

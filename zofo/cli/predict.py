@@ -106,10 +106,10 @@ def counts(made: Predictions) -> list[tuple[str, int]]:
 
 def shown(task: Task) -> str:
     """The column that is shown of a row: the first that holds its own text, or the one that may be shortened."""
+    from zofo.tasks.files import own_name
     from zofo.tasks.template import fields, own_text
 
-    name = task.shorten or (own_text(task) or fields(task))[0]
-    return task.files.columns.get(name, name) if task.files is not None else name
+    return own_name(task, task.shorten or (own_text(task) or fields(task))[0])
 
 
 def short(value: Any) -> str:

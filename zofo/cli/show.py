@@ -52,8 +52,7 @@ def show(name: Name, /, *, dir: Dir = "runs") -> int:
         if error.found != "no such run":
             raise
     known = [*folder.names(dir), *definition.names(), *mixtures.names(), *presets()]
-    near = nearest(name, known)
-    do = near if near.startswith("did you mean") else "see `zofo ls runs`, or tasks, mixtures, presets"
+    do = nearest(name, known, "see `zofo ls runs`, or tasks, mixtures, presets")
     raise BadInput(f"zofo show {name}", "no such run, task, mixture or preset", do)
 
 

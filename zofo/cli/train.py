@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from zofo.cli.output import line, plain, table
 from zofo.config import Config, dump
-from zofo.layers import UNNAMED, begins, resolve
+from zofo.layers import begins, resolve
 from zofo.methods.check import check
 
 if TYPE_CHECKING:
@@ -37,10 +37,9 @@ def train(
     ] = False,
 ) -> int:
     """Fine-tune a model on a task. Flags win over the file, the file over the preset."""
-    base = begins(flags, preset, config)
+    base, notes = begins(flags, preset, config)
     wanted, given = resolve(flags, base, config)
     check(wanted, given)
-    notes = [UNNAMED] if base != preset else []
     if dry_run:
         return rehearse(wanted, given, auto_lr, notes)
     from zofo import begin

@@ -165,7 +165,9 @@ def typed(text: str) -> str:
     """A text as one word of a shell: as it is, or with its line breaks as bash and zsh read them."""
     if text.isprintable():
         return shlex.quote(text)
-    return "$'" + text.translate({ord("\\"): "\\\\", ord("'"): "\\'", 10: "\\n", 13: "\\r", 9: "\\t"}) + "'"
+    marks = {"\\": "\\\\", "'": "\\'"}
+    told = (marks.get(c, c) if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f"$'{''.join(told)}'"
 
 
 def scored(result: Mapping[str, Any], measure: str) -> str:

@@ -96,8 +96,7 @@ def _checked(task: Task, rows: list[Row], where: str) -> list[Row]:
         if wrong := [name for name in plain if row.get(name) is not None and fault(row[name])]:
             found = f"field '{own_name(task, wrong[0])}' is {fault(row[wrong[0]])} where a text is wanted"
             raise BadInput(asked, found, "write a text there, or drop the row")
-    without = [missing(task, row, names, texts) for row in rows]
-    refuse_without(where, without)
+    refuse_without(where, [missing(task, row, names, texts) for row in rows])
     return rows
 
 

@@ -102,12 +102,9 @@ class Walk:
             "T": 1,
         }  # T: the batches below are drawn with those above, and not used
         job = with_method(at.job, at.job.config.method.model_copy(update=update))
-        self.problem, self.spent, self.held, self.first = (
-            job.problem,
-            at.spent,
-            dict[float, float](),
-            dict[float, float](),
-        )
+        self.problem, self.spent = job.problem, at.spent
+        self.held: dict[float, float] = {}  # by how far from theta: G
+        self.first: dict[float, float] = {}  # and its first term
         assert self.problem.leaves is not None
         key = streams.key(self.problem.seed, "tune", direction)
         self.z = self.problem.leaves.direction(law_of(self.problem.config), key)
@@ -121,10 +118,8 @@ class Walk:
             assert self.problem.probe is not None
             points = [Point(self.z, a) if a else Point() for a in wanted]
             for a, terms in zip(wanted, self.problem.probe(self.objective, points).tolist(), strict=True):
-                self.held[a], self.first[a] = (
-                    sum(w * term for w, term in zip(self.weights, terms, strict=True)),
-                    terms[0],
-                )
+                self.held[a] = sum(w * term for w, term in zip(self.weights, terms, strict=True))
+                self.first[a] = terms[0]
             self.spent.forwards += len(self.weights) * self.problem.config.accumulate_upper * len(wanted)
         return Line(self.held)
 
