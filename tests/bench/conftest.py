@@ -1,4 +1,4 @@
-"""A job whose adapters stand apart, for what measures G."""
+"""A model to take steps on, and a job whose adapters stand apart, for what measures G."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
 
 from zofo.bench import estimate
 from zofo.job import Job
@@ -17,6 +19,12 @@ SMALL = {
     "data.task": "reviews", "data.train_rows": "12", "data.validation_rows": "4", "data.test_rows": "4", "data.batch": "2",
     "data.max_length": "60", "adapter.r": "2", "method.lam": str(LAM), "method.lam_every": "1",
 }  # fmt: skip
+
+
+@pytest.fixture
+def model(folder: str) -> nn.Module:
+    """The tiny llama."""
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 @pytest.fixture

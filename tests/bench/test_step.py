@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from zofo.bench import step
-from zofo.bench.kinds import KINDS, How, batch, chosen
+from zofo.bench.how import How, batch
+from zofo.bench.kinds import KINDS, chosen
 from zofo.bench.peak import Peak
 from zofo.errors import BadInput
 

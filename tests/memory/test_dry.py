@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from zofo import models
 from zofo.adapters.slots import attach
-from zofo.bench.kinds import batch
+from zofo.bench.how import batch
 from zofo.bench.peak import allocated
 from zofo.config import Config, build
 from zofo.core import noise

@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from zofo import models
 from zofo.adapters.bank import Bank
 from zofo.adapters.slots import attach
-from zofo.bench.kinds import Method, Same, batch
+from zofo.bench.how import batch
+from zofo.bench.ours import Method, Same
 from zofo.bench.peak import allocated
 from zofo.config import Config, build
 from zofo.core.probe.beside import Beside

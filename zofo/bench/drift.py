@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from zofo import models, sources
-from zofo.bench.kinds import batch
+from zofo.bench.how import batch
 from zofo.config import ModelConfig
 from zofo.core.devices import wide
 from zofo.core.estimate import central

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from zofo import models, sources
-from zofo.bench.kinds import KINDS, REFERENCES, How, Kind, Step, batch, chosen
+from zofo.bench.how import How, Step, batch
+from zofo.bench.kinds import KINDS, REFERENCES, Kind, chosen
 from zofo.bench.peak import Peak, peak
 from zofo.config import ModelConfig
 from zofo.core import devices
