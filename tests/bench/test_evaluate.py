@@ -8,18 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from zofo.bench import evaluate as bench
 from zofo.config import build
 from zofo.job import Prepared, prepare
 from zofo.scoring.batch import Encoded, choice_batch
 from zofo.scoring.objective import answer_logprobs
-
-
-@pytest.fixture
-def model(folder: str) -> nn.Module:
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from zofo.bench import icl as bench
 from zofo.config import Config, build
@@ -27,11 +26,6 @@ def config(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conf
         "data.max_length": 40,
     }
     return build(wanted | {"data.train_rows": 60, "data.shot_length": 40})
-
-
-@pytest.fixture
-def model(folder: str) -> nn.Module:
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 def test_demonstrations_are_kept_and_answers_are_those_of_evaluation(model: nn.Module, config: Config) -> None:
