@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from zofo.cli.counts import refuse_below_one, refuse_free_answers
 from zofo.cli.output import line, plain, table
-from zofo.errors import BadInput
-from zofo.tasks import definition
 
 COLUMNS = (
     "task", "what", "kept tokens", "rows a pass", "a row, ms", "of the first", "least", "most", "read once, ms",
@@ -38,8 +37,8 @@ def icl(
     json: Annotated[bool, Parameter(negative=(), show_default=False, help="print JSON")] = False,
 ) -> int:
     """Compare answering rows as they stand with answering them after demonstrations, whose keys and values are computed once, before the clock runs."""
-    least = {"--rows": (rows,), "--rounds": (rounds,), "--shots": shots, "--a-class": a_class, "--batch": batch}
-    refuse(least, task)
+    refuse_below_one({"--rows": rows, "--rounds": rounds, "--shots": shots, "--a-class": a_class, "--batch": batch})
+    refuse_free_answers(task)
     from zofo.bench import icl as bench
 
     found = bench.main(model, task, shots, a_class, rows, batch, rounds, dtype, lora, channel)
@@ -55,17 +54,6 @@ def icl(
                 line(plain(f"note: {name}, {way['what']}, {way['batch']} a pass: {lost}"))
     table(COLUMNS, [told(name, way) for name, result in found["results"].items() for way in result["ways"]])
     return 0
-
-
-def refuse(counts: Mapping[str, tuple[int, ...]], tasks: tuple[str, ...]) -> None:
-    """Raise BadInput for a number below 1, or a task without choices."""
-    for flag, values in counts.items():
-        for value in values:
-            if value < 1:
-                raise BadInput(f"{flag} {value}", "not 1 or more", "give a whole number above 0")
-    for name in tasks:
-        if definition.find(name).kind == "text":
-            raise BadInput(f"--task {name}", "it has no choices to score", "take a task that has")
 
 
 def told(task: str, way: Mapping[str, Any]) -> tuple[str, ...]:
