@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from zofo.layers import presets, resolve
-from zofo.methods.table import effective
-from zofo.report.card import EQUATIONS, hub_id, render
+from zofo.methods.table import METHODS, effective
+from zofo.report.card import hub_id, render
 
 ENVIRONMENT = {
     "zofo": "0.1",
@@ -87,7 +87,7 @@ def test_only_options_with_an_effect_are_listed(metrics, summary, preset: str) -
     listed = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
     used = {key for key in effective(config) if key.split(".")[0] != "run"} - {"model.name"}
     assert listed == used
-    assert EQUATIONS[method].splitlines()[0] in text
+    assert METHODS[method].equations in text
 
 
 def test_changed_options_show_the_default(metrics, summary) -> None:

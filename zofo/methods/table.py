@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zofo.config import Config, MethodConfig
+from zofo.methods import equations
 
 LEARNER = {"optimizer", "schedule", "warmup", "clip", "max_bad"}
 ZEROTH = {
@@ -37,7 +38,7 @@ KIND = {
 
 @dataclass(frozen=True)
 class Method:
-    """A row: where the method's `slots`, `init` and `step` are, a line about it, its options, and what it does.
+    """A row: where the method's `slots`, `init` and `step` are, a line about it, its equations, its options, and what it does.
 
     Functions of the configuration: options; uses_adapter; moves, whether theta moves; learners, whether adapters have
     optimizers of their own; exact, whether theta's whole gradient is formed. zeroth: whether it has a zeroth-order
@@ -48,6 +49,7 @@ class Method:
 
     module: str
     about: str
+    equations: str
     cost: str
     options: Callable[[Config], set[str]]
     uses_adapter: Callable[[Config], bool]
@@ -147,6 +149,7 @@ METHODS: dict[str, Method] = {
     "bilevel": Method(
         "zofo.methods.bilevel",
         "Bilevel-ZOFO: all weights by zeroth order above, an adapter by backpropagation below",
+        equations.BILEVEL,
         "T (both: 2 T) forward and backward passes, then 6 q forward passes",
         bilevel_options,
         uses_adapter=yes,
@@ -157,6 +160,7 @@ METHODS: dict[str, Method] = {
     "mezo": Method(
         "zofo.methods.mezo",
         "MeZO: all weights (or an adapter's) by zeroth order, exact probing",
+        equations.MEZO,
         "2 q forward passes",
         mezo_options,
         uses_adapter=part,
@@ -168,6 +172,7 @@ METHODS: dict[str, Method] = {
     "sketch": Method(
         "zofo.methods.sketch",
         "all weights by a sketch of their gradient, in the memory of an adapter",
+        equations.SKETCH,
         "1 forward and 1 backward pass",
         lambda config: SKETCH,
         uses_adapter=no,
@@ -178,6 +183,7 @@ METHODS: dict[str, Method] = {
     "first-order": Method(
         "zofo.methods.first_order",
         "an adapter (or all weights) by backpropagation (peft and torch.optim)",
+        equations.FIRST_ORDER,
         "1 forward and 1 backward pass",
         first_order_options,
         uses_adapter=part,
@@ -189,6 +195,7 @@ METHODS: dict[str, Method] = {
     "two-stage": Method(
         "zofo.methods.two_stage",
         "first an adapter by backpropagation, then all weights and the adapter by zeroth order",
+        equations.TWO_STAGE,
         "1 forward and 1 backward pass; from step stage_one on 2 q forward passes",
         two_stage_options,
         uses_adapter=yes,
@@ -200,6 +207,7 @@ METHODS: dict[str, Method] = {
     "addax": Method(
         "zofo.methods.addax",
         "Addax: all weights by a zeroth-order and a first-order gradient, mixed",
+        equations.ADDAX,
         "2 q forward passes, and 1 forward and 1 backward pass",
         addax_options,
         uses_adapter=no,
@@ -211,6 +219,7 @@ METHODS: dict[str, Method] = {
     "meta": Method(
         "zofo.methods.meta",
         "Bilevel-ZOFO over many tasks: one theta, an adapter a task, made ready for new tasks",
+        equations.META,
         "for each of `tasks` tasks T (both: 2 T) forward and backward passes, then 6 q forward passes",
         meta_options,
         uses_adapter=yes,
@@ -224,6 +233,7 @@ METHODS: dict[str, Method] = {
     "reptile": Method(
         "zofo.methods.reptile",
         "Reptile: an adapter's start from which a new task is a few steps away, the base frozen",
+        equations.REPTILE,
         "for each of `tasks` tasks T forward and backward passes",
         reptile_options,
         uses_adapter=yes,
