@@ -107,7 +107,7 @@ def of(config: Any) -> Any:
     [
         (hf.SmolLM3Config(**SHAPE), {"q_proj", "v_proj"}),
         (hf.Phi3Config(**SHAPE), {"qkv_proj"}),
-        (hf.Qwen3MoeConfig(**SHAPE, moe_intermediate_size=8, num_experts=2), {"q_proj", "v_proj"}),
+        (hf.Qwen3MoeConfig(**SHAPE, moe_intermediate_size=8, num_experts=2, num_experts_per_tok=1), {"q_proj", "v_proj"}),
         (hf.MixtralConfig(**SHAPE, num_local_experts=2), {"q_proj", "v_proj"}),
         (hf.MambaConfig(**SHAPE, state_size=4), {"in_proj", "x_proj"}),
     ],
@@ -157,3 +157,22 @@ def test_what_only_pictures_go_through_has_no_adapter(targets: tuple[str, ...]) 
     assert any("vision_tower" in name for name, _ in model.named_modules())
     found = attach(model, AdapterConfig(r=2, targets=targets), ("p",), 0).params["p"]
     assert found and all("language_model" in name for name in found)
+
+
+def test_a_layer_whose_weight_is_read_around_it_is_left_out_and_refused_by_name() -> None:
+    """Jamba's layers multiply by the weight of `dt_proj`: LoRA on it would do nothing."""
+    more = {
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "use_mamba_kernels": False,
+    }
+
+    def jamba() -> nn.Module:
+        return hf.JambaForCausalLM(hf.JambaConfig(**SHAPE | {"num_hidden_layers": 2}, **more)).eval()
+
+    found = {name.split(".lora")[0].rpartition(".")[2] for name in attach(jamba(), ALL, ("p",), 0).params["p"]}
+    assert {"in_proj", "x_proj", "out_proj", "q_proj"} < found and "dt_proj" not in found
+    with pytest.raises(BadInput, match=r"targets in_proj dt_proj: the layer around .*dt_proj reads its weight"):
+        attach(jamba(), AdapterConfig(targets=("in_proj", "dt_proj")), ("p",), 0)

@@ -248,3 +248,16 @@ def test_one_z_for_the_plain_model_and_any_adapter(name: str, kind: str, tiny, r
     with slots.off():
         got = Scratch(slots.model, there)(lambda: outputs(slots.model), [Point(z, 0.01), Point(z, -0.01)])
     assert torch.equal(got, want)
+
+
+def test_rows_are_counted_in_any_type_and_those_that_a_table_has_not_are_refused() -> None:
+    """By the compiled kernel, which would read beyond the table, and by the reference."""
+    for dtype in (torch.float32, torch.float64):
+        w = torch.randn(6, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+        z, out = noise.direction("gaussian", 8, ((9, w.numel()),)), w.new_empty(3, 8)
+        rows = torch.tensor([1, 0, 5])
+        wanted = noise.perturb_rows(w.new_empty(3, 8), w, rows, z, 0.01, 9)
+        assert torch.equal(noise.perturb_rows(out, w, rows.int(), z, 0.01, 9), wanted)
+        for beyond in (6, -1):
+            with pytest.raises(IndexError, match="of a table of 6"):
+                noise.perturb_rows(out, w, torch.tensor([1, beyond, 2]), z, 0.01, 9)

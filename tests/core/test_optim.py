@@ -219,6 +219,8 @@ def test_the_policy_is_chosen_by_what_is_given() -> None:
     [
         ({"lr": -1e-3}, "lr is at least"), ({"lr": math.nan}, "lr is at least"), ({"eps": 0.0}, "eps is at least"),
         ({"eps": -1.0}, "eps"), ({"decay": -0.1}, "decay"), ({"q": 0}, "q is at least 1"),
+        ({"q": 2.0}, "q is a whole number"), ({"q": True}, "q is a whole number"), ({"lr": "1e-6"}, "lr is a number"),
+        ({"eps": math.inf}, "eps is at least"), ({"noise": None}, "unknown law"), ({"rule": None}, "unknown"),
         ({"estimator": "centre"}, "did you mean 'central'"), ({"rule": "adma"}, "did you mean 'adam'"),
         ({"noise": "gausian"}, "did you mean 'gaussian'"), ({"probe": "scratchy"}, "did you mean 'scratch'"),
     ],
@@ -519,3 +521,24 @@ def test_a_closure_that_calls_backward_is_told_that_nothing_is_differentiated() 
 def test_other_errors_of_a_closure_are_its_own() -> None:
     with pytest.raises(RuntimeError, match="size of tensor a"):
         ZO(nn.Linear(2, 2)).step(lambda: torch.ones(2) + torch.ones(3))
+
+
+def test_token_ids_are_read_as_the_model_reads_them() -> None:
+    """Of any whole type; one that is none of the model's words is its own error, and moves nothing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(20, 4), nn.Linear(4, 1))
+    ids = torch.tensor([[3, 1, 3], [7, 19, 0]])
+    losses = [
+        float(ZO(model, lr=0.0).step(lambda given=given: model(given).square().mean())) for given in (ids, ids.int())
+    ]
+    assert losses[0] == losses[1]
+    before = weights(model)
+    for wrong in (torch.full((2, 3), 20), torch.full((2, 3), -1)):
+        with pytest.raises(IndexError):
+            ZO(model, lr=1e-2).step(lambda wrong=wrong: model(wrong).mean())
+    assert same(before, weights(model))
+
+
+def test_a_loss_without_the_model_is_told() -> None:
+    with pytest.raises(BadInput, match="none of the weights was read: the loss was computed without the model"):
+        ZO(nn.Linear(2, 2)).step(lambda: 1.0)

@@ -506,6 +506,21 @@ def test_a_non_finite_upper_loss_moves_nothing_above_and_stops_after_a_bounded_n
     assert all(torch.equal(before[leaf.name], leaf.data) for leaf in leaves)
 
 
+def test_the_schedule_of_a_p_above_goes_on_where_theta_sees_nothing_finite() -> None:
+    bad = {"on": True}
+
+    def spoilt(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        rows = row_loss(model, ids)
+        return rows if torch.is_grad_enabled() or not bad["on"] else rows * math.nan
+
+    solver = Bilevel(tiny(torch.float32), LORA, spoilt, T=1, coupling="outer", max_bad=9)
+    data = batches(4)
+    for on in (False, True, True, False):
+        bad["on"] = on
+        solver.step([(data[0], None)], (data[2], data[3]))
+    assert solver.state.learners["p"].t == solver.state.k == 4
+
+
 def test_non_finite_steps_in_a_row_raise() -> None:
     solver = Bilevel(tiny(torch.float32), LORA, lambda m, b: row_loss(m, b) * float("nan"), T=3, max_bad=3)
     data = batches(8)
@@ -553,6 +568,23 @@ def test_s_from_p_starts_each_iteration_at_p_with_its_moments() -> None:
         g = (moments[f"{n}.exp_avg"] - 0.9 * held[f"{n}.exp_avg"]) / 0.1
         torch.testing.assert_close(moments[f"{n}.exp_avg_sq"], 0.999 * held[f"{n}.exp_avg_sq"] + 0.001 * g**2)
     assert any(held[f"{n}.exp_avg"].any() for n in range(len(p)))
+
+
+def test_s_that_p_follows_keeps_its_moments_whatever_it_starts_from() -> None:
+    """p is s then, and has no moments of its own to begin with: `s_start` is no option there, and a preset's is passed over."""
+    solver, data = solver_with(coupling="follow", T=2, lr_s=1e-3), batches(4)
+    solver.problem = replace(solver.problem, config=solver.problem.config.model_copy(update={"s_start": "from-p"}))
+    for _ in range(3):
+        solver.step([(data[0], None), (data[1], None)], (data[2], data[3]))
+    assert solver.state.learners["s"].to_checkpoint()[1]["0.step"] == 6
+
+
+def test_the_penalty_that_is_told_is_one_that_is_there() -> None:
+    data = batches(4)
+    for options, lam in (({"lam": 7.0}, 7.0), ({"s": "off"}, 0.0), ({"coupling": "follow"}, 0.0)):
+        solver = solver_with(T=1, lr_theta=0.0, **options)
+        report = solver.step([(data[0], data[1])], (data[2], data[3]))
+        assert report.numbers["lam"] == lam
 
 
 def test_a_zeroth_order_lower_level_lowers_the_loss_without_any_backward() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from zofo.adapters.slots import attach
 from zofo.config import AdapterConfig, MethodConfig, build
 from zofo.core.weights import leaves as tree
-from zofo.errors import BadInput
+from zofo.errors import BadInput, NotFinite
 from zofo.methods import first_order
 from zofo.methods.check import check
 from zofo.methods.state import Problem
@@ -123,6 +123,18 @@ def test_all_weights_are_masters_in_fp32_when_bf16_computes(tiny: Tiny, rows: to
     first_order.step(given, first_order.init(given), Rows(rows))  # type: ignore[arg-type]
     assert all(p.dtype == torch.float32 for p in model.parameters())
     assert sum(int((p != b).sum()) for p, b in zip(model.parameters(), before, strict=True)) > 1000
+
+
+def test_a_step_that_ends_a_run_is_not_counted_by_its_schedule(tiny: Tiny, rows: torch.Tensor) -> None:
+    """Of all weights: a run that goes on from the steps before it is at their next rate, as often as it ends so."""
+    model = tiny("llama").requires_grad_(False)
+    config = MethodConfig(name="first-order", tune="full", max_bad=1)
+    given = Problem(model, lambda m, ids: loss(m, ids) * float("nan"), config, 0, 9, tree.find(model))
+    state = first_order.init(given)
+    for _ in range(2):
+        with pytest.raises(NotFinite):
+            first_order.step(given, state, Rows(rows))  # type: ignore[arg-type]
+    assert state.learners["theta"].t == state.k == 0
 
 
 def test_half_precision_weights_are_refused_for_all_weights_alone() -> None:

@@ -22,6 +22,7 @@ from zofo.core.probe.stand import CannotStack
 from zofo.core.sketch import Projection
 from zofo.core.sketch.capture import capturing
 from zofo.core.weights import leaves as tree
+from zofo.errors import BadInput
 from zofo.methods import losses
 from zofo.methods.losses import Terms
 from zofo.methods.state import Problem
@@ -151,6 +152,43 @@ def test_the_bases_dropout_stays_off_and_the_adapters_is_a_function_of_the_step(
     first, again, other, without = slopes(0.5)
     assert torch.equal(first, again) and not torch.equal(first, other)
     torch.testing.assert_close(without, exact)
+
+
+def test_p_and_s_draw_dropout_of_their_own(tiny: Tiny, rows: torch.Tensor) -> None:
+    slots = attach(tiny("llama").requires_grad_(False), AdapterConfig(r=2, dropout=0.5), ("p", "s"), 3)
+    with torch.no_grad():
+        for slot in ("p", "s"):
+            for param in slots.list(slot):
+                param.fill_(0.05)
+    made = Problem(slots.model, loss, MethodConfig(), 0, 1, slots=slots)
+    p, s = (losses.gradient(made, [rows], slot, 1, 0) for slot in ("p", "s"))
+    exact = [losses.gradient(made, [rows], slot, 1, 0, dropout=False) for slot in ("p", "s")]
+    assert p.loss != s.loss and exact[0].loss == exact[1].loss
+
+
+class Chosen(nn.Module):
+    """Two adapted layers, of which a batch takes one (experts)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(2, 1, bias=False) for _ in range(2)])
+
+    def forward(self, batch: tuple[int, torch.Tensor]) -> torch.Tensor:
+        value: torch.Tensor = self.layers[batch[0]](batch[1]).square()
+        return value.squeeze(1)
+
+
+def test_what_took_no_part_has_a_gradient_of_zero_and_a_loss_of_nothing_is_told() -> None:
+    model = Chosen()
+    weights = [layer.weight for layer in model.layers]
+    value = model((1, torch.ones(3, 2))).sum()
+    found = losses.derived(value, weights, [])  # type: ignore[arg-type]
+    assert not found[0].any() and torch.equal(
+        found[1], torch.autograd.grad(model((1, torch.ones(3, 2))).sum(), weights[1])[0]
+    )  # type: ignore[arg-type]
+    for nothing in (torch.tensor(1.0), torch.ones(2, requires_grad=True).sum()):
+        with pytest.raises(BadInput, match="it hangs on none of the weights that are to learn"):
+            losses.derived(nothing, weights, [])  # type: ignore[arg-type]
 
 
 def test_activation_checkpointing_recomputes_in_both_levels(tiny: Tiny, rows: torch.Tensor) -> None:

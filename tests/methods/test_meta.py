@@ -288,6 +288,14 @@ def test_a_task_that_is_not_finite_is_left_out_and_told_and_others_keep_theirs(t
     assert equal(bank_of(problem), others)
 
 
+def test_the_schedule_of_a_shared_p_goes_on_where_no_task_is_finite(tmp_path: Path) -> None:
+    problem = made(tmp_path, 2, adapters="shared", coupling="outer", max_bad=9)
+    walked(problem, 0)
+    sick = tuple(replace(m, upper=lambda model, batch: loss(model, batch) * math.nan) for m in problem.members)
+    state, _ = walked(replace(problem, members=sick), 2)
+    assert state.learners["p"].t == 2 and state.bad > 0
+
+
 def live() -> tuple[int, int]:
     """Tensors that live, and their bytes."""
     gc.collect()

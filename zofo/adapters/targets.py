@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 
 from zofo.config import ALL_LINEAR, AdapterConfig
+from zofo.core.probe.readers import bypassed
 from zofo.core.weights.head import output_head
 from zofo.errors import BadInput, nearest
 
@@ -28,9 +30,12 @@ def where(config: AdapterConfig, model: nn.Module) -> dict[str, Any]:
     layers = last_layers(model, config.last)
     if config.targets != (ALL_LINEAR,):
         names = list(config.targets) or usual(model)
+        refuse_bypassed(model, names)
         apart = [name for name in unread(model) if any(f".{name}".endswith(f".{target}") for target in names)]
         return {"target_modules": names, "layers_to_transform": layers or None, "exclude_modules": apart or None}
-    names = linear(model)  # by full names, which peft takes in whatever layer they are
+    idle = bypassed(model)
+    names = [name for name in linear(model) if model.get_submodule(name) not in idle]
+    # by full names, which peft takes in whatever layer they are
     return {"target_modules": [name for name in names if not layers or layer_of(name) in layers]}
 
 
@@ -92,6 +97,16 @@ def layer_of(name: str) -> int | None:
     """The number of the layer that a module stands in."""
     found = LAYER.match(name)
     return int(found[1]) if found else None
+
+
+def refuse_bypassed(model: nn.Module, targets: Sequence[str]) -> None:
+    """Raise BadInput for a target that does not run: the module around it reads its weight, and LoRA on it would do nothing."""
+    idle = bypassed(model)
+    names = [name for name, module in model.named_modules() if module in idle]
+    for target in targets:
+        if found := next((name for name in names if f".{name}".endswith(f".{target}")), None):
+            what = f"the layer around {found} reads its weight and does not run it, so that LoRA on it does nothing"
+            raise BadInput(f"--adapter.targets {' '.join(targets)}", what, "name other modules, or all-linear")
 
 
 def refuse_targets(model: nn.Module, config: AdapterConfig) -> None:

@@ -60,7 +60,7 @@ class Base:
 
 
 def configured(found: Found, flags: Mapping[str, Any], plan: Plan) -> Config:
-    """The configuration of adapting a run or a model: computing in fp32 unless asked, so that scores do not hang on the machine."""
+    """The configuration of adapting a run or a model: computing in fp32 unless asked, or, of a run, in what it was trained in."""
     if found.run is None:
         return settled.plain(settings({"model.name": found.source.name, **flags}, plan))
     return settled.plain(settings(flags, plan, settled.plain(configs.load(found.run.config))))
@@ -76,6 +76,8 @@ def opened(
     """
     config = configured(found, flags, plan)
     if found.run is not None:
+        if config.model.dtype != "fp32" and "model.dtype" not in flags:
+            say(f"computing in {config.model.dtype}, as the run did (of a model fp32 is the default); --dtype fixes it")
         return of_run(found.run, config, which, start, say)
     if start == "run":
         raise BadInput("--start run", f"{config.model.name} is a model, it has no adapter", "leave it out")

@@ -15,6 +15,7 @@ import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,8 +38,10 @@ class Direction:
     scale: float = 1.0
 
 
-def known(law: str) -> bool:
+def known(law: Any) -> bool:
     """Whether a law is one of ours."""
+    if not isinstance(law, str):
+        return False
     low = law.removeprefix(reference.LOW_RANK)
     return law in LAWS or (low != law and low.isdecimal() and 1 <= int(low) <= MAX_RANK and low == str(int(low)))
 
@@ -172,9 +175,12 @@ def perturb_rows(
 ) -> Tensor:
     """Write rows of w + a z into `out` (and of w - a z into `minus`) and return it: what an embedding needs of a large table.
 
-    Args: out, (U, H); w, (V, H) contiguous; rows, (U,) row numbers. Cost: U rows of work and memory.
+    Args: out, (U, H); w, (V, H) contiguous; rows, (U,) row numbers. Raises: IndexError for a row that the table has not,
+    as an embedding does. Cost: U rows of work and memory.
     """
-    width = w.shape[1]
+    width, rows = w.shape[1], rows.long()
+    if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < w.shape[0]:
+        raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} of a table of {w.shape[0]}")
     if cpu.takes(w, out) and rows.numel():
         how, rank = reading(z.law, width)
         table, rows = scaled_table(how, a * z.scale, rank), rows.contiguous()

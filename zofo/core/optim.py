@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import numbers
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
@@ -58,17 +60,16 @@ class ZO(torch.optim.Optimizer):
         probe: str = "auto",
     ) -> None:
         for name, value, low in (("lr", lr, 0.0), ("eps", eps, 1e-30), ("decay", decay, 0.0), ("q", q, 1)):
-            if not value >= low:
-                raise BadInput(f"ZO({name}={value})", "out of range", f"{name} is at least {low}")
+            refuse_number(name, value, low)
         if lr * decay > 1:
             raise BadInput(
                 f"ZO(lr={lr}, decay={decay})", "a step would turn theta over: lr decay is above 1", "take less"
             )
         for name, word, known in (("estimator", estimator, ESTIMATORS), ("rule", rule, rules.RULES)):
             if word not in known:
-                raise BadInput(f"ZO({name}={word!r})", "unknown", nearest(word, known))
+                raise BadInput(f"ZO({name}={word!r})", "unknown", nearest(str(word), known))
         if not laws.known(noise):
-            raise BadInput(f"ZO(noise={noise!r})", "unknown law", nearest(noise, LAWS))
+            raise BadInput(f"ZO(noise={noise!r})", "unknown law", nearest(str(noise), LAWS))
         self.leaves, self.probe = policy(params, probe)
         self.rule, self.estimator, self.noise = rules.RULES[rule], ESTIMATORS[estimator], noise
         self.rule_name, self.estimator_name = rule, estimator
@@ -135,6 +136,16 @@ class ZO(torch.optim.Optimizer):
         """Refuse copies and pickles: they would hold a model of their own, which nobody's closure calls."""
         found = "an optimizer is tied to the model that it probes, and is neither copied nor pickled"
         raise BadInput("zofo.ZO", found, "keep its state_dict(), and load it into a new zofo.ZO on the other model")
+
+
+def refuse_number(name: str, value: Any, low: float) -> None:
+    """Raise BadInput for an option that is no number, not finite or below its least value; a whole number where that is one."""
+    whole = isinstance(low, int)
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
+        what = "a whole number" if whole else "a number"
+        raise BadInput(f"ZO({name}={value!r})", f"not {what}", f"{name} is {what}, at least {low}")
+    if not low <= float(value) < math.inf:
+        raise BadInput(f"ZO({name}={value})", "out of range", f"{name} is at least {low}")
 
 
 def refuse_foreign(

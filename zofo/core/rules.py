@@ -47,7 +47,7 @@ def sgd(state: RuleState, grad: SeedGrad, leaves: Leaves) -> tuple[RuleState, Up
 
 
 def scalar_adaptive(state: RuleState, grad: SeedGrad, leaves: Leaves) -> tuple[RuleState, Update]:
-    """update = grad / rms, rms^2 the bias-corrected running mean of mean_i(c_i^2 q), q the number of probes.
+    """update = grad / rms, rms^2 the bias-corrected running mean of mean_i((q c_i)^2), q the number of probes.
 
     Gives Adam's indifference to the scale of the loss for two floats: with one probe the first
     update is exactly +z or -z. State: t and v.

@@ -118,7 +118,7 @@ def explore(
         state, said = below(problem, state, todo, steps)
         parts = above.backwards(problem, state.k, todo, lam, upper)
     state, sight = stepped(problem, state, above.sighted(problem, state, todo, upper, *parts))
-    numbers = {"lam": lam, **said.get(problem.task, {})}
+    numbers = {"lam": todo.lam(lam), **said.get(problem.task, {})}
     return state, replace(sight, numbers=numbers | sight.numbers)
 
 
@@ -131,7 +131,9 @@ def below(
     """
     assert problem.slots is not None
     said: dict[str, dict[str, float]] = {own.task: {} for own, *_ in steps}
-    if "s" in todo.below and problem.config.s_start == "from-p":
+    if (
+        "s" in todo.below and problem.config.s_start == "from-p" and not todo.follow
+    ):  # p that follows is s, and has no moments
         problem.slots.copy("p", "s")
         state.learners["s"].begin_as(state.learners["p"])
     for t, (own, first, mixed) in enumerate(steps):
@@ -147,9 +149,9 @@ def below(
 def stepped(problem: Problem, state: State, sight: above.Sight) -> tuple[State, above.Sight]:
     """p's step above, where all is finite; what is not is counted. Raises: NotFinite as `tally`."""
     finite, numbers = sight.finite, sight.numbers
-    if finite and sight.slope is not None:
-        numbers = numbers | {"loss_p": sight.slope.loss, "lr_p": state.learners["p"].rate}
-        finite = state.learners["p"].step(sight.slope.grads)
+    if sight.slope is not None:
+        numbers = numbers | ({"loss_p": sight.slope.loss, "lr_p": state.learners["p"].rate} if finite else {})
+        finite = state.learners["p"].step(sight.slope.grads, finite)
     state = tally(problem, state, finite, "upper", "a loss or gradient of the upper level")
     return state, replace(sight, numbers=numbers, finite=finite)
 

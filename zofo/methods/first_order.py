@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 
 from zofo.config import MethodConfig
+from zofo.errors import NotFinite
 from zofo.methods import losses, table
 from zofo.methods.learner import Learner
 from zofo.methods.losses import Slope
@@ -68,6 +69,10 @@ def all_weights(problem: Problem, state: State, slope: Slope) -> tuple[State, di
     """theta <- theta - lr_theta * optimizer(clip(gradient)); there is no copy to go back to in the midst of it."""
     learner = state.learners["theta"]
     numbers = {"A": slope.loss, "lr_theta": learner.rate}
-    finite = learner.step(slope.grads, math.isfinite(slope.loss), given=True)
+    t, finite = learner.t, learner.step(slope.grads, math.isfinite(slope.loss), given=True)
     torch.clear_autocast_cache()  # an autocast block around the caller holds half copies of the old weights
-    return tally(problem, state, finite, "upper", "the loss or its gradient"), numbers
+    try:
+        return tally(problem, state, finite, "upper", "the loss or its gradient"), numbers
+    except NotFinite:  # the step is not done: a run that goes on from here is at this rate again
+        learner.t = t
+        raise

@@ -60,6 +60,10 @@ class Learner:
         """Take another's moments, for parameters that were set to its (the rate schedule goes on)."""
         self.from_checkpoint({"t": self.t}, other.to_checkpoint(copy=False)[1])
 
+    def skip(self) -> None:
+        """Let a step pass, for which there is no gradient: the schedule goes on."""
+        self.t += 1
+
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor], finite: bool = True, given: bool = False) -> bool:
         """p <- p - rate * optimizer(clip(grads)). given: the gradients are not needed after it, and no copy is made.
@@ -68,7 +72,7 @@ class Learner:
         """
         norm = torch.nn.utils.get_total_norm(list(grads))
         if not finite or not torch.isfinite(norm):
-            self.t += 1
+            self.skip()
             return False
         for param, grad in zip(self.params, grads, strict=True):
             param.grad = grad if given else grad.clone()
@@ -80,7 +84,7 @@ class Learner:
         torch.clear_autocast_cache()  # an autocast block around the caller holds half copies of the old values
         for param in self.params:
             param.grad = None
-        self.t += 1
+        self.skip()
         return True
 
     def to_checkpoint(self, copy: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -21,6 +21,7 @@ from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.stand import CannotStack
 from zofo.core.sketch.capture import Capture
 from zofo.core.weights import leaves as tree
+from zofo.errors import BadInput
 from zofo.methods.state import Micro, Problem, law_of
 from zofo.scoring.batch import merged
 
@@ -133,16 +134,30 @@ def gradient(
     grads: list[Tensor] = []
     with learning(problem.model, dropout), wanting(own, learn), Wide():
         for i, micro in enumerate(batch):
-            with torch.enable_grad(), streams.seeded(problem.seed, problem.stream("dropout"), *step, i):
+            with torch.enable_grad(), streams.seeded(problem.seed, problem.stream(f"dropout-{slot}"), *step, i):
                 rows = problem.loss(problem.model, micro).reshape(-1)
-                parts = torch.autograd.grad(rows.sum() * problem.scale, [*params, *anchor], materialize_grads=whole)
-            parts = parts[: len(params)]
+                parts = derived(rows.sum() * problem.scale, params, anchor)
             total, count = total + float(rows.detach().cpu().double().sum()), count + rows.numel()
             grads = [grad.add_(part) for grad, part in zip(grads, parts, strict=True)] if grads else apart(parts)
             del parts  # or they would stand beside the next micro-batch's passes
     if capture is not None:
         capture.close(weight / (count * problem.scale))
     return Slope(total / count, [grad.div_(count * problem.scale) for grad in grads])
+
+
+def derived(loss: Tensor, params: Sequence[Tensor], anchor: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The gradient of a loss in each of `params`: zero in one that took no part (an expert that no token went to).
+
+    Raises: BadInput for a loss that hangs on none of them.
+    """
+    parts: tuple[Tensor | None, ...] = (None,)
+    if loss.requires_grad:
+        parts = torch.autograd.grad(loss, [*params, *anchor], allow_unused=True)
+    if all(part is None for part in parts):
+        do = "give a loss that is computed by the model that it is given, and not detached"
+        raise BadInput("the loss", "it hangs on none of the weights that are to learn from it", do)
+    pairs = zip(parts, params, strict=False)  # without the anchor's own
+    return tuple(torch.zeros_like(param) if part is None else part for part, param in pairs)
 
 
 def apart(grads: Sequence[Tensor]) -> list[Tensor]:

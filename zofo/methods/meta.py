@@ -118,7 +118,7 @@ def together(problem: Problem, state: State, todo: Plan, members: Sequence[Membe
             with problem.standing_still():
                 slope, sketch = above.backwards(own, state.k, todo, lam, upper)
             sight = above.sighted(own, state, todo, upper, slope, sketch)
-        numbers = {"lam": lam, **said.get(own.task, {})}
+        numbers = {"lam": todo.lam(lam), **said.get(own.task, {})}
         if slope is not None and sight.finite and theta.finite(slope.grads):
             parts.append(slope)
             numbers |= {"loss_p": slope.loss, "lr_p": state.learners["p"].rate}
@@ -130,6 +130,8 @@ def together(problem: Problem, state: State, todo: Plan, members: Sequence[Membe
     if parts:
         finite = state.learners["p"].step(losses.weighted([(1 / len(parts), slope) for slope in parts]))
         state = tally(problem, state, finite, "p", "the mean of the tasks' gradients of p")
+    elif todo.p_above:
+        state.learners["p"].skip()
     return state
 
 

@@ -31,6 +31,10 @@ class Plan:
     terms: tuple[Term, ...]
     mixed: bool = False
 
+    def lam(self, lam: float) -> float:
+        """The weight of the penalty: lambda, where there is a penalty, else 0."""
+        return lam if len(self.terms) > 1 else 0.0
+
 
 def lam_at(config: MethodConfig, k: int, steps: int) -> float:
     """lambda of outer iteration k: that of its schedule; with lam_every = n, n times that in iterations 0, n, 2 n, ..., and 0 in others.

@@ -81,7 +81,7 @@ def bilevel_options(config: Config) -> set[str]:
         return (used | {"T"}) - {"inference_adapter"}
     used |= {"coupling", "T"}
     if m.coupling == "follow":
-        return (used | {"lr_s", "s_start", "init"}) - {"lr_p", "inference_adapter"}
+        return (used | {"lr_s", "init"}) - {"lr_p", "inference_adapter"}
     used |= {"lam"}
     if m.lam == 0:
         return used - {"inference_adapter"} - ({"T", "accumulate_lower"} if m.coupling == "outer" else set())

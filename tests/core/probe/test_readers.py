@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from zofo.core import noise
 from zofo.core.probe import Point
-from zofo.core.probe.readers import surveyed
+from zofo.core.probe.readers import bypassed, surveyed
 from zofo.core.probe.scratch import Scratch
 from zofo.core.sketch import Projection
 from zofo.core.sketch.capture import capturing
@@ -110,6 +110,13 @@ def test_what_is_found_has_two_owners_and_other_leaves_one(tiny: Callable[..., n
     }
     plain = tiny("llama")
     assert [leaf.owners for leaf in surveyed(plain, tree.find(plain))] == [leaf.owners for leaf in tree.find(plain)]
+
+
+def test_a_module_that_others_compute_for_is_bypassed(tiny: Callable[..., nn.Module]) -> None:
+    model = made("mamba")
+    paths = {module: name for name, module in model.named_modules()}
+    found = {paths[module].split("mixer.")[-1] for module in bypassed(model)}
+    assert found == {"dt_proj"} and not bypassed(tiny("llama")) and not bypassed(model.to("meta"))
 
 
 class Part(nn.Module):

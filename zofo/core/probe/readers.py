@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from zofo.core.probe.stand import refuse_unread
 from zofo.core.probe.watch import computes, tensors
+from zofo.core.weights import leaves as tree
 from zofo.core.weights.leaves import Leaf, Leaves
 
 TOKENS = 8
@@ -77,17 +78,35 @@ class Seen(TorchFunctionMode):
 
 
 @torch.no_grad()
-def surveyed(model: nn.Module, leaves: Leaves) -> Leaves:
-    """The leaves with every module that reads them as an owner, by a causal language model's pass over a few tokens.
-
-    Raises: BadInput where it reads some of them nowhere. Cost: that pass.
-    """
+def looked(model: nn.Module, leaves: Leaves) -> Seen:
+    """What a causal language model's pass over a few tokens reads, and where. Cost: that pass."""
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
     table = embedding.weight
     ids = (torch.arange(TOKENS) * 7919 % table.shape[0]).to(table.device)  # far apart
     half, seen = table.dtype in (torch.bfloat16, torch.float16), Seen(leaves)  # beside fp32 vectors: computed in it
     with seen.looking(), torch.autocast(table.device.type, table.dtype if half else None, enabled=half):
         model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], use_cache=False)
+    return seen
+
+
+def bypassed(model: nn.Module) -> set[nn.Module]:
+    """The modules that do not run themselves, their weights being read by one around them: what is put on one of them does nothing.
+
+    Nothing is known of a model without weights (meta device). Cost: as `looked`.
+    """
+    if any(param.is_meta for param in model.parameters()):
+        return set()
+    leaves = tree.find(model)
+    seen = looked(model, leaves)
+    return {leaf.owners[0][0] for leaf in leaves if leaf.name in seen.around} - seen.ran
+
+
+def surveyed(model: nn.Module, leaves: Leaves) -> Leaves:
+    """The leaves with every module that reads them as an owner.
+
+    Raises: BadInput where it reads some of them nowhere. Cost: as `looked`.
+    """
+    seen = looked(model, leaves)
     found = [replace(leaf, owners=leaf.owners + seen_by(leaf, seen)) for leaf in leaves]
     missing = [leaf.name for leaf in found if not any(module in seen.ran for module, _ in leaf.owners)]
     refuse_unread(missing, "moving all weights")

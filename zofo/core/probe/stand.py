@@ -227,6 +227,9 @@ def check_own(places: dict[nn.Module, Owned], asked: str) -> None:
 
 def check_reached(stand: Stand) -> None:
     """Raise when a leaf was never asked for: its noise would be in theta's step and not in the losses."""
+    if not stand.reached:
+        found = "none of the weights was read: the loss was computed without the model"
+        raise BadInput("probing by scratch", found, "call the model where the loss is computed, each time")
     do = "freeze these weights, or use the inplace policy"
     refuse_unread([leaf.name for leaf in stand.leaves if leaf.tid not in stand.reached], "probing by scratch", do)
 

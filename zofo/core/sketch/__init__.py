@@ -47,7 +47,7 @@ class Projection:
         stored_as_inputs_outputs = bool(leaf.owners) and transposed(leaf.owners[0][0])
         height, width = leaf.shape.numel() // leaf.shape[-1], leaf.shape[-1]
         inputs, outputs = (height, width) if stored_as_inputs_outputs else (width, height)
-        by_output = self.side == "smaller" and outputs < inputs and leaf.shape.numel() == height * width
+        by_output = self.side == "smaller" and outputs < inputs
         return by_output if stored_as_inputs_outputs else not by_output
 
     def width(self, leaf: Leaf) -> int:

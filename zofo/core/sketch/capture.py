@@ -20,13 +20,12 @@ from torch.autograd.function import once_differentiable
 
 from zofo.core.probe import affine
 from zofo.core.probe.hooks import by_rows
-from zofo.core.probe.stand import Owned, moved_by, owned, put, uncompiled
+from zofo.core.probe.stand import Owned, moved_by, owned, put, refuse_unread, uncompiled
 from zofo.core.probe.watch import Watch
 from zofo.core.sketch import Projection
 from zofo.core.sketch.grad import Rows, SketchGrad
 from zofo.core.weights.leaves import Leaf, Leaves
 from zofo.core.weights.shadow import transposed
-from zofo.errors import BadInput
 
 
 @dataclass
@@ -87,10 +86,7 @@ class Capture:
     def grad(self) -> SketchGrad:
         """The total. Raises: BadInput where a leaf's module never ran."""
         missing = [leaf.name for leaf in self.leaves if leaf.name not in self.reached]
-        if missing:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            found = f"the forward pass never ran the module that owns {', '.join(missing[:3])}{more}"
-            raise BadInput("sketching the gradient", found, "freeze these weights, or use zeroth order")
+        refuse_unread(missing, "sketching the gradient", "freeze these weights, or use zeroth order")
         matrices = {leaf.name for leaf in self.leaves if len(leaf.shape) > 1}
         whole = self.total.whole
         return SketchGrad(
