@@ -129,7 +129,7 @@ CASES = [
     ({"lam_schedule": "linear"}, SOME - {"lam_start"}),
     ({"lower": "zeroth-order"}, SOME - {"lower_eps"}),
     ({"s": "off"}, SOME | NO_LAMBDA | {"coupling", "lam"}),
-    ({"coupling": "follow"}, SOME | (NO_LAMBDA - {"s_start", "init", "lr_s"}) | {"lam", "lr_p"}),
+    ({"coupling": "follow"}, SOME | (NO_LAMBDA - {"init", "lr_s"}) | {"lam", "lr_p"}),
     ({"lam": 0}, SOME | NO_LAMBDA),
     ({"lam": 0, "coupling": "outer"}, SOME | NO_LAMBDA | {"T", "accumulate_lower"}),
     ({"coupling": "outer"}, SOME),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from zofo import checkpoints, config, layers, settled, theta0
 from zofo.checkpoints import Progress
 from zofo.config import Config
+from zofo.errors import BadInput
 from zofo.guest import guest
 from zofo.job import Job, Prepared, assemble, environment, prepare, recorded, same_rows, texts, written
 from zofo.loop import Show, work
@@ -130,6 +132,15 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], show: Show) -
 
 
 @guest()
+def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Options by dotted key. Raises: BadInput for one that is given more than once, under whatever name."""
+    counts = Counter(key for key, _ in pairs)
+    if twice := next((key for key, count in counts.items() if count > 1), None):
+        values = " and ".join(repr(value) for key, value in pairs if key == twice)
+        raise BadInput(f"--{twice}", f"given more than once: {values}", "give it once")
+    return dict(pairs)
+
+
 def train(
     model: str | Path | None = None,
     task: str | Path | None = None,
@@ -149,8 +160,8 @@ def train(
     short = {"steps": "run.steps", "seed": "run.seed", "seconds": "run.seconds", "run": "run.name"}
     short |= {"memory_cap": "run.memory_cap", "mixture": "data.mixture", "channel": "data.channel"}
     short |= {"batch": "data.batch", "dtype": "model.dtype", "shots": "data.shots", "objective": "method.objective"}
-    flags = {short.get(key, key.replace("__", ".")): value for key, value in options.items()}
-    flags |= {key: value for key, value in (("model.name", model), ("data.task", task)) if value is not None}
+    first = [(key, value) for key, value in (("model.name", model), ("data.task", task)) if value is not None]
+    flags = once([*first, *((short.get(key, key.replace("__", ".")), value) for key, value in options.items())])
     file = None if config_file is None else str(config_file)
     base, notes = layers.begins(flags, preset, file)
     return start(*layers.resolve(flags, base, file), show, auto_lr, notes)

@@ -142,7 +142,7 @@ RANK_OF_Z = 32  # rank of a low-rank z at most
 
 
 class MethodConfig(Section):
-    """The training method. Which of these a method reads stands in `methods/table.py`."""
+    """The training method. One that the chosen method does not read is refused."""
 
     name: Literal["bilevel", "mezo", "first-order", "sketch", "two-stage", "addax", "meta", "reptile"] = Field(
         "bilevel", description="the method"

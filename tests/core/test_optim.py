@@ -542,3 +542,13 @@ def test_token_ids_are_read_as_the_model_reads_them() -> None:
 def test_a_loss_without_the_model_is_told() -> None:
     with pytest.raises(BadInput, match="none of the weights was read: the loss was computed without the model"):
         ZO(nn.Linear(2, 2)).step(lambda: 1.0)
+
+
+def test_a_weight_that_is_frozen_later_is_told_and_nothing_moves() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    optimizer = ZO(model, lr=1e-2)
+    model[0].requires_grad_(False)
+    before = weights(model)
+    with pytest.raises(BadInput, match=r"0\.weight was frozen after the optimizer was made"):
+        optimizer.step(lambda: model(torch.ones(3, 2)).sum())
+    assert same(before, weights(model))

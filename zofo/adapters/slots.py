@@ -29,7 +29,7 @@ from zofo.kept import arguments, keeps_keys
 TOKENS = {"prefix": 5, "prompt": 10}  # virtual tokens where the configuration says 0 (the papers' numbers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # thousands of numbers
 class Slots:
     """A peft model and, for each slot, its parameters by name (the slot's own name taken out)."""
 

@@ -89,6 +89,7 @@ class ZO(torch.optim.Optimizer):
         """
         if closure is None:
             raise BadInput("ZO.step()", "no closure", "pass a function that returns the loss")
+        refuse_frozen_since(self.leaves)
         if self.last is None and isinstance(self.probe, Scratch):
             warn_running(self.probe.model)
         self.applied, group = None, self.param_groups[0]
@@ -178,6 +179,14 @@ def differing(theirs: Mapping[str, list[int]], ours: Mapping[str, list[int]]) ->
         if there != here:
             return f"{name} is {there} in the state and {here} here"
     return ""
+
+
+def refuse_frozen_since(leaves: tree.Leaves) -> None:
+    """Raise BadInput where a weight that moves no longer requires a gradient: somebody means it to stand still."""
+    frozen = [leaf.name for leaf in leaves if not leaf.param.requires_grad]
+    if frozen:
+        found = f"{frozen[0]} was frozen after the optimizer was made, which moves it"
+        raise BadInput("ZO.step()", found, "make another zofo.ZO: what moves is fixed when it is made")
 
 
 def warn_running(model: nn.Module) -> None:
