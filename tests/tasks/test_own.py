@@ -400,7 +400,8 @@ def test_a_missing_column_is_told_with_its_flag_and_the_columns_there_are(tmp_pa
     rows = [{"Q": "x", "mood": "good"}, {"Q": "y", "mood": "bad"}]
     asked = r"^--data.train .*mine.jsonl"
     with pytest.raises(
-        BadInput, match=rf"{asked}: no column is known as the text; .*--data.text_column; columns: 'Q', 'mood'"
+        BadInput,
+        match=rf"{asked}: no column is known as the text; .*--data.text_column; columns: 'Q', 'mood' \(for free .*--data.prompt_column",
     ):
         own(tmp_path, rows)
     with pytest.raises(

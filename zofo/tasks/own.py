@@ -210,6 +210,10 @@ def metaicl(files: Files, rows: Sequence[Row]) -> Task:
     )
 
 
+OTHERWISE = " (for free answers --data.prompt_column and --data.completion_column, for chats --data.messages_column)"
+"""What else rows may be, where they seem to be no texts with labels."""
+
+
 def labelled(data: DataConfig, files: Files, rows: Sequence[Row], asked: str) -> Task:
     """A text and its label: the labels that occur (or the data set's class names) are the choices."""
     text = data.text_column or next((name for name in TEXTS if name in rows[0]), "")
@@ -220,7 +224,7 @@ def labelled(data: DataConfig, files: Files, rows: Sequence[Row], asked: str) ->
             if not text
             else (f"no column '{label}'", "--data.label_column")
         )
-        do = f"name it with {flag}; columns: {', '.join(map(repr, map(str, rows[0])))}"
+        do = f"name it with {flag}; columns: {', '.join(map(repr, map(str, rows[0])))}" + OTHERWISE
         if len(rows[0]) == 1 and (mark := next((c for c in ";|\t" if c in str(next(iter(rows[0])))), "")):
             do = f"put commas between its columns, or tabs and name it .tsv: its one column is called {str(next(iter(rows[0])))!r}, with {mark!r} in it"
         raise BadInput(asked, found, do)
