@@ -20,7 +20,7 @@ def made(**more: Any) -> dict[str, Any]:
 def test_a_loss_is_no_percentage(capsys: pytest.CaptureFixture[str]) -> None:
     drawn.task({"start": "fresh", "tasks": {"a": made()}})
     out = capsys.readouterr().out
-    assert "zero-shot\t3.25\t3.25\t6\n" in out and "draw 2\t2.5\t2.5\t6\n" in out and "%" not in out
+    assert "what\tloss\trows\nzero-shot\t3.25\t6\n" in out and "draw 2\t2.5\t6\n" in out and "%" not in out
 
 
 def test_results_that_cannot_be_written_so_far_are_told_and_the_work_goes_on(

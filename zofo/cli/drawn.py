@@ -76,7 +76,7 @@ def learned(record: Mapping[str, Any]) -> str:
     bad = f", {record['skipped']} steps skipped (not finite)" if record["skipped"] else ""
     bad += f", {record['cut']} of its {len(record['rows'])} rows cut to fit" if record["cut"] else ""
     first, last = (figure(record["losses"][k]) for k in (0, -1))
-    return f"; loss of the drawn rows {first} -> {last}{bad}"
+    return f"; training loss of the drawn rows {first} -> {last}{bad}"
 
 
 def remarks(record: Mapping[str, Any]) -> list[str]:
@@ -118,8 +118,9 @@ def task(found: Mapping[str, Any]) -> None:
     line(plain(f"{name}: {record['drawn']}; {record['test']['rows']} test rows"))
     metric = record["metric"]
     held = [(start(found), record["before"]), *((f"draw {draw['draw']}", draw["result"]) for draw in record["draws"])]
-    rows = [(what, value(r, metric), figure(r["loss"]), r["n"]) for what, r in held]
-    table(("what", named(metric), "loss", "rows"), rows)
+    losses = metric != "loss"  # beside a score; a task without one has it as its metric
+    columns = ("what", named(metric), *(("loss",) if losses else ()), "rows")
+    table(columns, [(w, value(r, metric), *((figure(r["loss"]),) if losses else ()), r["n"]) for w, r in held])
     line(f"mean over {record['after']['n']} draws: {after(record)}")
 
 
