@@ -131,7 +131,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], show: Show) -
             show.note(f"{key} was {before[key]}, is {now.get(key)}: the result may differ in its last bits")
 
 
-@guest()
 def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Options by dotted key. Raises: BadInput for one that is given more than once, under whatever name."""
     counts = Counter(key for key, _ in pairs)
@@ -141,6 +140,7 @@ def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+@guest()
 def train(
     model: str | Path | None = None,
     task: str | Path | None = None,

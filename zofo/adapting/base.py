@@ -76,10 +76,6 @@ def opened(
     """
     config = configured(found, flags, plan)
     if found.run is not None:
-        if config.model.dtype != "fp32" and "model.dtype" not in flags:
-            say(
-                f"note: computing in {config.model.dtype}, as the run did (of a model fp32 is the default); --dtype fixes it"
-            )
         return of_run(found.run, config, which, start, say)
     if start == "run":
         raise BadInput("--start run", f"{config.model.name} is a model, it has no adapter", "leave it out")

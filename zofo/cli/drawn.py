@@ -36,7 +36,7 @@ class Show:
     def what(self, base: Any, plan: Any) -> str:
         """What is done to the base, in words."""
         start = "the run's adapter" if base.start is not None else f"a fresh {base.config.adapter.kind}"
-        return f"{start}, {plan.steps} steps on {plan.batch} rows at most, lr {base.config.method.lr_p:g}"
+        return f"{start}, {plan.steps} steps on {plan.batch} rows at most, lr {base.config.method.lr_p:g}, in {base.config.model.dtype}"
 
     def draw(self, record: Mapping[str, Any], metric: str, of: int) -> None:
         """Say how a draw went."""

@@ -176,10 +176,10 @@ def perturb_rows(
     """Write rows of w + a z into `out` (and of w - a z into `minus`) and return it: what an embedding needs of a large table.
 
     Args: out, (U, H); w, (V, H) contiguous; rows, (U,) row numbers. Raises: IndexError for a row that the table has not,
-    as an embedding does. Cost: U rows of work and memory.
+    as an embedding does (on the CPU: elsewhere it would wait for the device). Cost: U rows of work and memory.
     """
     width, rows = w.shape[1], rows.long()
-    if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < w.shape[0]:
+    if rows.is_cpu and rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < w.shape[0]:
         raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} of a table of {w.shape[0]}")
     if cpu.takes(w, out) and rows.numel():
         how, rank = reading(z.law, width)
