@@ -60,14 +60,18 @@ def mezo(model: nn.Module, made: Batch, how: How) -> Step:
     return Walk(model, lambda: how.losses(model, made).mean()).step
 
 
-def peft_loop(model: nn.Module, made: Batch, how: How, targets: Sequence[str] = ()) -> Step:
-    """LoRA as one writes it without zofo: peft, Adam, `backward`; logits of all positions by transformers' own loss."""
+def with_lora(model: nn.Module, targets: Sequence[str] = ()) -> Any:
+    """peft's LoRA of rank 8 on a twin of a model, on the layers named or where it usually goes."""
     from peft import LoraConfig, get_peft_model
 
     wanted: Any = list(targets) or usual(model)
-    lora = get_peft_model(
-        cast(Any, twin(model)), LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=wanted)
-    )
+    config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=wanted)
+    return get_peft_model(cast(Any, twin(model)), config)
+
+
+def peft_loop(model: nn.Module, made: Batch, how: How, targets: Sequence[str] = ()) -> Step:
+    """LoRA as one writes it without zofo: peft, Adam, `backward`; logits of all positions by transformers' own loss."""
+    lora = with_lora(model, targets)
     optimizer = torch.optim.Adam([p for p in lora.parameters() if p.requires_grad], lr=LEARNING)
     loss = labelled if how.full else at_positions
 
@@ -103,11 +107,8 @@ def at_positions(lora: Any, made: Batch) -> Tensor:
 
 
 def plain_passes(model: nn.Module, made: Batch, how: How, T: int) -> Step:
-    """The same passes done plainly: T steps of peft's loop, six forward passes without gradients, p's gradient of A and of B."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=usual(model))
-    lora = get_peft_model(cast(Any, twin(model)), config)
+    """The passes of an iteration of Bilevel-ZOFO done plainly: T steps of peft's loop, six forward passes without gradients, p's gradient of A and of B."""
+    lora = with_lora(model)
     params = [p for p in lora.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(params, lr=LEARNING)
 
@@ -136,7 +137,7 @@ def iteration_plain(model: nn.Module, made: Batch, how: How) -> Step:
 
 
 def ready_pass(model: nn.Module, made: Batch, how: How) -> Step:
-    """The same with z at hand, which takes as much memory as the weights."""
+    """theta <- theta + a z over all weights with z at hand, which takes as much memory as the weights."""
     held = [(p.data, torch.randn_like(p)) for p in model.parameters()]
 
     def step() -> None:
