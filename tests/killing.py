@@ -199,7 +199,7 @@ def check(model: str, work: Path, case: str, few: bool) -> dict[str, Any]:
         status = forked(started(name, Killer(phase, k)))
         kills += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         run = RunFolder(work / name)
-        resumed = forked(lambda run=run: begin.resume(run, Quiet()))
+        resumed = forked(lambda run=run: begin.go_on(run, Quiet()))
         again = picture(run) if resumed == 0 else {"resumed": resumed}
         differ += [f"{name}: {key}" for key in whole.keys() | again.keys() if whole.get(key) != again.get(key)]
     return {"kills": kills, "points": len(points), "differ": differ}

@@ -38,6 +38,7 @@ ARROWS = {  # what each room may import, beside itself and zofo.errors
     "objectives": {"config", "scoring", "tasks"},
     "spread": set(),
     "picture": {"run"},
+    "generating": {"adapting", "config", "guest", "loading", "models", "named", "scoring", "sources", "tasks"},
     "loading": {"adapting", "config", "guest", "models", "named", "saved"},
     "named": {"run", "sources"},
     "guest": {"config", "run"},

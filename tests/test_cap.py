@@ -15,7 +15,7 @@ from zofo import begin, cap, saved, sources, streamed
 from zofo.config import Config, size_of
 from zofo.core.weights.stored import StoredLeaf
 from zofo.errors import BadInput
-from zofo.export import export
+from zofo.exporting import exported
 from zofo.layers import resolve
 from zofo.methods import table
 from zofo.report.terminal import Quiet
@@ -99,7 +99,7 @@ def test_it_resumes_to_the_same_bits_with_or_without_the_cap(folder: str, home: 
     short = started(folder, home, "short", run__steps=2, run__memory_cap=TIGHT)
     for config in (short.config,):
         config.write_text(config.read_text().replace("steps: 2", "steps: 4"))
-    begin.resume(short)
+    begin.go_on(short)
     same(want, short)
 
 
@@ -111,7 +111,7 @@ def test_it_is_used_and_exported_as_one_without(folder: str, home: Path) -> None
             held = saved.open_run(run, which, say=told.append)  # type: ignore[arg-type]
             texts.append(generate(held.model, held.tokenizer, "A film", 8))
         assert isinstance(held.held.leaves.items[0], StoredLeaf) == bool(limit)
-        export(run, home / f"out-{name}")
+        exported(run, home / f"out-{name}")
         loaded = zofo.load(run.path)[0].state_dict()
         assert loaded and all(torch.isfinite(tensor).all() for tensor in loaded.values()), "whole in memory, cap or not"
     assert texts[:2] == texts[2:] and any("stay on disk" in text for text in told)

@@ -200,7 +200,7 @@ def test_a_run_there_is_resumed_with_its_bits_and_serves(
     whole = trained(folder, home, "whole")
     with pytest.raises(KeyboardInterrupt):
         trained(folder, home, "cut", Halt())
-    begin.resume(RunFolder(home / "runs/cut"))
+    begin.go_on(RunFolder(home / "runs/cut"))
     assert (home / "runs/cut/journal").read_bytes() == whole.journal.read_bytes()
     model, tokenizer = zofo.load("whole")
     assert {p.device.type for p in model.parameters()} == {foreign.NAME}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from zofo import loop, train
+from zofo import loop, resume, train
 from zofo.errors import BadInput
 from zofo.guest import given, guest
 from zofo.run.signals import Interrupted
@@ -69,6 +69,10 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_state_is_saved(
     assert type(caught.value) is raised and str(caught.value) == f"stopped by {signal.Signals(number).name}"
     assert (tmp_path / "cut" / "checkpoints" / "step-000001").is_dir()
     assert torch.get_num_threads() == 2 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.setattr(loop, "record", record)
+    assert resume("cut", dir=tmp_path)["run"] == str(tmp_path / "cut")
+    assert (tmp_path / "cut" / "checkpoints" / "step-000005").is_dir()
+    assert torch.get_num_threads() == 2
 
 
 def test_options_come_by_dotted_key_and_one_without_effect_is_refused() -> None:

@@ -200,7 +200,7 @@ def test_advice_is_said_once_and_stands_in_the_metrics_and_the_card(
     shutil.rmtree(run.checkpoints / "step-000004")
     run.eval.unlink()
     before = run.metrics.read_text()
-    begin.resume(run, told)
+    begin.go_on(run, told)
     assert told.notes.count(flat.text) == 1, "it was said before step 2 was saved"
     assert [row["kind"] for row in read_metrics(run.metrics)] == [
         json.loads(row)["kind"] for row in before.splitlines()
@@ -209,7 +209,7 @@ def test_advice_is_said_once_and_stands_in_the_metrics_and_the_card(
 
 def test_resuming_a_finished_run_changes_nothing(run: RunFolder, told: Any) -> None:
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p != run.lock}
-    begin.resume(run, told)
+    begin.go_on(run, told)
     assert any("finished" in note for note in told.notes)
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p != run.lock} == before
 
@@ -219,14 +219,14 @@ def test_a_run_whose_eval_json_was_written_by_eval_alone_is_concluded(run: RunFo
     held = read_json(run.eval)
     write_json(run.eval, {key: value for key, value in held.items() if key != "memory"})
     run.card.unlink()
-    begin.resume(run, told)
+    begin.go_on(run, told)
     assert not any("finished" in note for note in told.notes) and run.card.exists()
     assert read_json(run.eval)["results"] == held["results"] and "memory" in read_json(run.eval)
 
 
 def test_moved_weights_are_not_scored_as_those_before_training(run: RunFolder, told: Any) -> None:
     run.eval.unlink()
-    begin.resume(run, told)
+    begin.go_on(run, told)
     assert any("the score before training is left out" in note for note in told.notes)
     assert "zero-shot" not in read_json(run.eval)["results"] and "p" in read_json(run.eval)["results"]
 
@@ -247,7 +247,7 @@ def test_a_corrupt_newest_checkpoint_is_told_and_the_one_before_gives_the_same_e
     run.eval.write_text(
         json.dumps({"results": {"zero-shot": json.loads(run.eval.read_text())["results"]["zero-shot"]}})
     )
-    begin.resume(run, told)
+    begin.go_on(run, told)
     assert any("step-000004 is not used" in note for note in told.notes)
     assert any("after step 2" in note for note in told.notes)
     for name in ("adapter-p", "adapter-s", "optimizer"):
@@ -260,7 +260,7 @@ def test_all_checkpoints_corrupt_stops_and_never_begins_again(run: RunFolder) ->
         path.write_text("{}")
     journal = run.journal.read_bytes()
     with pytest.raises(ZofoError, match="no checkpoint of this run is whole"):
-        begin.resume(run, Quiet())
+        begin.go_on(run, Quiet())
     assert run.journal.read_bytes() == journal
 
 
@@ -275,20 +275,20 @@ def test_another_base_model_is_refused(folder: str, home: Path) -> None:
     save_file(tensors, mine / "changed.safetensors", metadata={"format": "pt"})
     os.replace(mine / "changed.safetensors", mine / "model.safetensors")
     with pytest.raises(ZofoError, match="the run was made on"):
-        begin.resume(run, Quiet())
+        begin.go_on(run, Quiet())
 
 
 def test_an_adapter_run_whose_configuration_asks_for_no_adapter_is_refused(run: RunFolder) -> None:
     """As those made before `tune` had an effect for first-order training."""
     run.config.write_text(run.config.read_text().replace("name: bilevel", "name: mezo"))
     with pytest.raises(BadInput, match=r"the run trained an adapter.*asks for none.*write `tune: adapter`"):
-        begin.resume(run, Quiet())
+        begin.go_on(run, Quiet())
 
 
 def test_a_changed_environment_is_told(run: RunFolder, told: Any) -> None:
     held = json.loads(run.environment.read_text())
     run.environment.write_text(json.dumps(held | {"torch": "1.0"}))
-    begin.resume(run, told)
+    begin.go_on(run, told)
     assert any("torch was 1.0" in note for note in told.notes)
 
 
@@ -358,7 +358,7 @@ def test_sigterm_ends_within_ten_seconds_with_143_and_nothing_is_lost(folder: st
     run = RunFolder(home / "runs" / "stopped")
     wait_for_steps(run, 3)
     with pytest.raises(BadInput, match="is working on it"):  # a second process is refused while the first works
-        begin.resume(run, Quiet())
+        begin.go_on(run, Quiet())
     with pytest.raises(BadInput, match="holds a run"):
         started(folder, home, "stopped")
     began = time.monotonic()
@@ -382,7 +382,7 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_one_never_stopped(
         started(folder, home, "cut", Signal())
     run = RunFolder(home / "runs" / "cut")
     assert files.listing(run.checkpoints)[-1] == 3
-    begin.resume(run, Quiet())
+    begin.go_on(run, Quiet())
     assert whole.journal.read_bytes() == run.journal.read_bytes()
     first, second = (json.loads(r.eval.read_text()) for r in (whole, run))
     assert first.pop("memory").keys() == second.pop("memory").keys() and first == second
@@ -458,7 +458,7 @@ def test_a_step_given_up_at_the_edge_of_a_pass_or_undone_leaves_the_steps_before
     assert said[-1] == f"step 3 is saved: zofo resume {cut.path}" and "the step that failed changed nothing" in said
     assert any(re.fullmatch("in task own/(a|b|four|free)", note) for note in said) == (end == "fails")
     monkeypatch.setattr(bilevel, "drawn", drawn)
-    begin.resume(cut, Quiet())
+    begin.go_on(cut, Quiet())
     assert whole.journal.read_bytes() == cut.journal.read_bytes()
     first, second = (json.loads(r.eval.read_text()) for r in (whole, cut))
     assert first.pop("memory").keys() == second.pop("memory").keys() and first == second
@@ -474,7 +474,7 @@ def test_a_run_on_a_mixture_resumed_equals_one_never_stopped(folder: str, home: 
     with pytest.raises(Interrupted):
         on_mixture(folder, home, mixed, "cut", Signal(), method__T=2, method__lr_theta=1e-4)
     cut = RunFolder(home / "runs" / "cut")
-    begin.resume(cut, Quiet())
+    begin.go_on(cut, Quiet())
     assert whole.journal.read_bytes() == cut.journal.read_bytes()
     first, second = (json.loads(r.eval.read_text()) for r in (whole, cut))
     first.pop("memory"), second.pop("memory")
@@ -491,7 +491,7 @@ def test_rows_of_a_mixture_that_changed_stop_a_resume_and_name_the_task(
     held = (place / "d" / "test.jsonl").read_text(encoding="utf-8")
     (place / "d" / "test.jsonl").write_text(held.replace("row 13", "row x"), encoding="utf-8")
     with pytest.raises(BadInput, match="task own/d: the rows of test are not those of the run"):
-        begin.resume(run, Quiet())
+        begin.go_on(run, Quiet())
 
 
 def test_meta_training_scores_training_tasks_by_their_own_adapters_and_unseen_ones_by_theta(
@@ -545,5 +545,5 @@ def test_a_mixture_without_unseen_tasks_is_trained_on_and_not_tested(
     run = on_mixture(folder, home, place, "run", told, run__steps=1, method__name="mezo")
     assert "the mixture has no unseen tasks: nothing is tested" in told.notes
     assert json.loads(run.eval.read_text())["results"] == {}
-    begin.resume(run, told)
+    begin.go_on(run, told)
     assert told.notes[-1].startswith("this run is finished")

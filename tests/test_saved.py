@@ -11,7 +11,7 @@ import pytest
 
 from zofo import begin
 from zofo.errors import BadInput
-from zofo.export import export
+from zofo.exporting import exported
 from zofo.layers import resolve
 from zofo.report.terminal import Quiet
 from zofo.run.folder import RunFolder
@@ -57,7 +57,7 @@ def test_a_finished_run_whose_checkpoints_are_gone_is_not_the_base(folder: str, 
     held = run.eval.read_bytes()
     for path in list(run.checkpoints.iterdir()):
         shutil.rmtree(path)
-    for use in (open_run, partial(open_run, which="last"), begin.resume, lambda run: export(run, tmp_path / "out")):
+    for use in (open_run, partial(open_run, which="last"), begin.go_on, lambda run: exported(run, tmp_path / "out")):
         with pytest.raises(BadInput, match=r"run run: it ended, .* its checkpoints are gone \(an experiment's --lean"):
             use(run)
     assert run.eval.read_bytes() == held and not (tmp_path / "out").exists()
@@ -82,4 +82,4 @@ def test_a_run_opens_and_exports_without_its_task(folder: str, tmp_path: Path) -
     task.unlink()
     for which in ("best", "last"):
         assert open_run(run, which).step in (1, 2)
-    assert (export(run, tmp_path / "out") / "model.safetensors").is_file()
+    assert (exported(run, tmp_path / "out") / "model.safetensors").is_file()

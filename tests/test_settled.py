@@ -335,7 +335,7 @@ def test_a_run_writes_down_what_was_chosen_and_a_resumed_one_keeps_it(
     machine(monkeypatch, fp32=1e-3, bf16=3e-3)
     monkeypatch.setattr(settled, "GAIN", 0.0)
     unmeasured(monkeypatch)
-    begin.resume(run, Quiet())
+    begin.go_on(run, Quiet())
     assert run.config.read_bytes() == written
     assert run.journal.read_bytes() == whole.journal.read_bytes()
     results, wanted = (read_json(r.eval) for r in (run, whole))
@@ -370,7 +370,7 @@ def test_a_run_made_before_there_were_choices_goes_on_as_it_was(folder: str, hom
     run.eval.write_text(json.dumps({"results": {"zero-shot": zero}}), encoding="utf-8")
     last = run.checkpoints / "step-000004"
     (last / "state.json").write_text("{}", encoding="utf-8")  # not whole: it goes on from step 2
-    begin.resume(run, Quiet())
+    begin.go_on(run, Quiet())
     assert run.journal.read_bytes() == whole.journal.read_bytes()
     for path in (whole.checkpoints / "step-000004").glob("*.safetensors"):
         assert path.read_bytes() == (last / path.name).read_bytes()

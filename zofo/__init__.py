@@ -1,7 +1,7 @@
 """zofo: fine-tune all the weights of a language model with forward passes, an adapter beside it by backpropagation.
 
-`train` runs what `zofo train` runs, `evaluate` what `zofo eval` does, `adapt` what `zofo adapt` does, `load` gives what came of a run, `predict` its answers to rows without one; `ZO` is the zeroth-order optimizer for any PyTorch loop;
-`Bilevel` is the bilevel solver for anybody's loop. `zofo.core` holds the parts.
+`train`, `resume`, `evaluate`, `predict`, `generate`, `adapt` and `export` do what the commands of these names do (`evaluate`: `zofo eval`), `load` gives what came of a run;
+`ZO` is the zeroth-order optimizer for any PyTorch loop, `Bilevel` the bilevel solver for anybody's loop. `zofo.core` holds the parts.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zofo.adapting.run import adapt
-    from zofo.begin import train
+    from zofo.begin import resume, train
     from zofo.core.optim import ZO
     from zofo.errors import BadInput, NotFinite, ZofoError
     from zofo.evaluating.run import evaluate
+    from zofo.exporting import export
+    from zofo.generating import generate
     from zofo.loading import load
     from zofo.methods.solver import Bilevel
     from zofo.predicting import predict
@@ -29,18 +31,24 @@ __all__ = [
     "__version__",
     "adapt",
     "evaluate",
+    "export",
+    "generate",
     "load",
     "predict",
+    "resume",
     "train",
 ]
 PLACES = {
     "ZO": "zofo.core.optim",
     "Bilevel": "zofo.methods.solver",
     "train": "zofo.begin",
+    "resume": "zofo.begin",
     "adapt": "zofo.adapting.run",
     "evaluate": "zofo.evaluating.run",
     "load": "zofo.loading",
     "predict": "zofo.predicting",
+    "generate": "zofo.generating",
+    "export": "zofo.exporting",
     "ZofoError": "zofo.errors",
     "BadInput": "zofo.errors",
     "NotFinite": "zofo.errors",

@@ -98,7 +98,7 @@ def assembled(settings: Config, prepared: Prepared, show: Show) -> Job:
     return job
 
 
-def resume(run: RunFolder, show: Show | None = None) -> dict[str, Any]:
+def go_on(run: RunFolder, show: Show | None = None) -> dict[str, Any]:
     """Go on with a run from its newest whole checkpoint; a finished one is left as it is.
 
     Raises: BadInput when another process works on it; Corrupt when no checkpoint is whole; ZofoError
@@ -165,3 +165,13 @@ def train(
     file = None if config_file is None else str(config_file)
     base, notes = layers.begins(flags, preset, file)
     return start(*layers.resolve(flags, base, file), show, auto_lr, notes)
+
+
+@guest()
+def resume(run: str | Path, *, show: Show | None = None, dir: str | Path = "runs") -> dict[str, Any]:
+    """Go on with a run that was stopped, as `zofo resume` does; returns the results and the run's folder, as `train`.
+
+    Args: run, a name in `dir` or a path; a finished one is left as it is. Raises: BadInput, Corrupt, ZofoError, as `go_on`;
+    KeyboardInterrupt at Ctrl-C, with the state saved. Cost: see the method's docstring.
+    """
+    return go_on(folder.find(str(run), str(dir)), show)

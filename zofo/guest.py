@@ -29,6 +29,12 @@ def guest() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def checkpoint(call: str, which: str) -> None:
+    """Raise BadInput for what is no checkpoint of a run's. Args: call, the function of ours that was called."""
+    if which not in ("best", "last"):
+        raise BadInput(f"{call}(which={which!r})", "unknown", "choose one of: best, last")
+
+
 def given(
     options: Mapping[str, Any], reads: Callable[[str], bool], doing: str, instead: Mapping[str, str] | None = None
 ) -> dict[str, Any]:

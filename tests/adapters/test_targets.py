@@ -70,7 +70,7 @@ def test_a_run_says_what_was_asked_and_is_gone_on_with(folder: str, home: Path) 
     """From YAML, as peft's word; the file keeps the word, and a run that stops and goes on ends with the same bits."""
     from safetensors.torch import load_file
 
-    from zofo.begin import resume
+    from zofo.begin import go_on
 
     (home / "c.yaml").write_text("preset: fo-lora\nadapter: {targets: all-linear, r: 2}\n", encoding="utf-8")
 
@@ -85,7 +85,7 @@ def test_a_run_says_what_was_asked_and_is_gone_on_with(folder: str, home: Path) 
     assert held["adapter"]["targets"] == ["all-linear"] and config.load(short.config).adapter.targets == ("all-linear",)
     held["run"]["steps"] = 4
     short.config.write_text(yaml.safe_dump(held), encoding="utf-8")
-    resume(short)
+    go_on(short)
     ends = [next((run.checkpoints / "step-000004").rglob("*adapter*.safetensors")) for run in (whole, short)]
     one, other = (load_file(path) for path in ends)
     assert one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)

@@ -10,10 +10,10 @@ import pytest
 
 @pytest.mark.parametrize(("words", "merge"), [("", None), ("--merge", True), ("--no-merge", False)])
 def test_words_reach_the_export(cli, trained: str, monkeypatch, words: str, merge: bool | None) -> None:
-    import zofo.export
+    import zofo.exporting
 
     seen: list[Any] = []
-    monkeypatch.setattr(zofo.export, "export", lambda *args: seen.append(args) or args[1])
+    monkeypatch.setattr(zofo.exporting, "exported", lambda *args: seen.append(args) or args[1])
     status, out, err = cli("export", trained, "--out", "exported", "--slot", "s", "--which", "last", *words.split())
     assert (status, out) == (0, "exported to exported\n"), err
     run, *rest = seen[0]

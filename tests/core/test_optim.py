@@ -539,6 +539,28 @@ def test_token_ids_are_read_as_the_model_reads_them() -> None:
     assert same(before, weights(model))
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_a_loss_in_a_half_type_is_warned_of(half: torch.dtype) -> None:
+    model = nn.Linear(2, 1)
+    told = rf"the closure returned a loss in {str(half)[6:]}, .* compute it in fp32"
+    with pytest.warns(UserWarning, match=told):
+        ZO(model).step(lambda: model(torch.ones(3, 2)).mean().to(half))
+
+
+def test_a_module_that_is_put_in_another_ones_place_is_told_and_nothing_moves() -> None:
+    """No probe would reach it, and the old one's weights would walk at random."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    optimizer, old = ZO(model, lr=1e-2), model[1]
+    optimizer.step(lambda: model(torch.ones(3, 2)).sum())
+    model[1] = nn.Linear(2, 1)
+    before = weights(model) + weights(old)
+    with pytest.raises(BadInput, match=r"the module that owns 1\.weight, 1\.bias is no longer part of the model"):
+        optimizer.step(lambda: model(torch.ones(3, 2)).sum())
+    assert same(before, weights(model) + weights(old))
+    model[1] = old
+    optimizer.step(lambda: model(torch.ones(3, 2)).sum())
+
+
 def test_a_loss_without_the_model_is_told() -> None:
     with pytest.raises(BadInput, match="none of the weights was read: the loss was computed without the model"):
         ZO(nn.Linear(2, 2)).step(lambda: 1.0)

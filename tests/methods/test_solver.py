@@ -389,6 +389,12 @@ def test_a_loss_without_a_gradient_serves_where_none_is_wanted(tiny: Tiny, rows:
     solver.step([(rows, rows)], (rows, rows))
 
 
+def test_a_loss_in_a_half_type_is_warned_of(tiny: Tiny, rows: torch.Tensor) -> None:
+    solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=lambda *given: loss(*given).bfloat16(), T=1)
+    with pytest.warns(UserWarning, match=r"loss= returned a loss in bfloat16, .* compute it in fp32"):
+        solver.step([(rows, rows)], (rows, rows))
+
+
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_model_that_was_converted_since_is_refused(tiny: Tiny, rows: torch.Tensor, steps: int) -> None:
     solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=loss, T=1)

@@ -212,7 +212,7 @@ def test_a_run_with_it_is_the_run_given_what_it_chose(
     assert one.pop("run") | {"name": ""} == two.pop("run") | {"name": ""} and one == two
     assert picture(auto) == picture(hand)
     told.notes.clear()
-    begin.resume(auto, told)
+    begin.go_on(auto, told)
     assert not any("--auto-lr" in note for note in told.notes)
     torch.set_num_threads(threads)
     assert json.loads(auto.eval.read_text())["step"] >= 1

@@ -27,7 +27,7 @@ def export(
 ) -> int:
     """Write a run's weights and adapter as plain transformers and peft files."""
     found = folder.find(run, dir)
-    from zofo.export import export as write
+    from zofo.exporting import exported
 
-    line(f"exported to {write(found, Path(out), merge, slot, which)}")
+    line(f"exported to {exported(found, Path(out), merge, slot, which)}")
     return 0

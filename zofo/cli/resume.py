@@ -13,5 +13,5 @@ def resume(run: Run, /, *, dir: Dir = "runs") -> int:
     from zofo.report.terminal import Reporter
 
     with Reporter(seconds=config.load(found.config).run.seconds) as show:
-        begin.resume(found, show)
+        begin.go_on(found, show)
     return 0

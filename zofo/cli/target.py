@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from zofo.named import Found, find, refuse_slot, refuse_which
+from zofo.named import Found, find
 
-__all__ = ["Adapter", "Dir", "Found", "Run", "Slot", "Target", "Which", "find", "refuse_slot", "refuse_which"]
+__all__ = ["Adapter", "Dir", "Found", "Run", "Slot", "Target", "Which", "find"]
 
 Run = Annotated[str, Parameter(name="RUN", help="name of a run (a folder in --dir), or its path")]
 Target = Annotated[str, Parameter(name="RUN|MODEL", help="a run (name or path), or a model (as --model takes it)")]

@@ -221,12 +221,23 @@ def called(closure: Callable[[], Any]) -> Any:
         raise BadInput("ZO.step(closure)", found, "return the loss alone") from error
 
 
+def warn_half_loss(loss: Tensor, asked: str) -> None:
+    """Warn of a loss in a half type: the losses at theta +- eps z differ by less than its roundings, and most differences are 0."""
+    if loss.dtype in (torch.float16, torch.bfloat16):
+        warnings.warn(
+            f"{asked} returned a loss in {str(loss.dtype).removeprefix('torch.')}, where most of the differences that are "
+            "probed for round to 0: compute it in fp32 (logits.float())",
+            stacklevel=2,  # Python tells one place's warning once
+        )
+
+
 def one_number(value: Any) -> Tensor:
     """Return a closure's loss as a tensor. Raises `BadInput` when it is not one number."""
     found = type(value).__name__
     with contextlib.suppress(TypeError, ValueError, RuntimeError):
         loss = torch.as_tensor(value)
         if loss.numel() == 1:
+            warn_half_loss(loss, "the closure")
             return loss
         found = f"shape {tuple(loss.shape)}"
     raise BadInput("ZO.step(closure)", f"the closure returned {found}, not one number", "return the mean loss")

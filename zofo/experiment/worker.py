@@ -87,7 +87,7 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
     if not run.eval.exists():  # written last
         with Reporter() as show:
             if run.config.exists():
-                begin.resume(run, show)
+                begin.go_on(run, show)
             else:
                 begin.start(settings, {"run.name"}, show)
     if not order["test"]:

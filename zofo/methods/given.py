@@ -12,6 +12,7 @@ from peft import PeftConfig
 from torch import Tensor, nn
 
 from zofo.config import AdapterConfig, Config, MethodConfig, build
+from zofo.core.optim import warn_half_loss
 from zofo.errors import BadInput
 from zofo.methods.check import check
 from zofo.methods.table import LEARNER, METHODS, SKETCH, ZEROTH
@@ -102,6 +103,7 @@ def loss_of(loss: Callable[[nn.Module, Any], Any], model: nn.Module, batch: Any)
             "return the losses, a row each, or their mean (return out.loss; micro-batches then of one size)",
         )
     refuse_shape(value.shape, batch)
+    warn_half_loss(value, "loss=")
     if torch.is_grad_enabled() and not value.requires_grad:
         found = "it returned a tensor without a gradient, and the adapter learns by backpropagation"
         do = "compute it of the model that is given, without torch.no_grad, detach, item or disable_adapter"

@@ -26,6 +26,7 @@ from zofo.core.probe.stand import (
     Owned,
     Stand,
     check_own,
+    check_there,
     moved_by,
     owned,
     put,
@@ -148,7 +149,8 @@ class Hooks:
     forwards: list[nn.Module] = field(default_factory=list)
 
     def install(self, several: bool = False) -> None:
-        """Hook every owner of a leaf. `several`: for points that are stood at together. Raises: CannotStack; BadInput where weights were replaced."""
+        """Hook every owner of a leaf. `several`: for points that are stood at together. Raises: CannotStack; BadInput where weights, or modules that own them, were replaced."""
+        check_there(self.places, self.stand.model, "probing")
         check_own(self.places, "probing")
         if several:
             before, model = functools.partial(counted, self.stand), self.stand.model

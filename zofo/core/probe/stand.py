@@ -225,6 +225,16 @@ def check_own(places: dict[nn.Module, Owned], asked: str) -> None:
             raise BadInput(asked, found, "copy values into the parameters that are there, or make the optimizer anew")
 
 
+def check_there(places: dict[nn.Module, Owned], model: nn.Module, asked: str) -> None:
+    """Raise where a module that owns weights is in the model no more: another one runs in its place, which no probe reaches. Cost: a walk over the modules."""
+    there = set(model.modules())
+    for module, own in places.items():
+        if module not in there:
+            names = ", ".join(leaf.name for leaf in own.values())
+            found = f"the module that owns {names} is no longer part of the model (another was put in its place?)"
+            raise BadInput(asked, found, "put it back, or make the optimizer anew")
+
+
 def check_reached(stand: Stand) -> None:
     """Raise when a leaf was never asked for: its noise would be in theta's step and not in the losses."""
     if not stand.reached:

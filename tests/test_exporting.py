@@ -18,11 +18,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from zofo import begin
-from zofo import export as exported
+from zofo import begin, exporting
 from zofo.core.weights.leaves import find
 from zofo.errors import BadInput, ZofoError
-from zofo.export import export
+from zofo.exporting import export, exported
 from zofo.job import prepare
 from zofo.layers import resolve
 from zofo.measure import evaluate
@@ -79,7 +78,10 @@ def scores(model: Any, rows: Any) -> torch.Tensor:
 @pytest.mark.parametrize("case", ["lora", "mezo", pytest.param("first-order", marks=pytest.mark.slow)])
 def test_merged_weights_load_as_plain_transformers_and_score_the_same(trained: Any, tmp_path: Path, case: str) -> None:
     run = trained(case)
-    out = export(run, tmp_path / "out", merge=None)
+    with pytest.raises(BadInput, match=r"export\(which='first'\): unknown"):
+        export(case, tmp_path / "out", which="first", dir=run.path.parent)
+    out = export(case, tmp_path / "out", dir=run.path.parent)
+    assert out == tmp_path / "out"
     plain = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     saved = open_run(run, say=print)
     ready = prepare(saved.config)
@@ -98,7 +100,7 @@ def test_adapter_and_base_side_by_side_load_with_peft_and_score_the_same(
     trained: Any, folder: str, tmp_path: Path, case: str
 ) -> None:
     run = trained(case)
-    out = export(run, tmp_path / "out", merge=False)
+    out = exported(run, tmp_path / "out", merge=False)
     base = AutoModelForCausalLM.from_pretrained(out / "base", dtype=torch.float32)
     both = PeftModel.from_pretrained(base, out / "adapter")
     saved = open_run(run, say=print)
@@ -117,7 +119,7 @@ def test_adapter_and_base_side_by_side_load_with_peft_and_score_the_same(
 def test_merging_a_prefix_or_prompt_is_a_clear_error(trained: Any, tmp_path: Path, case: str) -> None:
     run = trained(case)
     with pytest.raises(BadInput, match=r"--merge: a .* cannot be merged into weights"):
-        export(run, tmp_path / "out", merge=True)
+        exported(run, tmp_path / "out", merge=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -126,22 +128,22 @@ def test_lora_on_a_tied_head_stays_beside_its_base(trained: Any, tmp_path: Path)
     """Merged, its change would be the embedding's too."""
     run = trained("tied head")
     with pytest.raises(BadInput, match=r"--merge: the adapter changes .*lm_head, whose weight is another module's too"):
-        export(run, tmp_path / "out", merge=True)
-    assert (export(run, tmp_path / "out") / "adapter").is_dir()
+        exported(run, tmp_path / "out", merge=True)
+    assert (exported(run, tmp_path / "out") / "adapter").is_dir()
 
 
 def test_an_existing_folder_is_refused_and_a_slot_can_be_chosen(trained: Any, tmp_path: Path) -> None:
     run = trained("lora")
     (tmp_path / "there").mkdir()
     with pytest.raises(BadInput, match="it exists"):
-        export(run, tmp_path / "there")
+        exported(run, tmp_path / "there")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     with pytest.raises(BadInput, match="it exists"):
-        export(run, tmp_path / "dangling")
+        exported(run, tmp_path / "dangling")
     (tmp_path / "file").write_text("x")
     with pytest.raises(BadInput, match="is no folder"):
-        export(run, tmp_path / "file" / "out")
-    out = export(run, tmp_path / "out", slot="p", which="last")
+        exported(run, tmp_path / "file" / "out")
+    out = exported(run, tmp_path / "out", slot="p", which="last")
     assert json.loads((out / "zofo.json").read_text()) | {"theta_sha256": ""} == {
         "name": "lora", "step": 2, "which": "last", "used": "p", "theta_sha256": "",
     }  # fmt: skip
@@ -155,7 +157,7 @@ def test_half_weights_are_exported_to_the_bit_for_whoever_loads_them(
 ) -> None:
     """Vectors are kept in fp32 beside bf16 matrices, which `from_pretrained` by itself would round."""
     run = trained(f"half {method}")
-    out = export(run, tmp_path / "out", merge=merge)
+    out = exported(run, tmp_path / "out", merge=merge)
     saved = open_run(run, say=print)
     plain = AutoModelForCausalLM.from_pretrained(out if merge is not False else out / "base")
     assert {p.dtype for p in plain.parameters()} == {torch.float32}
@@ -191,7 +193,7 @@ def test_it_is_fsynced_before_it_has_its_name_and_readable_as_the_umask_says(
     monkeypatch.setattr(seam, "disk", disk)
     before = os.umask(mask)
     try:
-        out = export(run, tmp_path / "out", merge=merge)
+        out = exported(run, tmp_path / "out", merge=merge)
     finally:
         os.umask(before)
     found = [path for path in out.rglob("*") if path.is_file()]
@@ -213,7 +215,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(trained: Any, tmp_path: Pat
         with pytest.raises(
             ZofoError, match=r"out: the file is larger .* free\); make room, then export again"
         ) as caught:
-            export(run, tmp_path / "out", merge=merge)
+            exported(run, tmp_path / "out", merge=merge)
         assert caught.value.status == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -232,10 +234,10 @@ def test_a_signal_stops_it_and_nothing_is_left(
         time.sleep(60)
         raise AssertionError("it was not stopped")
 
-    monkeypatch.setattr(exported, "write", write)
+    monkeypatch.setattr(exporting, "write", write)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted) as caught:
-        export(run, tmp_path / "out")
+        exported(run, tmp_path / "out")
     assert caught.value.status == 128 + number and os.listdir(tmp_path) == []
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -248,5 +250,5 @@ def test_what_dead_processes_left_of_it_is_swept_and_nothing_else(trained: Any, 
     kept = [f"out.tmp-{os.getppid()}", f"another.tmp-{child}", f"my-out.tmp-{child}"]
     for name in (f"out.tmp-{child}", *kept):
         (tmp_path / name / "base").mkdir(parents=True)
-    export(trained("lora"), tmp_path / "out")
+    exported(trained("lora"), tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == sorted(["out", *kept])

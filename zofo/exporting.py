@@ -1,4 +1,4 @@
-"""Export a run: the adapter with the theta it fits, or merged plain transformers weights (LoRA)."""
+"""`zofo.export`: the adapter with the theta it fits, or merged plain transformers weights (LoRA)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from zofo import config, models, streamed
 from zofo.adapters import stored
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
+from zofo.guest import checkpoint, guest
 from zofo.methods.table import lends
 from zofo.run import folder, seam
 from zofo.run.folder import RunFolder
@@ -42,7 +43,28 @@ BESIDE = (
 SOON = 0.01  # seconds: a signal stops an export where it is
 
 
-def export(run: RunFolder, out: Path, merge: bool | None = None, slot: str | None = None, which: str = "best") -> Path:
+@guest()
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    merge: bool | None = None,
+    slot: str | None = None,
+    which: str = "best",
+    dir: str | Path = "runs",
+) -> Path:
+    """Write a run's model as plain transformers and peft files, as `zofo export` does; returns the folder.
+
+    Args: run, a name in `dir` or a path; out, a new folder; the others as `exported` has them.
+    Raises and cost: see there.
+    """
+    checkpoint("export", which)
+    return exported(folder.find(str(run), str(dir)), Path(out), merge, slot, which)
+
+
+def exported(
+    run: RunFolder, out: Path, merge: bool | None = None, slot: str | None = None, which: str = "best"
+) -> Path:
     """Write a run's model to a new folder, whole or not at all.
 
     Args: merge, True for plain weights (LoRA only), False for adapter and base side by side, None for
