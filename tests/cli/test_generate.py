@@ -25,7 +25,13 @@ def test_a_text_that_begins_with_a_dash(cli, trained: str) -> None:
     assert cli("generate", trained, "-3 stars", "--max-new-tokens", "1", "--temperature", "0.7")[0] == 0
 
 
-@pytest.mark.parametrize("words", ["{model} x --slot p", "{model} x --which last", "nosuch/../x y", "{run}"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "{model} x --slot p", "{model} x --which last", "nosuch/../x y", "{run}", "{model} x --temperature -1",
+        "{model} x --temperature 1e-300", "{run} x --max-new-tokens 0",
+    ],
+)  # fmt: skip
 def test_bad_input(cli, trained: str, model: str, words: str) -> None:
     status, _, err = cli("generate", *words.format(model=model, run=trained).split())
     assert status == 2 and err.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zofo.cli.problems import guarded
+from zofo.cli.problems import ELSEWHERE, guarded
 from zofo.errors import BadInput, NotFinite, ZofoError
 from zofo.run.signals import Interrupted
 
@@ -30,6 +31,12 @@ ENDINGS = [
 def test_a_name_that_is_too_long_for_a_file_is_one_line(cli, model: str, words: str) -> None:
     status, _, err = cli(*words.replace("LONG", "x" * 300).replace("MODEL", model).split())
     assert status == 2 and len(err.splitlines()) == 1 and err.startswith("zofo: ")
+
+
+def test_what_other_tools_call_an_option_leads_to_options_that_there_are(cli) -> None:
+    known = set(re.findall(r"--[\w.]+", cli("train", "--help")[1]))
+    named = {name for said in ELSEWHERE.values() for name in re.findall(r"--[\w.]+", said)}
+    assert named <= known and not {f"--{name}" for name in ELSEWHERE} & known
 
 
 @pytest.mark.parametrize(("error", "status", "told"), ENDINGS)

@@ -24,6 +24,31 @@ from cyclopts.exceptions import (
 from zofo.cli.output import plain
 from zofo.errors import BadInput, ZofoError, nearest, notes
 
+ELSEWHERE = {
+    "learning_rate": "--method.lr_p (the adapter), --method.lr_theta (the weights)",
+    "lr": "--method.lr_p (the adapter), --method.lr_theta (the weights)",
+    "epochs": "--steps (of the optimizer, not epochs)",
+    "num_epochs": "--steps (of the optimizer, not epochs)",
+    "num_train_epochs": "--steps (of the optimizer, not epochs)",
+    "max_steps": "--steps",
+    "per_device_train_batch_size": "--batch",
+    "model_name_or_path": "--model",
+    "model_name": "--model",
+    "train_file": "--data.train",
+    "dataset": "--task, or --data.train",
+    "output_dir": "--run (its name), --run.dir (the folder of runs)",
+    "lora_r": "--adapter.r",
+    "lora_rank": "--adapter.r",
+    "lora_alpha": "--adapter.alpha",
+    "lora_dropout": "--adapter.dropout",
+    "max_seq_length": "--data.max_length",
+    "bf16": "--dtype bf16",
+    "fp16": "--dtype fp16",
+    "save_steps": "--run.save_every",
+    "eval_steps": "--run.eval_every",
+}
+"""What options of transformers' and peft's scripts are called here."""
+
 
 def guarded(work: Callable[[], object]) -> int:
     """Run a command to its exit status: 0, 1 failed, 2 bad input, 130 or 143 stopped by a signal."""
@@ -96,6 +121,8 @@ def as_input(error: CycloptsError) -> BadInput:
         return BadInput(word, "no such option", similar(word, known) or look)
     if isinstance(error, UnknownCommandError):
         word = (error.unused_tokens or [""])[0]
+        if word == "help":
+            return BadInput(f"{chain} help", "no such command", f"try `{chain} --help`, or `{chain} COMMAND --help`")
         return BadInput(f"{chain} {word}", "no such command", nearest(word, commands(error.app)))
     if isinstance(error, UnusedCliTokensError):
         return BadInput(" ".join(error.unused_tokens or ()), "one word too many", look)
@@ -124,6 +151,8 @@ def mistyped(error: CoercionError, chain: str) -> BadInput:
 def similar(word: str, known: set[str]) -> str | None:
     """A hint at the nearest option, also by its last part (`--lam` for `--method.lam`); None when there is none."""
     tail = word.lstrip("-").rsplit(".", 1)[-1].replace("-", "_").lower()
+    if (ours := ELSEWHERE.get(tail)) and ours.split()[0].rstrip(",") in known:
+        return f"here it is {ours}"
     ends = sorted(name for name in known if name.rsplit(".", 1)[-1].lower() == tail and "." in name)
     exact = [name for name in ends if name.lower() == word.lower()] or ends
     if exact:
