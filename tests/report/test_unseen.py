@@ -79,6 +79,8 @@ def test_the_picture(series: list[unseen.Series], tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(unseen, "dress", lambda axes, names, mean: (told.append(names), dress(axes, names, mean)))
     unseen.draw(series, tmp_path / "u.png")
     assert (tmp_path / "u.png").read_bytes().startswith(b"\x89PNG") and told[0][-1] == "mean over 2 of 5 tasks"
+    left, right = unseen.drawn(series).axes[0].get_xlim()
+    assert left >= -2 and right <= 102, "two draws' interval ends at 118.5"
     with pytest.raises(BadInput, match="no task has a score"):
         unseen.drawn([unseen.Series("x", {"a": unseen.Point(failed="no")})])
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MEAN = "mean over tasks"
 COLOURS = ("#2166ac", "#b2182b", "#1b7837", "#762a83", "#b35806", "#35978f", "#c51b7d", "#4d4d4d")
 SIGNS = ("o", "s", "^", "D")  # of the first eight methods, of the next ...
+EDGE = 2  # points that the picture shows beyond 0 and 100
 SLOT = 0.2  # inches a method takes in a task's row
 
 
@@ -250,5 +251,7 @@ def dress(axes: Axes, names: Sequence[str], mean: bool) -> None:
         last = mean and at == len(names) - 1
         axes.axhline(at - 0.5, color=GREY, linewidth=1.2 if last else 0.4, alpha=1 if last else 0.5)
     axes.grid(axis="x", alpha=0.25)
+    left, right = axes.get_xlim()  # an interval of few draws may go beyond what a score can be
+    axes.set_xlim(max(left, -EDGE), min(right, 100 + EDGE))
     axes.set_xlabel("score of the unseen task (%): macro-F1, accuracy or F1")
     axes.set_title("before (hollow) and after (full; bar: 95 % interval over draws)", fontsize=11)
