@@ -7,7 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from datasets import Dataset
 
 import zofo
 from zofo import named
@@ -191,10 +193,12 @@ def test_demonstrations_are_of_the_runs_own_rows_under_their_own_names_and_no_ot
         zofo.evaluate(name, data__test=test)
 
 
-def test_rows_of_a_data_frame(folder: str) -> None:
+def test_rows_of_tables(folder: str) -> None:
     pandas = pytest.importorskip("pandas")
-    said = zofo.predict(folder, pandas.DataFrame({"sentence": ["A fine film", "A bad one"]}), task="reviews")
-    assert said == zofo.predict(folder, [{"sentence": "A fine film"}, {"sentence": "A bad one"}], task="reviews")
+    columns = {"sentence": ["A fine film", "A bad one"]}
+    own = zofo.predict(folder, [{"sentence": "A fine film"}, {"sentence": "A bad one"}], task="reviews")
+    for table in (pandas.DataFrame(columns), pyarrow.table(columns), Dataset.from_dict(columns)):
+        assert zofo.predict(folder, table, task="reviews") == own
 
 
 def test_a_conversation_is_answered_whoever_spoke_last() -> None:

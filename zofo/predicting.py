@@ -34,6 +34,8 @@ from zofo.tasks.splits import Splits, split
 ROWS = 32  # examples of a forward pass at most
 OURS = ("predicted", "probability")
 """Columns that are added to a row's own."""
+TABLES: dict[str, tuple[str, ...]] = {"to_list": (), "to_pylist": (), "to_dicts": (), "to_dict": ("records",)}
+"""How tables give their rows as dicts: of datasets, Arrow, polars and pandas."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def predict(
 
     The task's template and choices are those of the run. A choice's probability is the softmax of the choices' scores (what `zofo eval`
     compares them by). Free answers, completions and an assistant's messages are generated, without a probability.
-    Args: target, a run or a model (name or path); rows, dicts or a file; task, another task (a model needs one, or an adapter, whose own is taken); which, slot, adapter, dir, as
+    Args: target, a run or a model (name or path); rows, dicts, a table (datasets, Arrow, polars, pandas) or a file; task, another task (a model needs one, or an adapter, whose own is taken); which, slot, adapter, dir, as
     `zofo.load`; max_new_tokens, of generated answers (the task's own without); options, by dotted key with `__` for the dot
     (`data__text_column="review"`, where the column is called otherwise than in training).
     Raises: BadInput for a missing column, no rows, an unreadable file. Cost: the weights in memory, and a forward pass a batch.
@@ -162,8 +164,9 @@ def read(rows: str | Path | Sequence[Mapping[str, Any]]) -> tuple[list[Row], str
 
 
 def mappings(rows: Any) -> list[Row]:
-    """Rows as dicts; a data frame's too. Raises: BadInput for what is no list of mappings."""
-    rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+    """Rows as dicts; those of a `datasets.Dataset`, an Arrow table or a data frame too. Raises: BadInput for what is no list of mappings."""
+    way = next((way for way in TABLES if hasattr(rows, way)), None)
+    rows = rows if way is None else getattr(rows, way)(*TABLES[way])
     if not isinstance(rows, Iterable) or isinstance(rows, Mapping):
         raise BadInput("rows", f"a {type(rows).__name__}", "give a list of dicts, or a file's path")
     held = list(rows)

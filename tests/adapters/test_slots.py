@@ -54,6 +54,11 @@ def test_p_and_s_start_equal_and_move_apart(tiny: Tiny, rows: torch.Tensor, arch
         assert torch.equal(logits(slots, rows), before)
 
 
+def test_a_slot_that_there_is_not_is_told(tiny: Tiny) -> None:
+    with pytest.raises(BadInput, match="slot 'q': there is no such adapter; choose one of: p, s"):
+        made(tiny, "llama", "lora").use("q")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_independent_starts_differ_and_come_from_the_seed(tiny: Tiny, kind: str) -> None:
     one, two = made(tiny, "llama", kind, shared=False), made(tiny, "llama", kind, shared=False)

@@ -23,7 +23,7 @@ from zofo.adapters.targets import named, refuse_experts, refuse_targets, where
 from zofo.config import AdapterConfig
 from zofo.core import streams
 from zofo.core.weights.head import output_head
-from zofo.errors import BadInput
+from zofo.errors import BadInput, nearest
 from zofo.kept import arguments, keeps_keys
 
 TOKENS = {"prefix": 5, "prompt": 10}  # virtual tokens where the configuration says 0 (the papers' numbers)
@@ -37,7 +37,9 @@ class Slots:
     params: dict[str, dict[str, nn.Parameter]]
 
     def use(self, slot: str) -> None:
-        """Make a slot the active adapter. Cost: a walk over the modules."""
+        """Make a slot the active adapter. Raises: BadInput for one that there is not. Cost: a walk over the modules."""
+        if slot not in self.params:
+            raise BadInput(f"slot {slot!r}", "there is no such adapter", nearest(slot, self.params))
         if self.model.active_adapter != slot:
             self.model.set_adapter(slot)
 
