@@ -78,8 +78,8 @@ def test_methods_over_several_tasks_refuse_one(folder: str, home: Path, preset: 
 
 def test_an_option_given_under_two_names_is_refused_and_nothing_is_written(home: Path) -> None:
     for twice, told in (
-        ({"model__name": "other"}, "--model.name: given more than once: 'tiny' and 'other'"),
-        ({"steps": 1, "run__steps": 3}, "--run.steps: given more than once: 1 and 3"),
+        ({"model__name": "other"}, "model__name: given more than once: 'tiny' and 'other'"),
+        ({"steps": 1, "run__steps": 3}, "run__steps: given more than once: 1 and 3"),
     ):
         with pytest.raises(BadInput, match=f"^{told}"):
             begin.train("tiny", "reviews", "fo-lora", run="twice", **twice)

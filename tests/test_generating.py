@@ -23,9 +23,9 @@ def test_the_text_is_that_of_the_model_that_load_gives(folder: str) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"max_new_tokens": 0}, "--max-new-tokens 0: not 1 or more"),
-        ({"temperature": 1e-9}, "--temperature 1e-09: neither 0"),
-        ({"temperature": float("nan")}, "--temperature nan: neither 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0: not 1 or more"),
+        ({"temperature": 1e-9}, "temperature=1e-09: neither 0"),
+        ({"temperature": float("nan")}, "temperature=nan: neither 0"),
         ({"which": "first"}, r"generate\(which='first'\): unknown; choose one of: best, last"),
         ({"which": "last"}, "it has no checkpoints"),
         ({"slot": "p"}, "it has no adapters"),

@@ -13,7 +13,7 @@ import torch
 
 from zofo import loop, resume, train
 from zofo.errors import BadInput
-from zofo.guest import given, guest
+from zofo.guest import given, guest, spoken
 from zofo.run.signals import Interrupted
 
 SMALL: dict[str, Any] = {
@@ -86,3 +86,20 @@ def test_options_come_by_dotted_key_and_one_without_effect_is_refused() -> None:
         given({"run__steps": 3}, reads, "counting", {"run.steps": "steps"})
     with pytest.raises(BadInput, match=r"option data.shost: no such option; did you mean 'data.shots'"):
         given({"data__shost": 3}, reads, "counting")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (BadInput("--slot p", "--adapter names another one", "leave it out"), "slot=p: adapter= names another one; leave it out"),
+        (BadInput("--adapter.r", "none", "see `zofo train --help`"), "adapter__r: none; see `zofo train --help`"),
+        (BadInput("--mixture m, task a: --shots 3", "x", "take --no-chat"), "mixture=m, task a: shots=3: x; take chat=False"),
+        (BadInput("a--b", "- c --", "add --task NAME, or --config."), "a--b: - c --; add task=NAME, or config_file=."),
+    ],
+)  # fmt: skip
+def test_errors_name_options_as_python_has_them(error: BadInput, told: str) -> None:
+    error.add_note("kept")
+    with pytest.raises(BadInput) as caught, guest():
+        raise error
+    assert caught.value is error and str(error) == told and error.args == (error.asked, error.found, error.do)
+    assert error.__notes__ == ["kept"] and spoken(error.do) == error.do

@@ -60,8 +60,8 @@ def test_an_adapter_that_was_made_from_a_few_examples(folder: str, run: str, pla
     ("options", "told"),
     [
         ({"which": "first"}, r"load\(which='first'\): unknown; choose one of: best, last"),
-        ({"slot": "q"}, "--slot q: this run has no such adapter"),
-        ({"slot": "p", "adapter": "x"}, "--adapter names another one"),
+        ({"slot": "q"}, "slot=q: this run has no such adapter"),
+        ({"slot": "p", "adapter": "x"}, "slot=p: adapter= names another one"),
         ({"adapter": "nosuch"}, "nosuch"),
         ({"dtype": "bf8"}, r"load\(dtype='bf8'\): unknown; choose one of: fp32, bf16, fp16"),
         ({"device": "tpu"}, r"load\(device='tpu'\): .*; choose one of: auto, cpu, cuda, mps"),
@@ -103,7 +103,7 @@ def test_a_run_of_another_device_is_loaded_where_it_is_wanted(run: str, monkeypa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     try:
         config.write_text(before.replace("device: auto", "device: cuda"), encoding="utf-8")
-        with pytest.raises(BadInput, match=r"model\.device cuda: this machine has none"):
+        with pytest.raises(BadInput, match=r"model__device=cuda: this machine has none"):
             zofo.load(run)
         model, _ = zofo.load(run, device="cpu")
     finally:

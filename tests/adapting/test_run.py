@@ -74,7 +74,7 @@ def test_a_class_with_too_few_rows_is_told_before_anything_is_loaded(
     folder: str, mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("zofo.models.load", None)
-    found = r"--mixture m, task own/few: --shots 3: class 'down' of own/few has 2 training rows \(.*few/train.jsonl, row 7, and 1 more\), a draw takes 3; ask for at most 2"
+    found = r"mixture=m, task own/few: shots=3: class 'down' of own/few has 2 training rows \(.*few/train.jsonl, row 7, and 1 more\), a draw takes 3; ask for at most 2"
     with pytest.raises(BadInput, match=found):
         zofo.adapt(Path(folder), mixture=mixture, out=tmp_path / "out", shots=3)
     assert not (tmp_path / "out").exists()
@@ -84,27 +84,27 @@ def test_a_class_with_too_few_rows_is_told_before_anything_is_loaded(
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({}, "no task was named for it; add --task NAME"),
-        ({"task": "revews"}, "--task revews: no such task; did you mean 'reviews'?"),
-        ({"task": "reviews", "shots": 0}, "--shots 0: not 1 or more"),
-        ({"task": "reviews", "steps": 0}, "--steps 0: not 1 or more"),
+        ({}, "no task was named for it; add task=NAME"),
+        ({"task": "revews"}, "task=revews: no such task; did you mean 'reviews'?"),
+        ({"task": "reviews", "shots": 0}, "shots=0: not 1 or more"),
+        ({"task": "reviews", "steps": 0}, "steps=0: not 1 or more"),
         (
             {"task": "reviews", "shots": 100000},
             "class 'terrible' of reviews has .* training rows .*, a draw takes 100000",
         ),
         ({"task": "reviews", "mixture": "class-to-class"}, "a mixture names its tasks itself"),
-        ({"mixture": "qa-to-qa", "data__test": "x.csv"}, "--data.test x.csv: a mixture names its tasks itself"),
-        ({"mixture": "qa-to-qa", "data__text_column": "a"}, "--data.text_column a: a mixture names its tasks itself"),
-        ({"task": "reviews", "data__train_rows": 9}, "--data.train_rows 9: it has no effect"),
-        ({"task": "reviews", "method__lr_p": 0.1}, "--method.lr_p 0.1: it has no effect on adapting; give lr="),
-        ({"task": "reviews", "method__warmup": 3}, "--method.warmup 3: it has no effect on adapting; leave it out"),
+        ({"mixture": "qa-to-qa", "data__test": "x.csv"}, "data__test=x.csv: a mixture names its tasks itself"),
+        ({"mixture": "qa-to-qa", "data__text_column": "a"}, "data__text_column=a: a mixture names its tasks itself"),
+        ({"task": "reviews", "data__train_rows": 9}, "data__train_rows=9: it has no effect"),
+        ({"task": "reviews", "method__lr_p": 0.1}, "method__lr_p=0.1: it has no effect on adapting; give lr="),
+        ({"task": "reviews", "method__warmup": 3}, "method__warmup=3: it has no effect on adapting; leave it out"),
         ({"task": "reviews", "adapter_r": 4}, "option adapter_r: no such option"),
         ({"mixture": "class-to-clas"}, "no such mixture"),
         ({"task": "reviews", "out": "."}, "it exists; name a new folder"),
         ({"task": "reviews", "start": "run"}, "is a model, it has no adapter"),
         ({"task": "reviews", "which": "last"}, "is a model, it has no checkpoints"),
-        ({"task": "reviews", "shots": 2.0}, "--shots 2.0: not 1 or more; give a whole number"),
-        ({"task": "reviews", "adapter__kind": "prefix", "adapter__r": 4}, "--adapter.r: it has no effect"),
+        ({"task": "reviews", "shots": 2.0}, "shots=2.0: not 1 or more; give a whole number"),
+        ({"task": "reviews", "adapter__kind": "prefix", "adapter__r": 4}, "adapter__r: it has no effect"),
     ],
 )
 def test_bad_input_is_said_before_the_weights_are_read(

@@ -18,11 +18,11 @@ def test_it_has_the_score_of_its_draw_and_refuses_what_does_not_go_with_it(folde
     found = zofo.evaluate(folder, adapter="saved")
     assert found["results"]["adapter"] == draw["result"] and found["used"] == "adapter" and found["adapter"] == "lora"
     for options, told in (
-        ({"split": "validation"}, "--split validation: a saved adapter may have been trained on these rows"),
-        ({"side": "train"}, "--side train: a saved adapter is scored on one task"),
-        ({"mixture": "class-to-class"}, "--mixture class-to-class: a saved adapter is scored on one task"),
-        ({"seed": 1}, "--seed 1: the test rows of a saved adapter are those that `zofo adapt` takes"),
-        ({"draws": 2}, "--draws 2: a saved adapter is of one draw"),
+        ({"split": "validation"}, "split=validation: a saved adapter may have been trained on these rows"),
+        ({"side": "train"}, "side=train: a saved adapter is scored on one task"),
+        ({"mixture": "class-to-class"}, "mixture=class-to-class: a saved adapter is scored on one task"),
+        ({"seed": 1}, "seed=1: the test rows of a saved adapter are those that `zofo adapt` takes"),
+        ({"draws": 2}, "draws=2: a saved adapter is of one draw"),
     ):
         with pytest.raises(BadInput, match=told):
             zofo.evaluate(folder, adapter="saved", **options)

@@ -28,11 +28,11 @@ def test_each_draw_has_a_score_and_the_record_their_mean(folder: str) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"slot": "p"}, "--slot p: with --draws the adapter that the run uses is scored"),
-        ({"split": "validation"}, "--split validation: with --draws"),
-        ({"side": "train"}, "--side train: with --draws"),
-        ({"samples": "x.jsonl"}, "--samples x.jsonl: with --draws every row is answered several times"),
-        ({"shots": 0}, "--draws 2: there are no demonstrations to draw"),
+        ({"slot": "p"}, "slot=p: with draws= the adapter that the run uses is scored"),
+        ({"split": "validation"}, "split=validation: with draws="),
+        ({"side": "train"}, "side=train: with draws="),
+        ({"samples": "x.jsonl"}, "samples=x.jsonl: with draws= every row is answered several times"),
+        ({"shots": 0}, "draws=2: there are no demonstrations to draw"),
     ],
 )
 def test_what_does_not_go_with_draws(folder: str, options: dict[str, Any], told: str) -> None:
@@ -60,5 +60,5 @@ def test_a_runs_own_task_needs_no_name_and_is_scored_on_the_runs_own_test_rows(
 
 def test_which_checkpoint_is_refused_of_a_model(folder: str) -> None:
     for where in ({"task": "reviews"}, {"mixture": "class-to-class"}):
-        with pytest.raises(BadInput, match=r"--which last: .* is a model"):
+        with pytest.raises(BadInput, match=r"which=last: .* is a model"):
             zofo.evaluate(folder, shots=1, draws=1, which="last", **where)
