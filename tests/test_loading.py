@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import zofo
+from zofo import loading
 from zofo.errors import BadInput
 
 SMALL: dict[str, Any] = {
@@ -109,3 +110,8 @@ def test_a_run_of_another_device_is_loaded_where_it_is_wanted(run: str, monkeypa
     finally:
         config.write_text(before, encoding="utf-8")
     assert torch.equal(logits(model), logits(zofo.load(run)[0]))
+
+
+def test_notes_are_warnings_that_name_options_as_python_has_them() -> None:
+    with pytest.warns(UserWarning, match="^note: chat= would use it$"):
+        loading.warned("note: --chat would use it")

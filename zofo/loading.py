@@ -14,7 +14,7 @@ from zofo import models, named, saved
 from zofo.adapting import folder, use
 from zofo.config import build
 from zofo.errors import BadInput
-from zofo.guest import checkpoint, guest
+from zofo.guest import checkpoint, guest, spoken
 from zofo.named import Found
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -79,5 +79,5 @@ def opened(
 
 
 def warned(note: str) -> None:
-    """Pass a note on as a warning."""
-    warnings.warn(note, stacklevel=2)
+    """Pass a note on as a warning, options as Python has them."""
+    warnings.warn(spoken(note), stacklevel=2)
