@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -170,6 +171,40 @@ def _one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(settled, "products", lambda device: {"fp32": 1e-3, "bf16": 2e-3})
     monkeypatch.setattr(settled, "GAIN", 0.0)
+
+
+SHOWN = ("tests/cli/test_train.py", "tests/docs", "tests/memory", "tests/report", "tests/test_loop.py")
+"""Tests that look at a run's picture, or at its memory."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _brief_ends() -> Iterator[None]:
+    """Elsewhere a run's picture is not drawn, and its memory is estimated once for runs of a shape: they are two thirds of a tiny run's time."""
+    from zofo.memory import taken
+    from zofo.report import plots
+
+    draw, estimate, held = plots.curves, taken.estimated, dict[str, Any]()
+
+    def looked_at() -> bool:
+        return os.environ.get("PYTEST_CURRENT_TEST", "").startswith(SHOWN)
+
+    def curves(*given: Any) -> None:
+        if looked_at():
+            draw(*given)
+
+    def estimated(config: Any, ready: Any) -> Any:
+        if looked_at():
+            return estimate(config, ready)
+        method = {key: value for key, value in config.method if not key.startswith("lr_")}
+        shape = repr((method, config.model, config.adapter, config.data))
+        if shape not in held:
+            held[shape] = estimate(config, ready)
+        return held[shape]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "curves", curves)
+        patch.setattr(taken, "estimated", estimated)
+        yield
 
 
 class Told(Quiet):
