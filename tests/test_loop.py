@@ -97,13 +97,14 @@ def started(folder: str, home: Path, name: str = "run", show: Quiet | None = Non
 
 
 @pytest.fixture(scope="module")
-def whole(folder: str, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def whole(folder: str, tmp_path_factory: pytest.TempPathFactory, ends: Any) -> RunFolder:
     """A run that ended, which nobody may change."""
     import torch
 
     place, threads = tmp_path_factory.mktemp("whole"), torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOFO_CACHE", str(place / "cache"))
+        patch.setattr(ends, "whole", True)
         made = started(folder, place, **{"model.dtype": "fp32", "method.stack": "off"})
     torch.set_num_threads(threads)
     return made
