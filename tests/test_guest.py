@@ -84,17 +84,21 @@ def test_options_come_by_dotted_key_and_one_without_effect_is_refused() -> None:
         given({"method__T": 3}, reads, "counting")
     with pytest.raises(BadInput, match=r"give steps=$"):
         given({"run__steps": 3}, reads, "counting", {"run.steps": "steps"})
-    with pytest.raises(BadInput, match=r"option data.shost: no such option; did you mean 'data.shots'"):
+    with pytest.raises(BadInput, match=r"option data__shost: no such option; did you mean 'data__shots'"):
         given({"data__shost": 3}, reads, "counting")
+    assert given({"batch": 2}, reads, "counting") == {"data.batch": 2}
 
 
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (BadInput("--slot p", "--adapter names another one", "leave it out"), "slot=p: adapter= names another one; leave it out"),
+        (BadInput("--slot p", "--adapter names another one", "leave it out"), "slot=p: `adapter` names another one; leave it out"),
         (BadInput("--adapter.r", "none", "see `zofo train --help`"), "adapter__r: none; see `zofo train --help`"),
         (BadInput("--mixture m, task a: --shots 3", "x", "take --no-chat"), "mixture=m, task a: shots=3: x; take chat=False"),
-        (BadInput("a--b", "- c --", "add --task NAME, or --config."), "a--b: - c --; add task=NAME, or config_file=."),
+        (BadInput("a--b", "- c --", "add --task NAME, or --config."), "a--b: - c --; add task=NAME, or `config_file`."),
+        (BadInput("--data.train my --final.csv", "a/--plain", "use --start fresh"), "data__train=my --final.csv: a/--plain; use `start` fresh"),
+        (BadInput("--data.text_column and --data.label_column", "x", "y"), "data__text_column and `data__label_column`: x; y"),
+        (BadInput("--slot p`q", "one ` and --slot", "y"), "slot=p`q: one ` and --slot; y"),
     ],
 )  # fmt: skip
 def test_errors_name_options_as_python_has_them(error: BadInput, told: str) -> None:

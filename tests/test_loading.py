@@ -62,7 +62,7 @@ def test_an_adapter_that_was_made_from_a_few_examples(folder: str, run: str, pla
     [
         ({"which": "first"}, r"load\(which='first'\): unknown; choose one of: best, last"),
         ({"slot": "q"}, "slot=q: this run has no such adapter"),
-        ({"slot": "p", "adapter": "x"}, "slot=p: adapter= names another one"),
+        ({"slot": "p", "adapter": "x"}, "slot=p: `adapter` names another one"),
         ({"adapter": "nosuch"}, "nosuch"),
         ({"dtype": "bf8"}, r"load\(dtype='bf8'\): unknown; choose one of: fp32, bf16, fp16"),
         ({"device": "tpu"}, r"load\(device='tpu'\): .*; choose one of: auto, cpu, cuda, mps"),
@@ -113,5 +113,5 @@ def test_a_run_of_another_device_is_loaded_where_it_is_wanted(run: str, monkeypa
 
 
 def test_notes_are_warnings_that_name_options_as_python_has_them() -> None:
-    with pytest.warns(UserWarning, match="^note: chat= would use it$"):
+    with pytest.warns(UserWarning, match="^note: `chat` would use it$"):
         loading.warned("note: --chat would use it")

@@ -125,7 +125,7 @@ def test_a_saved_adapter_answers_rows_of_the_task_that_it_was_made_for(folder: s
     other = zofo.predict(folder, [{"text": row["body"]} for row in asked], adapter="moods", data__text_column="text")
     assert [row["predicted"] for row in other] == [row["predicted"] for row in said]
     for options, told in (
-        ({"slot": "p"}, "slot=p: adapter= names another one"),
+        ({"slot": "p"}, "slot=p: `adapter` names another one"),
         ({"data__label_column": "mood"}, "answers are predicted, not read"),
     ):
         with pytest.raises(BadInput, match=told):
@@ -239,7 +239,7 @@ def test_what_cannot_be_done_is_told(folder: str, rows: Any, more: dict[str, Any
 
 def test_a_run_on_several_tasks_is_told_which(folder: str, mixed: Path) -> None:
     name = run(folder, "mixed", "multi-task-lora", mixture=str(mixed), run__test=False)
-    with pytest.raises(BadInput, match="it was trained on several tasks; name the one with task="):
+    with pytest.raises(BadInput, match="it was trained on several tasks; name the one with `task`"):
         zofo.predict(name, [{"input": "x"}])
     (row,) = zofo.predict(name, [{"input": "x", "options": ["p", "q"]}], task="own/four")
     assert row["predicted"] in ("p", "q")

@@ -12,7 +12,7 @@ from zofo import checkpoints, config, layers, settled, theta0
 from zofo.checkpoints import Progress
 from zofo.config import Config
 from zofo.errors import BadInput
-from zofo.guest import guest
+from zofo.guest import SHORT, guest
 from zofo.job import Job, Prepared, assemble, environment, prepare, recorded, same_rows, texts, written
 from zofo.loop import Show, work
 from zofo.methods.table import METHODS
@@ -158,8 +158,7 @@ def train(
     Raises: BadInput; KeyboardInterrupt at Ctrl-C, with the state saved. Cost: see the method's docstring.
     """
     short = {"steps": "run.steps", "seed": "run.seed", "seconds": "run.seconds", "run": "run.name"}
-    short |= {"memory_cap": "run.memory_cap", "mixture": "data.mixture", "channel": "data.channel"}
-    short |= {"batch": "data.batch", "dtype": "model.dtype", "shots": "data.shots", "objective": "method.objective"}
+    short |= {"mixture": "data.mixture", "shots": "data.shots"} | SHORT
     first = [(key, value) for key, value in (("model.name", model), ("data.task", task)) if value is not None]
     flags = once([*first, *((short.get(key, key.replace("__", ".")), value) for key, value in options.items())])
     file = None if config_file is None else str(config_file)

@@ -209,8 +209,8 @@ def ended(run: RunFolder) -> dict[str, Any]:
 def refuse_emptied(run: RunFolder) -> None:
     """Raise BadInput for a finished run whose checkpoints were taken away: it is not what it was before its first step."""
     if step := ended(run).get("step"):
-        found = f"it ended, with its best checkpoint at step {step}, and its checkpoints are gone (an experiment's --lean takes them away)"
-        do = "train it anew under another name, or run the experiment without --lean"
+        found = f"it ended, with its best checkpoint at step {step}, and its checkpoints are gone (an experiment's `--lean` takes them away)"
+        do = "train it anew under another name, or run `zofo experiment` without `--lean`"
         raise BadInput(f"run {run.name}", found, do)
 
 

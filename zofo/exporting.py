@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from zofo.adapters import stored
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.guest import checkpoint, guest
+from zofo.loading import warned
 from zofo.methods.table import lends
 from zofo.run import folder, seam
 from zofo.run.folder import RunFolder
@@ -59,11 +60,16 @@ def export(
     Raises and cost: see there.
     """
     checkpoint("export", which)
-    return exported(folder.find(str(run), str(dir)), Path(out), merge, slot, which)
+    return exported(folder.find(str(run), str(dir)), Path(out), merge, slot, which, warned)
 
 
 def exported(
-    run: RunFolder, out: Path, merge: bool | None = None, slot: str | None = None, which: str = "best"
+    run: RunFolder,
+    out: Path,
+    merge: bool | None = None,
+    slot: str | None = None,
+    which: str = "best",
+    say: Callable[[str], None] = print,
 ) -> Path:
     """Write a run's model to a new folder, whole or not at all.
 
@@ -82,7 +88,7 @@ def exported(
         raise BadInput(
             "--merge", f"a {kind} cannot be merged into weights (it adds tokens, not weights)", "use --no-merge"
         )
-    saved = open_run(run, which, slot)
+    saved = open_run(run, which, slot, say)
     if merge and (name := tied(saved)):
         found = f"the adapter changes {name}, whose weight is another module's too: both would change"
         raise BadInput("--merge", found, "use --no-merge")

@@ -54,7 +54,7 @@ def refuse_unfit(config: Config, mixture: Mixture, wanted: Collection[str], aske
         raise BadInput(f"--objective {config.method.objective}", found, "take lm or classification")
     if not mixture.train and set(TRAINED) & set(wanted):
         raise BadInput(
-            asked, "it has no training tasks", "list some under `train`, or score it with zofo eval --mixture"
+            asked, "it has no training tasks", "list some under `train`, or score it with `zofo eval --mixture`"
         )
     if not mixture.test and set(wanted) == {"test"}:
         raise BadInput(asked, "it has no unseen tasks", "list some under `test`, or score the others with --side train")

@@ -76,6 +76,7 @@ BAD = [
         "train --learning-rate 3",
         "--learning-rate: no such option; here it is --method.lr_p (the adapter), --method.lr_theta",
     ),
+    ("adapt x --learning_rate 3", "--learning_rate: no such option; here it is --lr"),
     ("eval x --lr 3", "--lr: no such option; see `zofo eval --help`"),
     ("help train", "zofo help: no such command; try `zofo --help`, or `zofo COMMAND --help`"),
     ("train --method.t 3", "no such option; did you mean '--method.T'?"),

@@ -28,10 +28,10 @@ def test_each_draw_has_a_score_and_the_record_their_mean(folder: str) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"slot": "p"}, "slot=p: with draws= the adapter that the run uses is scored"),
-        ({"split": "validation"}, "split=validation: with draws="),
-        ({"side": "train"}, "side=train: with draws="),
-        ({"samples": "x.jsonl"}, "samples=x.jsonl: with draws= every row is answered several times"),
+        ({"slot": "p"}, "slot=p: with `draws` the adapter that the run uses is scored"),
+        ({"split": "validation"}, "split=validation: with `draws`"),
+        ({"side": "train"}, "side=train: with `draws`"),
+        ({"samples": "x.jsonl"}, "samples=x.jsonl: with `draws` every row is answered several times"),
         ({"shots": 0}, "draws=2: there are no demonstrations to draw"),
     ],
 )

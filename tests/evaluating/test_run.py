@@ -91,7 +91,7 @@ def test_what_was_answered_to_each_row_is_written(run: str, place: Path) -> None
         ({"samples": "nosuch/x"}, "samples=nosuch/x: its folder does not exist"),
         ({"samples": "."}, "samples=.: it is a folder"),
         ({"slot": "q"}, "slot=q: run two has no such adapter; it has p, s"),
-        ({"slot": "p", "adapter": "there"}, "slot=p: adapter= names another one"),
+        ({"slot": "p", "adapter": "there"}, "slot=p: `adapter` names another one"),
         ({"draws": 2}, "draws=2: there are no demonstrations to draw"),
         ({"mixture": "class-to-class", "task": "reviews"}, "reviews"),
     ],

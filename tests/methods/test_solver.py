@@ -391,8 +391,10 @@ def test_a_loss_without_a_gradient_serves_where_none_is_wanted(tiny: Tiny, rows:
 
 def test_a_loss_in_a_half_type_is_warned_of(tiny: Tiny, rows: torch.Tensor) -> None:
     solver = zofo.Bilevel(tiny("llama"), AdapterConfig(r=2), loss=lambda *given: loss(*given).bfloat16(), T=1)
-    with pytest.warns(UserWarning, match=r"loss= returned a loss in bfloat16, .* compute it in fp32"):
-        solver.step([(rows, rows)], (rows, rows))
+    with pytest.warns(UserWarning, match=r"loss= returned a loss in bfloat16, .* compute it in fp32") as caught:
+        for _ in range(2):
+            solver.step([(rows, rows)], (rows, rows))
+    assert len(caught) == 1 and caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("steps", [0, 1])

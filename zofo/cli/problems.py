@@ -25,8 +25,8 @@ from zofo.cli.output import plain
 from zofo.errors import BadInput, ZofoError, nearest, notes
 
 ELSEWHERE = {
-    "learning_rate": "--method.lr_p (the adapter), --method.lr_theta (the weights)",
-    "lr": "--method.lr_p (the adapter), --method.lr_theta (the weights)",
+    "learning_rate": "--lr | --method.lr_p (the adapter), --method.lr_theta (the weights)",
+    "lr": "--lr | --method.lr_p (the adapter), --method.lr_theta (the weights)",
     "epochs": "--steps (of the optimizer, not epochs)",
     "num_epochs": "--steps (of the optimizer, not epochs)",
     "num_train_epochs": "--steps (of the optimizer, not epochs)",
@@ -47,7 +47,7 @@ ELSEWHERE = {
     "save_steps": "--run.save_every",
     "eval_steps": "--run.eval_every",
 }
-"""What options of transformers' and peft's scripts are called here."""
+"""What options of transformers' and peft's scripts are called here; of several, the first that a command has."""
 
 
 def guarded(work: Callable[[], object]) -> int:
@@ -151,8 +151,9 @@ def mistyped(error: CoercionError, chain: str) -> BadInput:
 def similar(word: str, known: set[str]) -> str | None:
     """A hint at the nearest option, also by its last part (`--lam` for `--method.lam`); None when there is none."""
     tail = word.lstrip("-").rsplit(".", 1)[-1].replace("-", "_").lower()
-    if (ours := ELSEWHERE.get(tail)) and ours.split()[0].rstrip(",") in known:
-        return f"here it is {ours}"
+    for ours in ELSEWHERE.get(tail, "").split(" | "):
+        if ours.split(" ")[0].rstrip(",") in known:
+            return f"here it is {ours}"
     ends = sorted(name for name in known if name.rsplit(".", 1)[-1].lower() == tail and "." in name)
     exact = [name for name in ends if name.lower() == word.lower()] or ends
     if exact:

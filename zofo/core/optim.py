@@ -6,7 +6,7 @@ import contextlib
 import math
 import numbers
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -90,13 +90,16 @@ class ZO(torch.optim.Optimizer):
         if closure is None:
             raise BadInput("ZO.step()", "no closure", "pass a function that returns the loss")
         refuse_frozen_since(self.leaves)
-        if self.last is None and isinstance(self.probe, Scratch):
+        first, types = self.last is None, set[torch.dtype]()
+        if first and isinstance(self.probe, Scratch):
             warn_running(self.probe.model)
         self.applied, group = None, self.param_groups[0]
         keys = [streams.key(group["seed"], "noise", group["step"], i) for i in range(group["q"])]
         directions = [self.leaves.direction(self.noise, key) for key in keys]
-        objective = same_randomness(closure, group["seed"], group["step"])
+        objective = same_randomness(closure, group["seed"], group["step"], types)
         self.last = self.estimator(self.probe, objective, directions, group["eps"], (1.0,))
+        if first:
+            warn_half_loss(types, "the closure")
         if self.last.finite and move.fits(self.last.grad, float(group["lr"])):
             self.rule_state, update = self.rule.step(self.rule_state, self.last.grad, self.leaves)
             self.applied = move.apply(self.leaves, update, float(group["lr"]), group["decay"])
@@ -200,12 +203,14 @@ def warn_running(model: nn.Module) -> None:
         )
 
 
-def same_randomness(closure: Callable[[], Any], seed: int, step: int) -> Objective:
-    """Wrap a closure so that every call within a step draws the same random numbers (dropout)."""
+def same_randomness(closure: Callable[[], Any], seed: int, step: int, types: set[torch.dtype]) -> Objective:
+    """Wrap a closure so that every call within a step draws the same random numbers (dropout); the types of its losses are put among `types`."""
 
     def objective() -> Tensor:
         with streams.seeded(seed, "closure", step):
-            return one_number(called(closure))
+            loss = one_number(called(closure))
+        types.add(loss.dtype)
+        return loss
 
     return objective
 
@@ -221,13 +226,13 @@ def called(closure: Callable[[], Any]) -> Any:
         raise BadInput("ZO.step(closure)", found, "return the loss alone") from error
 
 
-def warn_half_loss(loss: Tensor, asked: str) -> None:
-    """Warn of a loss in a half type: the losses at theta +- eps z differ by less than its roundings, and most differences are 0."""
-    if loss.dtype in (torch.float16, torch.bfloat16):
+def warn_half_loss(types: Collection[torch.dtype], asked: str, stacklevel: int = 5) -> None:
+    """Warn of losses in a half type: those at theta +- eps z differ by less than its roundings, and most differences are 0."""
+    if half := {torch.float16, torch.bfloat16} & set(types):
         warnings.warn(
-            f"{asked} returned a loss in {str(loss.dtype).removeprefix('torch.')}, where most of the differences that are "
+            f"{asked} returned a loss in {str(half.pop()).removeprefix('torch.')}, where most of the differences that are "
             "probed for round to 0: compute it in fp32 (logits.float())",
-            stacklevel=2,  # Python tells one place's warning once
+            stacklevel=stacklevel,
         )
 
 
@@ -237,7 +242,6 @@ def one_number(value: Any) -> Tensor:
     with contextlib.suppress(TypeError, ValueError, RuntimeError):
         loss = torch.as_tensor(value)
         if loss.numel() == 1:
-            warn_half_loss(loss, "the closure")
             return loss
         found = f"shape {tuple(loss.shape)}"
     raise BadInput("ZO.step(closure)", f"the closure returned {found}, not one number", "return the mean loss")

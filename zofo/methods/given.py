@@ -12,7 +12,6 @@ from peft import PeftConfig
 from torch import Tensor, nn
 
 from zofo.config import AdapterConfig, Config, MethodConfig, build
-from zofo.core.optim import warn_half_loss
 from zofo.errors import BadInput
 from zofo.methods.check import check
 from zofo.methods.table import LEARNER, METHODS, SKETCH, ZEROTH
@@ -92,8 +91,8 @@ def advice(do: str) -> str:
     return "see docs/methods.md, or `zofo train --help`" if do.startswith("see `zofo") else spoken(do)
 
 
-def loss_of(loss: Callable[[nn.Module, Any], Any], model: nn.Module, batch: Any) -> Tensor:
-    """The user's loss of a batch. Raises: BadInput where it is no tensor, not one a row, or one that no gradient can come from where one is wanted."""
+def loss_of(loss: Callable[[nn.Module, Any], Any], probed: set[torch.dtype], model: nn.Module, batch: Any) -> Tensor:
+    """The user's loss of a batch; its type is put among those `probed` where no gradient is wanted. Raises: BadInput where it is no tensor, not one a row, or one that no gradient can come from where one is wanted."""
     value = loss(model, batch)
     if not isinstance(value, Tensor):
         found = f"it returned a value of type {type(value).__name__}, not a tensor"
@@ -103,7 +102,8 @@ def loss_of(loss: Callable[[nn.Module, Any], Any], model: nn.Module, batch: Any)
             "return the losses, a row each, or their mean (return out.loss; micro-batches then of one size)",
         )
     refuse_shape(value.shape, batch)
-    warn_half_loss(value, "loss=")
+    if not torch.is_grad_enabled():
+        probed.add(value.dtype)
     if torch.is_grad_enabled() and not value.requires_grad:
         found = "it returned a tensor without a gradient, and the adapter learns by backpropagation"
         do = "compute it of the model that is given, without torch.no_grad, detach, item or disable_adapter"

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from zofo.adapters.slots import Slots, attach, refuse_adapted
 from zofo.config import AdapterConfig
-from zofo.core.optim import differing, shapes
+from zofo.core.optim import differing, shapes, warn_half_loss
 from zofo.core.probe.inplace import Inplace
 from zofo.core.probe.scratch import Scratch
-from zofo.core.probe.stand import check_own, owned
+from zofo.core.probe.stand import check_own, check_there, owned
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
 from zofo.methods import bilevel
@@ -57,14 +57,14 @@ class Bilevel:
         **options: Any,
     ) -> None:
         refuse_kind(model, adapter)
-        config = checked(options, steps)
+        config, self.probed = checked(options, steps), set[torch.dtype]()
         leaves = free(model)
         tree.warn_half_vectors(leaves)
         with as_free_on_error(model):
             self.slots: Slots = attached(model, adapter, plans.slots(config), seed, config.init == "shared")
         probe = Scratch(self.slots.model, leaves, several=True) if config.probe == "scratch" else Inplace(leaves)
         self.problem = Problem(
-            self.slots.model, partial(loss_of, loss), config, seed, steps or 1, leaves, probe, self.slots
+            self.slots.model, partial(loss_of, loss, self.probed), config, seed, steps or 1, leaves, probe, self.slots
         )
         self.state: State = bilevel.init(self.problem)
         self.dtypes = dtypes(self.slots, leaves)
@@ -103,12 +103,16 @@ class Bilevel:
         with as_found(self.model):
             self.state, report = bilevel.iterate(self.problem, self.state, pairs, (micro(upper[0]), micro(upper[1])))
         self.slots.use("p")
+        if self.state.k == 1:
+            warn_half_loss(self.probed, "loss=", stacklevel=3)
         return report
 
     def refuse_converted(self) -> None:
         """Raise BadInput where weights were replaced, or the model converted to another type: what is kept beside them is of the old ones."""
         assert self.problem.leaves is not None
-        check_own(owned(self.problem.leaves), "Bilevel.step")
+        places = owned(self.problem.leaves)
+        check_there(places, self.model, "Bilevel.step")
+        check_own(places, "Bilevel.step")
         for name, dtype in dtypes(self.slots, self.problem.leaves).items():
             if dtype != self.dtypes[name]:
                 found = f"{name} was {self.dtypes[name]} when the solver was made, and is {dtype} now"
