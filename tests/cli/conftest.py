@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,9 +84,10 @@ def cli(at_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 @pytest.fixture
-def trained(cli: Words, model: str, home: Path) -> str:
+def trained(cli: Words, model: str, home: Path, ends: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a run of two steps, made once a session by the command line."""
     if not (home / "runs" / "tiny-run").exists():
+        monkeypatch.setattr(ends, "whole", True)
         status, _, err = cli(
             *f"train --preset bilevel-lora --model {model} --task reviews --run tiny-run --steps 2".split(),
             *["--method.T", "1", "--method.lam_every", "1", "--run.eval_every", "1", "--run.threads", "1"],
