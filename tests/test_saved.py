@@ -58,7 +58,9 @@ def test_a_finished_run_whose_checkpoints_are_gone_is_not_the_base(folder: str, 
     for path in list(run.checkpoints.iterdir()):
         shutil.rmtree(path)
     for use in (open_run, partial(open_run, which="last"), begin.go_on, lambda run: exported(run, tmp_path / "out")):
-        with pytest.raises(BadInput, match=r"run run: it ended, .* its checkpoints are gone \(an experiment's `--lean`"):
+        with pytest.raises(
+            BadInput, match=r"run run: it ended, .* its checkpoints are gone \(an experiment's `--lean`"
+        ):
             use(run)
     assert run.eval.read_bytes() == held and not (tmp_path / "out").exists()
 
