@@ -288,3 +288,16 @@ def test_half_weights_are_computed_with_in_their_own_type_alone(weights: str, dt
     with pytest.raises(BadInput) as error:
         check(config, {"model.weights", key})
     assert str(error.value) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("lam", "did you mean 'method.lam'?"), ("method.t", "did you mean 'method.T'?"), ("metod.lam", "did you mean 'method.lam'?"),
+        ("shot", "did you mean 'data.shot_length' or 'data.shots'?"), ("zzzz", "see `zofo train --help`"), ("data.shost", "did you mean 'data.shots'?"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_no_option_leads_to_those_that_end_alike(name: str, told: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        flatten({name: 1}, "option")
+    assert caught.value.do == told

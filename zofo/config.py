@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -313,6 +313,18 @@ def keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     return found
 
 
+def near(name: str, known: Collection[str]) -> str:
+    """A hint for a name that is no option: those whose last part is its own, or begins so, else the nearest, else where all are listed."""
+    tail = name.rpartition(".")[2].lower()
+    ends = {key: key.rpartition(".")[2].lower() for key in known}
+    close = sorted(k for k, end in ends.items() if end == tail) or sorted(
+        k for k, end in ends.items() if end.startswith(tail)
+    )
+    if tail and 0 < len(close) < 6:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    return nearest(name, known, "see `zofo train --help`")
+
+
 def flatten(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Turn `{"method": {"lam": 1}}` or `{"method.lam": 1}` into `{"method.lam": 1}`, paths into texts; unknown keys are errors."""
     known = keys()
@@ -326,7 +338,7 @@ def flatten(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
             raise BadInput(f"{source} {name}", "it is a section, not an option", f"write `{name}: {{option: value}}`")
         name = "method.lam" if name == "method.lambda" else name
         if name not in known:
-            raise BadInput(f"{source} {name}", "no such option", nearest(name, known))
+            raise BadInput(f"{source} {name}", "no such option", near(name, known))
         found[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
     return found
 
