@@ -16,7 +16,7 @@ from zofo import config, models, streamed
 from zofo.adapters import stored
 from zofo.core.weights import leaves as tree
 from zofo.errors import BadInput
-from zofo.guest import checkpoint, guest
+from zofo.guest import guest, refuse_checkpoint
 from zofo.loading import warned
 from zofo.methods.table import lends
 from zofo.run import folder, seam
@@ -59,7 +59,7 @@ def export(
     Args: run, a name in `dir` or a path; out, a new folder; the others as `exported` has them.
     Raises and cost: see there.
     """
-    checkpoint("export", which)
+    refuse_checkpoint("export", which)
     return exported(folder.find(str(run), str(dir)), Path(out), merge, slot, which, warned)
 
 

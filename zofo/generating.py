@@ -10,7 +10,7 @@ from zofo import loading, models, named, sources
 from zofo.adapting import folder
 from zofo.config import load
 from zofo.errors import BadInput
-from zofo.guest import checkpoint, guest
+from zofo.guest import guest, refuse_checkpoint
 from zofo.named import Found
 from zofo.scoring import generation
 from zofo.tasks import mixture
@@ -49,7 +49,7 @@ def generate(
     temperature), which seed decides; chat, whether the text is a user's message, by the tokenizer's chat template (None: where a run was trained on messages);
     which, slot, adapter, dir, as `zofo.load`. Raises: BadInput. Cost: the weights in memory, a forward pass over the text and one a new token.
     """
-    checkpoint("generate", which)
+    refuse_checkpoint("generate", which)
     by = None if adapter is None else str(adapter)
     how = How(max_new_tokens, temperature, chat, seed, which, slot, by)
     return generated(named.find(str(target), str(dir)), text, how, loading.warned)

@@ -84,7 +84,7 @@ def keyword(flag: re.Match[str]) -> str | None:
     return f"{name}=False" if flag[1] else name
 
 
-def checkpoint(call: str, which: str) -> None:
+def refuse_checkpoint(call: str, which: str) -> None:
     """Raise BadInput for what is no checkpoint of a run's. Args: call, the function of ours that was called."""
     if which not in ("best", "last"):
         raise BadInput(f"{call}(which={which!r})", "unknown", "choose one of: best, last")

@@ -14,7 +14,7 @@ from zofo import models, named, saved
 from zofo.adapting import folder, use
 from zofo.config import build
 from zofo.errors import BadInput
-from zofo.guest import checkpoint, guest, spoken
+from zofo.guest import guest, refuse_checkpoint, spoken
 from zofo.named import Found
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +39,7 @@ def load(
     runs are. The weights are in memory, whatever `--memory-cap` a run was trained under. Returns: the model in eval mode (with an adapter: peft's, the base's weights frozen), computing as its weights are held;
     a transformers tokenizer. Raises: BadInput. Cost: see `saved.open_run`; with `adapter` one more read of the weights, for the base's fingerprint.
     """
-    checkpoint("load", which)
+    refuse_checkpoint("load", which)
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"load(dtype={dtype!r})", "unknown", f"choose one of: {', '.join(DTYPES)}")
     refuse_device(device)

@@ -16,7 +16,7 @@ from zofo.adapting import folder, use
 from zofo.adapting.folder import Saved
 from zofo.config import Config
 from zofo.errors import BadInput
-from zofo.guest import checkpoint, given, guest
+from zofo.guest import given, guest, refuse_checkpoint
 from zofo.loading import warned
 from zofo.measure import Reading, batches, evaluate
 from zofo.named import Found
@@ -79,7 +79,7 @@ def predict(
     Raises: BadInput for a missing column, no rows, an unreadable file. Cost: the weights in memory, and a forward pass a batch.
     """
     flags = given(options, elsewhere.PREDICTING.__contains__, "predicting")
-    checkpoint("predict", which)
+    refuse_checkpoint("predict", which)
     flags |= {"data.task": str(task)} if task is not None else {}
     found = named.find(str(target), str(dir))
     by = By(which, slot, None if adapter is None else str(adapter))
